@@ -44,6 +44,16 @@ class Config(BaseModel):
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 
+# `Field(..., json_schema_extra=NO_EFFECT)` marks a key that changes speed or place only, never a
+# result: the every-key-matters test leaves it out, and a sweep refuses to vary it.
+NO_EFFECT: dict[str, Any] = {"no_effect": True}
+
+
+def has_effect(field: FieldInfo) -> bool:
+    """Whether a key may change a run's results; see NO_EFFECT."""
+    extra = field.json_schema_extra
+    return not (isinstance(extra, dict) and extra.get("no_effect"))
+
 
 def inert_keys(config: Config, prefix: str = "") -> dict[str, str]:
     """Every dotted key, section or leaf, that cannot matter as `config` stands, with the reason."""

@@ -1,0 +1,99 @@
+"""Checkpoints: written whole or not at all, read without running code."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+
+from hjepa.schema import NO_EFFECT, Config, ConfigError
+
+FORMAT = 1
+
+
+class CheckpointConfig(Config):
+    """What `hjepa-train` keeps of a run; a sweep keeps its own."""
+
+    save_frequency: int = Field(10, ge=1, json_schema_extra=NO_EFFECT)
+    """Epochs between checkpoints; the last epoch always makes one."""
+    keep_last_k: int = Field(1, ge=1, json_schema_extra=NO_EFFECT)
+    """Newest checkpoints that are kept."""
+    keep_best_n: int = Field(1, ge=0, json_schema_extra=NO_EFFECT)
+    """Best checkpoints by `metric` that are kept beside the newest."""
+    metric: str = Field("val/knn_top1", json_schema_extra=NO_EFFECT)
+    """Metric that ranks checkpoints."""
+    mode: Literal["min", "max"] = Field("max", json_schema_extra=NO_EFFECT)
+    """Whether less or more of it is better."""
+    checkpoint_dir: str | None = Field(None, json_schema_extra=NO_EFFECT)
+    """Folder of the checkpoints; null: checkpoints/ inside logging.log_dir."""
+    resume: str | None = Field(None, json_schema_extra=NO_EFFECT)
+    """Checkpoint file to go on from, or `auto`: the newest in the folder, if any; null: start anew."""
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write `state` to a temporary file beside `path`, flush it to disk, and rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save({"format": FORMAT} | state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+    """What `save_checkpoint` wrote. ConfigError where the file is missing, torn or of another kind."""
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such checkpoint.") from None
+    except Exception as error:  # torch raises a dozen types on a torn file
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(f"{path}: not a readable checkpoint: {first}") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise ConfigError(f"{path}: not a checkpoint of this version.")
+    return state
+
+
+class CheckpointFolder:
+    """The checkpoints of one run: which to keep, which is newest."""
+
+    def __init__(self, config: CheckpointConfig, folder: Path):
+        self.config = config
+        self.folder = folder
+        self.scores: dict[int, float] = {}
+
+    def path(self, epoch: int) -> Path:
+        """Where the checkpoint of `epoch` stands."""
+        return self.folder / f"epoch_{epoch:05d}.pt"
+
+    def due(self, epoch: int, epochs: int) -> bool:
+        """Whether `epoch` of `epochs` makes a checkpoint."""
+        return epoch % self.config.save_frequency == 0 or epoch == epochs
+
+    def newest(self) -> Path | None:
+        """The newest checkpoint, if there is any."""
+        return max(self.folder.glob("epoch_*.pt"), default=None)
+
+    def resume_path(self) -> Path | None:
+        """The checkpoint that the config says to go on from."""
+        resume = self.config.resume
+        if resume == "auto":
+            return self.newest()
+        return None if resume is None else Path(resume)
+
+    def prune(self, epoch: int, score: float | None) -> None:
+        """After saving `epoch`: delete what is neither among the newest nor among the best."""
+        if score is not None:
+            self.scores[epoch] = score if self.config.mode == "max" else -score
+        files = sorted(self.folder.glob("epoch_*.pt"))
+        best = sorted(self.scores, key=lambda e: self.scores[e], reverse=True)[: self.config.keep_best_n]
+        keep = {*files[-self.config.keep_last_k :], *(self.path(e) for e in best)}
+        for file in set(files) - keep:
+            file.unlink(missing_ok=True)

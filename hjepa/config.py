@@ -1,0 +1,81 @@
+"""RunConfig, the whole of a run, and loading it from YAML."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from hjepa.checkpoint import CheckpointConfig
+from hjepa.data import DataConfig
+from hjepa.evaluate import EvaluationConfig
+from hjepa.losses import LossConfig
+from hjepa.masking import MaskingConfig
+from hjepa.model import ModelConfig
+from hjepa.optim import TrainingConfig
+from hjepa.records import LoggingConfig
+from hjepa.schema import NO_EFFECT, Config, Layers
+
+
+class RunConfig(Config):
+    """One training run of H-JEPA."""
+
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    masking: MaskingConfig = MaskingConfig()
+    training: TrainingConfig = TrainingConfig()
+    loss: LossConfig = LossConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    logging: LoggingConfig = LoggingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    seed: int = Field(42, ge=0)
+    """Seed of everything random but the evaluation split."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", json_schema_extra=NO_EFFECT)
+    """Where to run; auto takes CUDA, then MPS, then CPU."""
+    threads: int | None = Field(None, ge=1, json_schema_extra=NO_EFFECT)
+    """CPU threads; null: torch's default. The same number gives the same result to the bit."""
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        levels, weights = self.model.num_hierarchies, self.loss.hierarchy_weights
+        if len(weights) != levels:
+            raise ValueError(
+                f"loss.hierarchy_weights has {len(weights)} weights, {list(weights)}, "
+                f"but model.num_hierarchies is {levels}; give one weight per level"
+            )
+        patch, image = self.model.shape.patch_size, self.data.image_size
+        if image % patch:
+            raise ValueError(f"data.image_size {image} is no multiple of the patch size {patch}")
+        side = image // patch
+        if side < max(2, 2 ** (levels - 1)):
+            raise ValueError(
+                f"data.image_size {image} over patch size {patch} gives a grid of {side} x {side}, "
+                f"too small for {levels} hierarchy levels; {max(2, 2 ** (levels - 1))} x ... is the least"
+            )
+        if self.masking.min_keep >= side * side:
+            raise ValueError(f"masking.min_keep {self.masking.min_keep} leaves nothing of {side * side} patches")
+        return self
+
+    def inert(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        rise = self.model.ema.momentum_warmup_epochs
+        if rise == 0:
+            found["model.ema.momentum"] = "model.ema.momentum_warmup_epochs is 0"
+        return found
+
+
+def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) -> RunConfig:
+    """A run's config from a YAML file, its parents, and overrides by dotted key.
+
+    Raises ConfigError on anything wrong with any of them.
+    """
+    return load_layers(path, overrides).build(RunConfig, str(path))
+
+
+def load_layers(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Layers:
+    """The same, before validation: what was set, and by which file."""
+    layers = Layers()
+    layers.add_file(Path(path))
+    for key, value in (overrides or {}).items():
+        layers.set(key, value, f"--set {key}")
+    return layers

@@ -1,0 +1,251 @@
+"""Vision transformer that encodes the visible patches only.
+
+Shape letters: B images, N patches of the grid, K visible patches, D width, P pixels of a patch,
+H heads, E width of a head.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from hjepa.schema import Config
+
+EXPLICIT = "vit"
+
+
+class RopeConfig(Config):
+    """Rotary position embedding of the encoder, axial in two dimensions (Su et al. 2021)."""
+
+    use_rope: bool = False
+    """Turn queries and keys by position, in place of a learned position embedding."""
+    theta: float = Field(10000.0, gt=1)
+    """Base of the geometric series of wavelengths, in patches."""
+
+    def inert(self) -> dict[str, str]:
+        return {} if self.use_rope else {"theta": "model.rope.use_rope is false"}
+
+
+class EncoderConfig(Config):
+    """The vision transformer, by timm's name or by its measures."""
+
+    encoder_type: str = EXPLICIT
+    """`vit`, measured by the keys below, or timm's name of a plain vision transformer, such as
+    vit_small_patch16_224, whose measures hold; it is built for data.image_size."""
+    embed_dim: int | None = Field(None, ge=8)
+    """Width of a token; null: the named encoder's, or 64 for `vit`."""
+    depth: int | None = Field(None, ge=1)
+    """Number of blocks; null: the named encoder's, or 4 for `vit`."""
+    num_heads: int | None = Field(None, ge=1)
+    """Attention heads, a divisor of the width; null: the named encoder's, or 4 for `vit`."""
+    patch_size: int | None = Field(None, ge=1)
+    """Side of a patch, in pixels; null: the named encoder's, or 2 for `vit`."""
+    mlp_ratio: float | None = Field(None, gt=0)
+    """Width of a block's hidden layer over that of a token; null: the named encoder's, or 4 for `vit`."""
+    rope: RopeConfig = RopeConfig()
+
+    @property
+    def shape(self) -> "EncoderShape":
+        """The measures, with every null resolved."""
+        known = timm_shape(self.encoder_type)
+        given = {name: getattr(self, name) for name in vars(known)}
+        return EncoderShape(**(vars(known) | {k: v for k, v in given.items() if v is not None}))
+
+    @model_validator(mode="after")
+    def _measures_fit(self) -> Self:
+        shape = self.shape
+        if self.encoder_type != EXPLICIT:
+            for name, value in vars(timm_shape(self.encoder_type)).items():
+                if getattr(shape, name) != value:
+                    raise ValueError(
+                        f"{name} is {getattr(shape, name)}, but {self.encoder_type} has {value}; "
+                        f"leave it out, or set encoder_type to {EXPLICIT} and give every measure"
+                    )
+        if shape.embed_dim % shape.num_heads:
+            raise ValueError(f"embed_dim {shape.embed_dim} is no multiple of num_heads {shape.num_heads}")
+        if self.rope.use_rope and (shape.embed_dim // shape.num_heads) % 4:
+            raise ValueError(
+                f"rope needs a head width that is a multiple of 4; embed_dim {shape.embed_dim} over "
+                f"num_heads {shape.num_heads} gives {shape.embed_dim // shape.num_heads}"
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class EncoderShape:
+    """The measures of a vision transformer."""
+
+    embed_dim: int = 64
+    depth: int = 4
+    num_heads: int = 4
+    patch_size: int = 2
+    mlp_ratio: float = 4.0
+
+
+@cache
+def timm_shape(name: str) -> EncoderShape:
+    """The measures of timm's model `name`. ValueError where it is no plain vision transformer."""
+    if name == EXPLICIT:
+        return EncoderShape()
+    import timm  # takes seconds, and most small runs name no timm model
+    from timm.models.vision_transformer import VisionTransformer
+
+    if not timm.is_model(name):
+        import difflib
+
+        near = difflib.get_close_matches(name, timm.list_models("vit_*"), n=1)
+        hint = f"; nearest: {near[0]}" if near else ""
+        raise ValueError(f"encoder_type {name!r} is neither '{EXPLICIT}' nor a model that timm knows{hint}")
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    if type(model) is not VisionTransformer:
+        raise ValueError(f"encoder_type {name!r} is a {type(model).__name__}, not a plain vision transformer")
+    block = model.blocks[0]
+    return EncoderShape(
+        embed_dim=model.embed_dim,
+        depth=len(model.blocks),
+        num_heads=block.attn.num_heads,
+        patch_size=model.patch_embed.patch_size[0],
+        mlp_ratio=block.mlp.fc1.out_features / model.embed_dim,
+    )
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, with rotary positions where given."""
+
+    def __init__(self, dim: int, num_heads: int):
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x_BKD: Tensor, rotary: Tensor | None = None) -> Tensor:
+        batch, tokens, dim = x_BKD.shape
+        qkv = self.qkv(x_BKD).view(batch, tokens, 3, self.num_heads, dim // self.num_heads)
+        q_BHKE, k_BHKE, v_BHKE = qkv.permute(2, 0, 3, 1, 4)
+        if rotary is not None:
+            q_BHKE, k_BHKE = rotate(q_BHKE, rotary), rotate(k_BHKE, rotary)
+        out_BHKE = F.scaled_dot_product_attention(q_BHKE, k_BHKE, v_BHKE)
+        return self.proj(out_BHKE.transpose(1, 2).reshape(batch, tokens, dim))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block; its parameters are named as timm's."""
+
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = Attention(dim, num_heads)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        hidden = int(dim * mlp_ratio)
+        layers = {"fc1": nn.Linear(dim, hidden), "act": nn.GELU(), "fc2": nn.Linear(hidden, dim)}
+        self.mlp = nn.Sequential(OrderedDict(layers))
+
+    def forward(self, x_BKD: Tensor, rotary: Tensor | None = None) -> Tensor:
+        x_BKD = x_BKD + self.attn(self.norm1(x_BKD), rotary)
+        return x_BKD + self.mlp(self.norm2(x_BKD))
+
+
+def run_blocks(
+    blocks: Iterable[nn.Module], x_BKD: Tensor, rotary: Tensor | None, recompute: bool
+) -> Tensor:
+    """The tokens after every block; with `recompute`, activations are not kept for the backward pass."""
+    for block in blocks:
+        if recompute and torch.is_grad_enabled():
+            x_BKD = checkpoint(block, x_BKD, rotary, use_reentrant=False)
+        else:
+            x_BKD = block(x_BKD, rotary)
+    return x_BKD
+
+
+class Encoder(nn.Module):
+    """ViT without class token. `forward` returns normalised tokens, (B, K, D)."""
+
+    def __init__(self, config: EncoderConfig, image_size: int):
+        super().__init__()
+        shape = config.shape
+        self.patch_size = shape.patch_size
+        self.grid = (image_size // shape.patch_size,) * 2
+        self.recompute = False
+        dim, tokens = shape.embed_dim, self.grid[0] * self.grid[1]
+        self.patch_embed = nn.Linear(3 * shape.patch_size**2, dim)
+        self.blocks = nn.ModuleList(
+            Block(dim, shape.num_heads, shape.mlp_ratio) for _ in range(shape.depth)
+        )
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.pos_embed: nn.Parameter | None = None
+        self.rotary_NF: Tensor | None
+        if config.rope.use_rope:
+            table = rotary_table(self.grid, dim // shape.num_heads, config.rope.theta)
+            self.register_buffer("rotary_NF", table, persistent=False)
+        else:
+            self.rotary_NF = None
+            self.pos_embed = nn.Parameter(sincos_positions(self.grid, dim))
+        self.apply(init_weights)
+
+    def forward(self, images_BCHW: Tensor, visible_BK: Tensor | None = None) -> Tensor:
+        """Tokens of the patches at `visible_BK`, in its order; of all where it is None."""
+        patches_BNP = patchify(images_BCHW, self.patch_size)
+        if visible_BK is not None:
+            # Gathered before anything is computed: what is masked costs nothing.
+            patches_BNP = take(patches_BNP, visible_BK)
+        x_BKD = self.patch_embed(patches_BNP)
+        if self.pos_embed is not None:
+            x_BKD = x_BKD + (self.pos_embed if visible_BK is None else self.pos_embed[visible_BK])
+        rotary = None
+        if self.rotary_NF is not None:
+            rotary = self.rotary_NF if visible_BK is None else self.rotary_NF[visible_BK][:, None]
+        return self.norm(run_blocks(self.blocks, x_BKD, rotary, self.recompute))
+
+
+def patchify(images_BCHW: Tensor, size: int) -> Tensor:
+    """Images cut into patches row by row, (B, N, C * size * size), pixels in the order of a conv."""
+    batch, channels, height, width = images_BCHW.shape
+    cut = images_BCHW.view(batch, channels, height // size, size, width // size, size)
+    return cut.permute(0, 2, 4, 1, 3, 5).reshape(batch, -1, channels * size * size)
+
+
+def take(x_BND: Tensor, indices_BK: Tensor) -> Tensor:
+    """The tokens at each image's own indices, (B, K, D)."""
+    return x_BND.gather(1, indices_BK[..., None].expand(-1, -1, x_BND.shape[-1]))
+
+
+def sincos_positions(grid: tuple[int, int], dim: int) -> Tensor:
+    """Fixed 2-D sine-cosine positions (N, D): half the features for the row, half for the column."""
+    quarter = -(-dim // 4)
+    frequency = 10000.0 ** -(torch.arange(quarter) / quarter)
+    rows, columns = torch.meshgrid(*(torch.arange(side).float() for side in grid), indexing="ij")
+    angles = [axis.reshape(-1, 1) * frequency for axis in (rows, columns)]
+    return torch.cat([wave for angle in angles for wave in (angle.sin(), angle.cos())], dim=1)[:, :dim]
+
+
+def rotary_table(grid: tuple[int, int], head_dim: int, theta: float) -> Tensor:
+    """Sines and cosines for `rotate`, (N, 2 * head_dim), from timm."""
+    from timm.layers.pos_embed_sincos import build_rotary_pos_embed
+
+    sin_NE, cos_NE = build_rotary_pos_embed(
+        list(grid), dim=head_dim, temperature=theta, in_pixels=False
+    )
+    return torch.cat([sin_NE, cos_NE], dim=-1)
+
+
+def rotate(x_BHKE: Tensor, rotary: Tensor) -> Tensor:
+    """Each pair of neighbouring features turned by its position's angles."""
+    sin, cos = rotary.to(x_BHKE.dtype).chunk(2, dim=-1)
+    turned = torch.stack([-x_BHKE[..., 1::2], x_BHKE[..., ::2]], dim=-1).reshape(x_BHKE.shape)
+    return x_BHKE * cos + turned * sin
+
+
+def init_weights(module: nn.Module) -> None:
+    """Truncated normal of deviation 0.02 for linear layers, zero for their biases."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

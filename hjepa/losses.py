@@ -1,0 +1,190 @@
+"""Prediction losses, and regularizers that keep features from collapsing.
+
+Shape letters: B images, N positions, S samples, D features, K slices, T knots.
+"""
+
+from collections.abc import Callable
+from typing import Literal, Self
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from hjepa.schema import Config
+
+
+class SmoothL1Config(Config):
+    """Shape of the smooth L1 loss."""
+
+    beta: float = Field(1.0, gt=0)
+    """Error at which the loss turns from quadratic to linear, in units of the target's deviation."""
+
+
+class HuberConfig(Config):
+    """Shape of the Huber loss; at delta = beta = 1 it is smooth L1."""
+
+    delta: float = Field(1.0, gt=0)
+    """Error at which the loss turns from quadratic to linear, in units of the target's deviation."""
+
+
+class VicregConfig(Config):
+    """Variance-invariance-covariance regularization (Bardes et al. 2022) of pooled context features.
+
+    Beside a prediction loss this is C-JEPA (Mo & Tong 2024).
+    """
+
+    weight: float = Field(0.1, ge=0)
+    """Weight of the three terms together beside the prediction loss."""
+    sim_coeff: float = Field(25.0, ge=0)
+    """Weight of the mean squared distance between pooled context and pooled target features."""
+    std_coeff: float = Field(25.0, ge=0)
+    """Weight of the hinge that holds each feature's standard deviation above 1."""
+    cov_coeff: float = Field(1.0, ge=0)
+    """Weight of the squared covariances between different features."""
+
+
+class SigregConfig(Config):
+    """Sketched isotropic Gaussian regularization (LeJEPA, Balestriero & LeCun 2025) of pooled
+    context features."""
+
+    weight: float = Field(0.05, ge=0)
+    """Weight beside the prediction loss."""
+    num_slices: int = Field(256, ge=1)
+    """Random directions that the features are projected on, drawn afresh at every step."""
+    num_points: int = Field(17, ge=3)
+    """Knots of the integral over the characteristic function's argument, on [0, 3]."""
+
+
+class LossConfig(Config):
+    """What is minimised: prediction errors of all levels, and regularizers beside them."""
+
+    type: Literal["mse", "smoothl1", "huber", "cosine"] = "mse"
+    """Distance between predicted and target features."""
+    hierarchy_weights: tuple[float, ...] = (1.0, 0.5, 0.25)
+    """Weight of each level's prediction loss, finest first; one per level, none negative, one positive."""
+    normalize_embeddings: bool = False
+    """Scale predicted and target features to unit length first."""
+    smoothl1: SmoothL1Config = SmoothL1Config()
+    huber: HuberConfig = HuberConfig()
+    use_vicreg: bool = False
+    """Add VICReg."""
+    vicreg: VicregConfig = VicregConfig()
+    use_sigreg: bool = False
+    """Add SIGReg."""
+    sigreg: SigregConfig = SigregConfig()
+
+    @model_validator(mode="after")
+    def _weights_weigh(self) -> Self:
+        weights = self.hierarchy_weights
+        if min(weights, default=-1.0) < 0 or max(weights) <= 0:
+            raise ValueError(f"hierarchy_weights is {list(weights)}; none may be negative, one must be positive")
+        return self
+
+    def inert(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        if self.type == "cosine":
+            found["normalize_embeddings"] = "loss.type is cosine, which normalises by itself"
+        if self.type != "smoothl1":
+            found["smoothl1"] = f"loss.type is {self.type}"
+        if self.type != "huber":
+            found["huber"] = f"loss.type is {self.type}"
+        if not self.use_vicreg:
+            found["vicreg"] = "loss.use_vicreg is false"
+        if not self.use_sigreg:
+            found["sigreg"] = "loss.use_sigreg is false"
+        if len(self.hierarchy_weights) == 1 and not (self.use_vicreg or self.use_sigreg):
+            found["hierarchy_weights"] = "one level and no regularizer: only the loss's scale changes"
+        return found
+
+
+def _cosine(predicted_BND: Tensor, target_BND: Tensor, config: LossConfig) -> Tensor:
+    return 1 - F.cosine_similarity(predicted_BND, target_BND, dim=-1)
+
+
+def _mse(predicted_BND: Tensor, target_BND: Tensor, config: LossConfig) -> Tensor:
+    return F.mse_loss(predicted_BND, target_BND, reduction="none").mean(-1)
+
+
+def _smoothl1(predicted_BND: Tensor, target_BND: Tensor, config: LossConfig) -> Tensor:
+    beta = config.smoothl1.beta
+    return F.smooth_l1_loss(predicted_BND, target_BND, reduction="none", beta=beta).mean(-1)
+
+
+def _huber(predicted_BND: Tensor, target_BND: Tensor, config: LossConfig) -> Tensor:
+    delta = config.huber.delta
+    return F.huber_loss(predicted_BND, target_BND, reduction="none", delta=delta).mean(-1)
+
+
+PREDICTION_LOSSES: dict[str, Callable[[Tensor, Tensor, LossConfig], Tensor]] = {
+    "mse": _mse,
+    "smoothl1": _smoothl1,
+    "huber": _huber,
+    "cosine": _cosine,
+}
+
+
+def prediction_loss(predicted_BND: Tensor, target_BND: Tensor, config: LossConfig) -> Tensor:
+    """The loss of each position, (B, N), averaged over features; gradients reach both arguments."""
+    if config.normalize_embeddings and config.type != "cosine":
+        predicted_BND = F.normalize(predicted_BND, dim=-1)
+        target_BND = F.normalize(target_BND, dim=-1)
+    return PREDICTION_LOSSES[config.type](predicted_BND, target_BND, config)
+
+
+def variance_penalty(z_SD: Tensor) -> Tensor:
+    """Mean over features of hinge(1 - sqrt(var + 1e-4)), a scalar. VICReg, Bardes et al. 2022, eq. 1.
+
+    `z_SD` is (samples, features); at least 2 samples, else ValueError.
+    """
+    _need_two(z_SD)
+    return F.relu(1 - (z_SD.var(0) + 1e-4).sqrt()).mean()
+
+
+def covariance_penalty(z_SD: Tensor) -> Tensor:
+    """Sum of squared off-diagonal covariances over D, a scalar. VICReg, Bardes et al. 2022, eq. 4.
+
+    `z_SD` is (samples, features); at least 2 samples, else ValueError.
+    """
+    _need_two(z_SD)
+    centred = z_SD - z_SD.mean(0)
+    cov_DD = centred.T @ centred / (len(z_SD) - 1)
+    return (cov_DD.square().sum() - cov_DD.diagonal().square().sum()) / z_SD.shape[1]
+
+
+def vicreg(context_SD: Tensor, target_SD: Tensor, config: VicregConfig) -> dict[str, Tensor]:
+    """The weighted VICReg terms by name, each a scalar; their sum is to be added to the loss."""
+    terms = {
+        "vicreg_sim": config.sim_coeff * F.mse_loss(context_SD, target_SD),
+        "vicreg_std": config.std_coeff * variance_penalty(context_SD),
+        "vicreg_cov": config.cov_coeff * covariance_penalty(context_SD),
+    }
+    return {name: config.weight * term for name, term in terms.items()}
+
+
+def sigreg(z_SD: Tensor, directions_DK: Tensor, num_points: int) -> Tensor:
+    """Epps-Pulley distance of the projected samples from N(0, 1), averaged over slices, a scalar.
+
+    `z_SD` is (samples, features), `directions_DK` unit columns. Neither centred nor scaled first:
+    it has to see a wrong mean and a wrong scale. The integral over t in [0, 3] is doubled, by
+    symmetry. LeJEPA, Balestriero & LeCun 2025.
+    """
+    t_T = torch.linspace(0, 3, num_points, device=z_SD.device)
+    weights_T = torch.full_like(t_T, 2 * 3 / (num_points - 1))
+    weights_T[[0, -1]] /= 2
+    gauss_T = torch.exp(-t_T.square() / 2)
+    angle_SKT = (z_SD @ directions_DK)[..., None] * t_T
+    real_KT = angle_SKT.cos().mean(0) - gauss_T
+    imag_KT = angle_SKT.sin().mean(0)
+    distance_KT = (real_KT.square() + imag_KT.square()) * gauss_T
+    return len(z_SD) * (distance_KT @ weights_T).mean()
+
+
+def random_directions(features: int, slices: int, device: torch.device) -> Tensor:
+    """Unit columns (features, slices), uniform on the sphere, from torch's global generator."""
+    return F.normalize(torch.randn(features, slices, device=device), dim=0)
+
+
+def _need_two(z_SD: Tensor) -> None:
+    if len(z_SD) < 2:
+        raise ValueError(f"needs at least 2 samples, got {len(z_SD)}")

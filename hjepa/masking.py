@@ -1,0 +1,116 @@
+"""Multi-block masks for a whole batch at once.
+
+Shape letters: B images, M target blocks, C context blocks, H x W patch grid, N = H * W, K visible.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from hjepa.schema import Config
+
+
+class MaskingConfig(Config):
+    """Which patches are hidden and predicted (multi-block masking, Assran et al. 2023)."""
+
+    num_masks: int = Field(4, ge=1, le=16)
+    """Target blocks per image; what is predicted is their union."""
+    mask_scale: tuple[float, float] = (0.15, 0.2)
+    """Range of one target block's area, as a share of the patch grid; 0 < low <= high <= 1."""
+    aspect_ratio: tuple[float, float] = (0.75, 1.5)
+    """Range of a target block's height over its width; 0 < low <= high."""
+    num_context_masks: int = Field(1, ge=1, le=16)
+    """Context blocks per image; what is visible is their union less the target blocks."""
+    context_scale: tuple[float, float] = (0.85, 1.0)
+    """Range of one context block's area, as a share of the patch grid; 0 < low <= high <= 1."""
+    min_keep: int = Field(4, ge=1)
+    """Patches that stay visible at the least, where the blocks would hide more."""
+    reference_offsets: bool = False
+    """Place blocks as the published I-JEPA code does, whose offsets never reach the last row or column."""
+
+    @model_validator(mode="after")
+    def _ranges_are_ordered(self) -> Self:
+        for name, top in (("mask_scale", 1.0), ("aspect_ratio", float("inf")), ("context_scale", 1.0)):
+            low, high = getattr(self, name)
+            if not 0 < low <= high <= top:
+                limit = " <= 1" if top == 1 else ""
+                raise ValueError(f"{name} is [{low:g}, {high:g}]; must be 0 < low <= high{limit}")
+        return self
+
+
+@dataclass(frozen=True)
+class Masks:
+    """What a batch's images show and what is to be predicted of them."""
+
+    visible_BK: Tensor
+    """Indices of the visible patches, ascending, int64; K is the same for all images."""
+    target_BN: Tensor
+    """True where a patch is to be predicted; never a visible one."""
+
+    def chunks(self, sizes: list[int]) -> list["Masks"]:
+        """The same masks cut along the batch."""
+        pairs = zip(self.visible_BK.split(sizes), self.target_BN.split(sizes), strict=True)
+        return [Masks(visible, target) for visible, target in pairs]
+
+
+def sample_masks(
+    config: MaskingConfig, batch: int, grid: tuple[int, int], generator: torch.Generator
+) -> Masks:
+    """Masks for `batch` images of `grid` patches, on the generator's device.
+
+    Every image keeps the same number of patches, the fewest that any image's blocks leave, so that
+    the visible tokens form a tensor; whoever has more gives up random ones. Terminates on every
+    grid: where the targets would leave fewer than `min_keep` patches, they shrink.
+    """
+    height, width = grid
+    tokens = height * width
+    short = int(config.reference_offsets)
+
+    def union_BN(count: int, scale: tuple[float, float], aspect: tuple[float, float]) -> Tensor:
+        blocks_BMHW = sample_blocks((batch, count), scale, aspect, grid, generator, short=short)
+        return blocks_BMHW.any(1).flatten(1)
+
+    target_BN = union_BN(config.num_masks, config.mask_scale, config.aspect_ratio)
+    context_BN = union_BN(config.num_context_masks, config.context_scale, (1.0, 1.0)) & ~target_BN
+
+    fewest = int(context_BN.sum(1).min())
+    keep = min(max(fewest, config.min_keep), tokens - 1)
+    # Context first, then what is in no block, then targets; at random within each.
+    rank_BN = torch.rand(batch, tokens, generator=generator, device=generator.device)
+    rank_BN = rank_BN + context_BN.float() - target_BN.float()
+    visible_BK = rank_BN.topk(keep, dim=1).indices.sort(dim=1).values
+    target_BN = target_BN.scatter(1, visible_BK, False)
+    return Masks(visible_BK, target_BN)
+
+
+def sample_blocks(
+    shape: tuple[int, int],
+    scale: tuple[float, float],
+    aspect: tuple[float, float],
+    grid: tuple[int, int],
+    generator: torch.Generator,
+    short: int = 0,
+) -> Tensor:
+    """Random rectangles as masks (*shape, H, W), True inside.
+
+    Area (a share of the grid) and aspect ratio are drawn uniformly and independently. A rectangle
+    may stand anywhere on the grid; with `short` = 1 never on its last row and column.
+    """
+    height, width = grid
+    device = generator.device
+    # One call for all four draws, last axis: area, aspect, top, left.
+    draws = torch.rand(*shape, 4, generator=generator, device=device)
+    area = (height * width * (scale[0] + draws[..., 0] * (scale[1] - scale[0]))).floor()
+    ratio = aspect[0] + draws[..., 1] * (aspect[1] - aspect[0])
+    block_h = (area * ratio).sqrt().round().clamp(1, height - short)
+    block_w = (area / ratio).sqrt().round().clamp(1, width - short)
+    top = (draws[..., 2] * (height - short - block_h + 1)).floor()
+    left = (draws[..., 3] * (width - short - block_w + 1)).floor()
+    rows = torch.arange(height, device=device)
+    columns = torch.arange(width, device=device)
+    in_rows = (rows >= top[..., None]) & (rows < (top + block_h)[..., None])
+    in_columns = (columns >= left[..., None]) & (columns < (left + block_w)[..., None])
+    return in_rows[..., :, None] & in_columns[..., None, :]

@@ -1,0 +1,131 @@
+"""H-JEPA, composed of encoder, predictor and pyramid.
+
+Shape letters: B images, N patches of the grid, K visible patches, D width, L positions of a level.
+"""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from hjepa.encoder import Encoder, EncoderConfig, init_weights
+from hjepa.masking import Masks
+from hjepa.predictor import Predictor, PredictorConfig
+from hjepa.pyramid import FpnConfig, Pyramid, pool
+from hjepa.schema import Config
+
+
+class EmaConfig(Config):
+    """How the target encoder follows the context encoder, after each optimizer step."""
+
+    momentum: float = Field(0.996, ge=0, le=1)
+    """Share of itself that the target keeps in a step, at the start."""
+    momentum_end: float = Field(1.0, ge=0, le=1)
+    """The same at the end of the rise."""
+    momentum_warmup_epochs: float | None = Field(None, ge=0)
+    """Epochs over which momentum goes linearly to momentum_end; null: the whole run."""
+
+    def inert(self) -> dict[str, str]:
+        same = self.momentum == self.momentum_end
+        return {"momentum_warmup_epochs": "momentum equals momentum_end"} if same else {}
+
+
+class ModelConfig(EncoderConfig):
+    """Encoder, predictor, hierarchy and target."""
+
+    num_hierarchies: int = Field(3, ge=1, le=4)
+    """Levels; level l pools the patch grid by 2^l in both directions."""
+    predictor: PredictorConfig = PredictorConfig()
+    ema: EmaConfig = EmaConfig()
+    fpn: FpnConfig = FpnConfig()
+
+    def inert(self) -> dict[str, str]:
+        one = self.num_hierarchies == 1
+        return {"fpn.fusion_method": "model.num_hierarchies is 1: nothing to fuse"} if one else {}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says of a batch, level by level, finest first."""
+
+    predicted: list[Tensor]
+    """Predicted features of each level, (B, L, D)."""
+    target: list[Tensor]
+    """Target features of each level, (B, L, D), normalised over D, without gradient."""
+    context_BD: Tensor
+    """Context tokens, averaged over the visible patches."""
+    target_BD: Tensor
+    """Target tokens, averaged over all patches, without gradient."""
+
+
+class HJEPA(nn.Module):
+    """Predicts the EMA target's features of masked patches from the visible ones, at every level."""
+
+    def __init__(self, config: ModelConfig, image_size: int):
+        super().__init__()
+        dim = config.shape.embed_dim
+        self.encoder = Encoder(config, image_size)
+        self.grid = self.encoder.grid
+        self.predictor = Predictor(config.predictor, dim, self.grid)
+        self.pyramid = Pyramid(config.fpn, config.num_hierarchies, dim)
+        # Without FPN the finest level is what the predictor puts out; a further layer adds nothing.
+        self.heads = nn.ModuleList(
+            nn.Linear(self.pyramid.out_dim, self.pyramid.out_dim)
+            if level or config.fpn.use_fpn
+            else nn.Identity()
+            for level in range(config.num_hierarchies)
+        )
+        self.heads.apply(init_weights)
+        self.target_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
+        self.target_pyramid = copy.deepcopy(self.pyramid).requires_grad_(False)
+
+    def forward(self, images_BCHW: Tensor, masks: Masks) -> Prediction:
+        """Predictions and targets of a batch of normalised float images."""
+        context_BKD = self.encoder(images_BCHW, masks.visible_BK)
+        predicted_BND = self.predictor(context_BKD, masks.visible_BK)
+        predicted = [
+            head(as_tokens(grid))
+            for head, grid in zip(self.heads, self.pyramid(self.as_grid(predicted_BND)), strict=True)
+        ]
+        with torch.no_grad():
+            target_BND = self.target_encoder(images_BCHW)
+            levels = self.target_pyramid(self.as_grid(_normalize(target_BND)))
+            target = [_normalize(as_tokens(grid)) for grid in levels]
+        return Prediction(predicted, target, context_BKD.mean(1), target_BND.mean(1))
+
+    def level_weights(self, masks: Masks) -> list[Tensor]:
+        """Weight of each position in its level's loss, (B, L): the share of its patches to predict."""
+        target_B1HW = self.as_grid(masks.target_BN[..., None].float())
+        return [pool(target_B1HW, level).flatten(1) for level in range(self.pyramid.levels)]
+
+    def as_grid(self, tokens_BND: Tensor) -> Tensor:
+        """Tokens of the whole grid as an image (B, D, H, W)."""
+        return tokens_BND.transpose(1, 2).unflatten(2, self.grid)
+
+    @torch.no_grad()
+    def features(self, images_BCHW: Tensor) -> Tensor:
+        """Features of whole images, (B, D) float32: the target encoder's tokens, averaged."""
+        return self.target_encoder(images_BCHW).float().mean(1)
+
+    @torch.no_grad()
+    def update_target(self, momentum: float) -> None:
+        """target = momentum * target + (1 - momentum) * online, for encoder and pyramid."""
+        followers = [*self.target_encoder.parameters(), *self.target_pyramid.parameters()]
+        leaders = [*self.encoder.parameters(), *self.pyramid.parameters()]
+        torch._foreach_lerp_(followers, leaders, 1 - momentum)
+
+    def set_recompute(self, recompute: bool) -> None:
+        """Trade time for memory: recompute activations in the backward pass."""
+        self.encoder.recompute = self.predictor.recompute = recompute
+
+
+def as_tokens(grid_BDHW: Tensor) -> Tensor:
+    """An image as tokens, (B, H * W, D)."""
+    return grid_BDHW.flatten(2).transpose(1, 2)
+
+
+def _normalize(x_BND: Tensor) -> Tensor:
+    return F.layer_norm(x_BND, x_BND.shape[-1:])
