@@ -148,7 +148,7 @@ def build_run(config: RunConfig) -> Run:
         model = HJEPA(config.model, config.data.image_size)
     model.set_recompute(config.training.use_gradient_checkpointing)
     model.to(device)
-    augment = Augmentation(config.data.augmentation, config.data.image_size, data.mean, data.std).to(device)
+    augment = Augmentation(config.data.augmentation, config.data.image_size, data.mean_C, data.std_C).to(device)
     run = Run(config, device, data, model, build_optimizer(config.training, model), augment)
     if run.steps_per_epoch == 0:
         raise ConfigError(
