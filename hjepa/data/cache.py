@@ -1,0 +1,79 @@
+"""Decoded images and labels on disk, memory-mapped so that the processes of a node share pages.
+
+Images and labels of a set are one array of records in one `.npy`: written together, never mixed.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from hjepa.schema import ConfigError
+
+
+def records(images_MCHW: np.ndarray, labels_M: np.ndarray) -> np.ndarray:
+    """uint8 images and labels of up to 256 classes as records with the fields `image` and `label`."""
+    dtype = np.dtype([("image", np.uint8, images_MCHW.shape[1:]), ("label", np.uint8)])
+    found_M = np.empty(len(images_MCHW), dtype)
+    found_M["image"] = images_MCHW
+    found_M["label"] = labels_M
+    return found_M
+
+
+def default_cache_dir() -> Path:
+    """`$XDG_CACHE_HOME/hjepa`, or `~/.cache/hjepa`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hjepa"
+
+
+def mapped(path: Path, build: Callable[[], np.ndarray]) -> np.ndarray:
+    """The records stored at `path`, read-only and memory-mapped; built first where they are not there.
+
+    A file that is cut short or no array of records is built again. Several processes may call this at
+    once. Raises ConfigError where the folder cannot be written.
+    """
+    found_M = _map(path)
+    if found_M is None:
+        built_M = build()
+        try:
+            _write(path, built_M)
+        except OSError as error:
+            raise ConfigError(
+                f"data.cache_dir: {path.parent} cannot be written: {error.strerror or error}.\n"
+                "Set data.cache_dir to a folder with room for the decoded images "
+                f"({built_M.nbytes / 1e6:,.0f} MB)."
+            ) from None
+        found_M = _map(path)
+        assert found_M is not None, path
+    return found_M
+
+
+def _map(path: Path) -> np.ndarray | None:
+    try:
+        found = np.lib.format.open_memmap(path, mode="r")
+    except Exception:  # noqa: BLE001 (a damaged header can raise any exception; the file is built again)
+        return None
+    kind = found.dtype
+    if kind.names != ("image", "label") or found.ndim != 1 or len(found) == 0:
+        return None
+    is_records = kind["image"].base == np.uint8 and kind["label"] == np.uint8
+    is_whole = found.offset + found.nbytes == path.stat().st_size
+    return found if is_records and is_whole else None
+
+
+def _write(path: Path, array: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.save(file, array)
+            file.flush()
+            # Renamed before its bytes are on disk, a power cut would leave a full-sized file of zeros.
+            os.fsync(handle)
+            os.fchmod(handle, 0o644)  # mkstemp's 0600 would shut out others who share the folder
+        # What another process finished meanwhile may be mapped already: replacing it would end sharing.
+        if _map(path) is None:
+            os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)

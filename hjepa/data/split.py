@@ -1,0 +1,41 @@
+"""Splits: which images of a stored array belong to training, evaluation or test.
+
+Shape letters: M stored images, N images of a split, B a batch, C channels, H x W pixels.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Some of the images of a stored, usually memory-mapped, array; the images are never copied whole."""
+
+    stored_MCHW: np.ndarray
+    """uint8."""
+    indices_N: np.ndarray
+    """int64, ascending: which of the stored images belong to this split."""
+    labels_N: np.ndarray
+    """int64, class of each image of this split."""
+
+    def __len__(self) -> int:
+        return len(self.indices_N)
+
+    def images(self, indices_B: np.ndarray) -> np.ndarray:
+        """The images at positions `indices_B` (0 to len - 1) of this split, (B, C, H, W) uint8, a copy."""
+        return self.stored_MCHW[self.indices_N[indices_B]]
+
+
+def stratified_split(labels_N: np.ndarray, held_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ascending positions kept and held out, with `held_fraction` of every class held out.
+
+    A class of two or more has at least one image on either side; a class of one is kept.
+    """
+    order_N = np.random.default_rng(seed).permutation(len(labels_N))
+    held = np.zeros(len(labels_N), dtype=bool)
+    for label in np.unique(labels_N):
+        members = order_N[labels_N[order_N] == label]
+        count = min(max(round(held_fraction * len(members)), 1), len(members) - 1)
+        held[members[:count]] = True
+    return np.flatnonzero(~held), np.flatnonzero(held)

@@ -1,0 +1,211 @@
+"""What frozen features are worth: k-NN, linear probe, rank, and whether they have collapsed.
+
+Pure functions of features on any device; accuracies are shares in [0, 1].
+Shape letters: N images of the bank or training set, M queries, D features, C classes, K neighbours.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from hjepa.schema import Config
+
+_MAX_CHUNK_VALUES = 2**24  # 64 MiB of float32
+_RANKME_EPS = 1e-7
+
+
+class KnnConfig(Config):
+    """k nearest neighbours, the default measure of a run."""
+
+    k: int = Field(default=20, ge=1)
+    """Neighbours that vote; no more than there are images."""
+    temperature: float = Field(default=0.07, gt=0)
+    """A neighbour of cosine similarity s votes with weight exp(s / temperature)."""
+
+
+class LinearProbeConfig(Config):
+    """A linear classifier on frozen features, trained at every evaluation."""
+
+    enabled: bool = False
+    """Whether to train one."""
+    epochs: int = Field(default=50, ge=1)
+    """Passes over the training features."""
+    lr: float = Field(default=0.1, gt=0)
+    """Learning rate of SGD with momentum 0.9 at the start; a cosine takes it to 0."""
+    batch_size: int = Field(default=256, ge=2)
+    """Feature vectors per step."""
+
+    def inert(self) -> dict[str, str]:
+        if self.enabled:
+            return {}
+        return dict.fromkeys(("epochs", "lr", "batch_size"), "linear_probe.enabled is false")
+
+
+class CollapseConfig(Config):
+    """Below either of these a run counts as collapsed."""
+
+    min_rank: float = Field(default=1.5, ge=0)
+    """Effective number of directions in which the features differ between images."""
+    min_std: float = Field(default=0.01, ge=0)
+    """Spread of the features' directions between images; 1 is evenly over the sphere, 0 all the same."""
+
+
+class EvaluationConfig(Config):
+    """How the frozen target features are judged."""
+
+    eval_frequency: int = Field(default=1, ge=1)
+    """Epochs between evaluations."""
+    knn: KnnConfig = KnnConfig()
+    linear_probe: LinearProbeConfig = LinearProbeConfig()
+    collapse: CollapseConfig = CollapseConfig()
+
+
+@torch.no_grad()
+def knn_accuracy(
+    bank_ND: Tensor, bank_labels_N: Tensor, queries_MD: Tensor, labels_M: Tensor, config: KnnConfig
+) -> float:
+    """Share of queries whose class wins the weighted vote of their k nearest in the bank, by cosine.
+
+    Labels are int64, 0 to C - 1. Of equal votes the lower class wins. Memory is bounded: queries go in
+    chunks. Raises ValueError where bank or queries are empty. Wu et al. 2018, arXiv:1805.01978.
+    """
+    if len(bank_ND) == 0 or len(queries_MD) == 0:
+        raise ValueError(f"k-NN needs a bank and queries, got {len(bank_ND)} and {len(queries_MD)} images")
+    k = min(config.k, len(bank_ND))
+    num_classes = int(bank_labels_N.max()) + 1
+    bank_DN = F.normalize(bank_ND.float(), dim=1).T
+    queries_MD = F.normalize(queries_MD.float(), dim=1)
+    chunk_size = max(1, _MAX_CHUNK_VALUES // max(len(bank_ND), k * num_classes))
+    correct = torch.zeros((), dtype=torch.int64, device=labels_M.device)
+    for queries, labels in zip(queries_MD.split(chunk_size), labels_M.split(chunk_size), strict=True):
+        similarity_MK, neighbours_MK = (queries @ bank_DN).topk(k, dim=1)
+        # Softmax rather than exp: the same winner, and no overflow at a low temperature.
+        weights_MK = (similarity_MK / config.temperature).softmax(dim=1)
+        # One-hot rather than scatter_add, which is not deterministic on CUDA.
+        classes_MKC = F.one_hot(bank_labels_N[neighbours_MK], num_classes).to(weights_MK.dtype)
+        votes_MC = (weights_MK[:, None] @ classes_MKC).squeeze(1)
+        correct += (votes_MC.argmax(dim=1) == labels).sum()
+    return correct.item() / len(labels_M)
+
+
+@torch.no_grad()
+def rankme(z_ND: Tensor) -> float:
+    """Effective rank of features, 1 to min(N, D): exp of the entropy of their singular values' shares.
+
+    NaN where a feature is not finite. N >= 2, else ValueError. RankMe, Garrido et al. 2023, eq. 1.
+    """
+    _require_two(z_ND)
+    if not z_ND.isfinite().all():
+        return math.nan
+    sizes = torch.linalg.svdvals(z_ND.float())
+    shares = sizes / sizes.sum().clamp(min=torch.finfo(sizes.dtype).tiny) + _RANKME_EPS
+    return math.exp(-(shares * shares.log()).sum().item())
+
+
+def effective_rank(z_ND: Tensor) -> float:
+    """RankMe of centred features: the number of directions in which images differ.
+
+    Features that are mostly one common vector have a RankMe near 1 however much they differ besides,
+    as those of an untrained network do. Raises and NaN as `rankme`.
+    """
+    _require_two(z_ND)
+    return rankme(z_ND.float() - z_ND.float().mean(dim=0))
+
+
+@torch.no_grad()
+def feature_std(z_ND: Tensor) -> float:
+    """Standard deviation of L2-normalised features, mean over features, times sqrt(D).
+
+    1 where directions are isotropic, 0 where all are one. NaN where a feature is not finite. N >= 2,
+    else ValueError. SimSiam, Chen & He 2021, section 4.1.
+    """
+    _require_two(z_ND)
+    directions_ND = F.normalize(z_ND.float(), dim=1)
+    return directions_ND.std(dim=0, correction=0).mean().item() * math.sqrt(z_ND.shape[1])
+
+
+def collapse_reason(z_ND: Tensor, config: CollapseConfig) -> str | None:
+    """Why the features count as collapsed, in words, or None where they do not. N >= 2, else ValueError."""
+    _require_two(z_ND)
+    if not z_ND.isfinite().all():
+        return "features are not finite"
+    std = feature_std(z_ND)
+    if std < config.min_std:
+        return (
+            f"all images have nearly the same features (spread {std:.2g}, least allowed {config.min_std:g})"
+        )
+    rank = effective_rank(z_ND)
+    if rank < config.min_rank:
+        return f"features vary in too few directions (rank {rank:.2f}, least allowed {config.min_rank:g})"
+    return None
+
+
+def linear_probe_accuracy(
+    train_ND: Tensor,
+    train_labels_N: Tensor,
+    val_MD: Tensor,
+    val_labels_M: Tensor,
+    config: LinearProbeConfig,
+    seed: int,
+) -> float:
+    """Share of `val_MD` that a linear classifier trained on `train_ND` gets right.
+
+    Features are standardised by a batch norm without affine, as in MAE (He et al. 2022, appendix A).
+    Draws from a generator of its own, seeded with `seed`; torch's global one is left as it was.
+    N >= 2, else ValueError.
+    """
+    _require_two(train_ND)
+    generator = torch.Generator().manual_seed(seed)
+    # Features made in inference mode cannot be saved for a backward pass; their clones can.
+    with torch.inference_mode(False), torch.enable_grad():
+        train_ND, train_labels_N = train_ND.detach().float().clone(), train_labels_N.clone()
+        probe = _untrained_probe(train_ND, int(train_labels_N.max()) + 1, generator)
+        _train_probe(probe, train_ND, train_labels_N, config, generator)
+    with torch.no_grad():
+        predicted_M = probe.eval()(val_MD.float()).argmax(dim=1)
+        return (predicted_M == val_labels_M).float().mean().item()
+
+
+def _untrained_probe(train_ND: Tensor, num_classes: int, generator: torch.Generator) -> nn.Sequential:
+    dim, device = train_ND.shape[1], train_ND.device
+    # skip_init, because the usual initialisation would advance the global generator.
+    linear = nn.utils.skip_init(nn.Linear, dim, num_classes, device=device)
+    assert isinstance(linear, nn.Linear)
+    with torch.no_grad():
+        linear.weight.copy_(0.01 * torch.randn(num_classes, dim, generator=generator))
+        linear.bias.zero_()
+    return nn.Sequential(nn.BatchNorm1d(dim, affine=False, device=device), linear)
+
+
+def _train_probe(
+    probe: nn.Sequential,
+    train_ND: Tensor,
+    train_labels_N: Tensor,
+    config: LinearProbeConfig,
+    generator: torch.Generator,
+) -> None:
+    optimizer = torch.optim.SGD(probe.parameters(), lr=config.lr, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.epochs)
+    for _ in range(config.epochs):
+        order_N = torch.randperm(len(train_ND), generator=generator).to(train_ND.device)
+        for chosen_B in order_N.split(config.batch_size):
+            if len(chosen_B) < 2:  # a batch norm cannot train on one sample
+                continue
+            loss = F.cross_entropy(probe(train_ND[chosen_B]), train_labels_N[chosen_B])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        schedule.step()
+
+
+def raw_pixel_features(images_NCSS: Tensor) -> Tensor:
+    """The pixels themselves as features, (N, C*S*S): what any learnt features must beat."""
+    return images_NCSS.flatten(1)
+
+
+def _require_two(z_ND: Tensor) -> None:
+    if len(z_ND) < 2:
+        raise ValueError(f"needs the features of at least 2 images, got {len(z_ND)}")

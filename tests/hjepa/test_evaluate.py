@@ -1,0 +1,241 @@
+"""Judging features, checked against scikit-learn and closed forms."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.neighbors import KNeighborsClassifier
+from torch import Tensor
+
+from hjepa.data import Augmentation, DataConfig, Split, load_data
+from hjepa.evaluate import (
+    CollapseConfig,
+    EvaluationConfig,
+    KnnConfig,
+    LinearProbeConfig,
+    collapse_reason,
+    effective_rank,
+    feature_std,
+    knn_accuracy,
+    linear_probe_accuracy,
+    rankme,
+    raw_pixel_features,
+)
+from hjepa.schema import inert_reason
+
+PROBE = LinearProbeConfig(enabled=True, epochs=20, batch_size=32)
+
+
+def clusters(count: int, spread: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Noisy points around five fixed directions in 8-D, and their classes."""
+    centres = torch.randn(5, 8, generator=torch.Generator().manual_seed(99))
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 5, (count,), generator=generator)
+    return centres[labels] + spread * torch.randn(count, 8, generator=generator), labels
+
+
+def normal(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+# k-NN
+
+
+@pytest.mark.parametrize(("k", "temperature"), [(1, 0.07), (20, 0.07), (20, 1.0), (7, 0.5)])
+def test_knn_agrees_with_scikit_learn(k: int, temperature: float):
+    bank, bank_labels = clusters(200, 1.5, seed=1)
+    queries, labels = clusters(300, 1.5, seed=2)
+    reference = KNeighborsClassifier(
+        k, metric="cosine", algorithm="brute", weights=lambda distance: np.exp((1 - distance) / temperature)
+    ).fit(bank.numpy(), bank_labels.numpy())
+    expected = reference.score(queries.numpy(), labels.numpy())
+    found = knn_accuracy(bank, bank_labels, queries, labels, KnnConfig(k=k, temperature=temperature))
+    assert 0.3 < expected < 1
+    assert found == pytest.approx(expected, abs=1e-9)
+
+
+def test_knn_is_the_same_in_one_chunk_or_many(monkeypatch: pytest.MonkeyPatch):
+    bank, queries = clusters(200, 1.5, seed=1), clusters(300, 1.5, seed=2)
+    whole = knn_accuracy(*bank, *queries, KnnConfig())
+    monkeypatch.setattr("hjepa.evaluate._MAX_CHUNK_VALUES", 1500)
+    assert knn_accuracy(*bank, *queries, KnnConfig()) == whole
+
+
+def test_knn_takes_all_of_a_bank_smaller_than_k():
+    bank, labels = torch.eye(3), torch.tensor([0, 1, 2])
+    assert knn_accuracy(bank, labels, bank, labels, KnnConfig(k=20)) == 1.0
+
+
+def test_knn_gives_a_tie_to_the_lower_class():
+    bank, labels = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([1, 0])
+    middle = torch.tensor([[1.0, 1.0]])
+    assert knn_accuracy(bank, labels, middle, torch.tensor([0]), KnnConfig(temperature=1.0)) == 1.0
+
+
+def test_knn_survives_a_temperature_at_which_exp_overflows():
+    bank, labels = clusters(50, 0.1, seed=1)
+    assert knn_accuracy(bank, labels, bank, labels, KnnConfig(temperature=1e-4)) == 1.0
+
+
+def test_knn_counts_queries_of_a_class_that_the_bank_lacks_as_wrong():
+    bank, labels = torch.eye(2), torch.tensor([0, 1])
+    assert knn_accuracy(bank, labels, bank, torch.tensor([0, 7]), KnnConfig(k=1)) == 0.5
+
+
+def test_knn_refuses_an_empty_bank():
+    with pytest.raises(ValueError, match="got 0 and 3 images"):
+        knn_accuracy(
+            torch.empty(0, 2), torch.empty(0, dtype=torch.long), torch.ones(3, 2), torch.ones(3), KnnConfig()
+        )
+
+
+# Rank and spread
+
+
+def test_rankme_counts_equally_strong_directions():
+    assert rankme(torch.eye(64)[:10].repeat(5, 1)) == pytest.approx(10, rel=1e-3)
+
+
+def test_rankme_follows_its_definition():
+    z = normal(50, 12)
+    sizes = np.linalg.svd(z.numpy(), compute_uv=False)
+    shares = sizes / sizes.sum() + 1e-7
+    assert rankme(z) == pytest.approx(np.exp(-(shares * np.log(shares)).sum()), rel=1e-5)
+
+
+@given(rank=st.integers(1, 6), scale=st.floats(1e-3, 1e3))
+def test_rank_is_at_most_that_of_the_features_at_any_scale(rank: int, scale: float):
+    z = scale * normal(40, rank) @ normal(rank, 16)
+    assert 1 - 1e-3 <= rankme(z) <= rank + 0.01
+
+
+def test_effective_rank_does_not_see_a_common_direction():
+    z = normal(100, 16)
+    assert effective_rank(z + 1000) == pytest.approx(effective_rank(z), rel=1e-3)
+    assert rankme(z + 1000) < 1.2
+
+
+def test_features_without_any_difference_have_rank_one():
+    assert effective_rank(torch.ones(5, 4)) == pytest.approx(1, abs=1e-3)
+    assert rankme(torch.zeros(5, 4)) == pytest.approx(1, abs=1e-3)
+
+
+def test_std_is_one_for_isotropic_and_zero_for_equal_features():
+    assert feature_std(normal(4000, 32)) == pytest.approx(1, abs=0.02)
+    assert feature_std(normal(1, 32).expand(10, 32)) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("measure", [rankme, effective_rank, feature_std])
+def test_measures_of_features_that_are_not_finite_are_nan(measure):
+    z = normal(10, 4)
+    z[3, 2] = math.inf
+    assert math.isnan(measure(z))
+
+
+@pytest.mark.parametrize("measure", [rankme, effective_rank, feature_std])
+def test_measures_of_one_image_are_refused(measure):
+    with pytest.raises(ValueError, match="at least 2 images, got 1"):
+        measure(normal(1, 4))
+
+
+# Collapse
+
+
+@pytest.mark.parametrize(
+    ("z", "reason"),
+    [
+        (normal(1, 64) + 1e-6 * normal(300, 64), "nearly the same features"),
+        (torch.zeros(300, 64), "nearly the same features"),
+        (normal(300, 1) @ normal(1, 64), "too few directions"),
+        (1 + normal(300, 1) @ normal(1, 64), "too few directions"),
+        (torch.full((300, 64), math.nan), "not finite"),
+    ],
+)
+def test_collapsed_features_are_told_with_the_reason(z: Tensor, reason: str):
+    assert reason in (collapse_reason(z, CollapseConfig()) or "")
+
+
+def digits_at_16_px(tmp_path: Path) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    config = DataConfig(cache_dir=str(tmp_path))
+    data = load_data(config)
+    augmentation = Augmentation(config.augmentation, config.image_size, data.mean_C, data.std_C)
+
+    def tensors(split: Split) -> tuple[Tensor, Tensor]:
+        images = augmentation.plain(torch.from_numpy(split.images(np.arange(len(split)))))
+        return images, torch.from_numpy(split.labels_N)
+
+    return tensors(data.train), tensors(data.val)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_an_untrained_vit_has_not_collapsed(seed: int, tmp_path: Path):
+    _, (images, _) = digits_at_16_px(tmp_path)
+    torch.manual_seed(seed)
+    vit = timm.create_model(
+        "vit_tiny_patch16_224", img_size=16, patch_size=2, embed_dim=64, depth=4, num_heads=4, num_classes=0
+    ).eval()
+    with torch.no_grad():
+        pooled = vit.forward_features(images)[:, 1:].mean(dim=1)
+    assert collapse_reason(pooled, CollapseConfig()) is None
+
+
+def test_raw_pixels_of_digits_are_a_strong_baseline(tmp_path: Path):
+    (bank, bank_labels), (queries, labels) = digits_at_16_px(tmp_path)
+    assert raw_pixel_features(bank).shape == (len(bank), 3 * 16 * 16)
+    accuracy = knn_accuracy(
+        raw_pixel_features(bank), bank_labels, raw_pixel_features(queries), labels, KnnConfig()
+    )
+    assert accuracy == pytest.approx(0.969, abs=0.002)
+
+
+# Linear probe
+
+
+def test_a_probe_learns_what_is_linearly_separable():
+    train, val = clusters(300, 0.2, seed=1), clusters(100, 0.2, seed=2)
+    assert linear_probe_accuracy(*train, *val, PROBE, seed=0) == 1.0
+
+
+def test_a_probe_does_not_depend_on_the_scale_of_features():
+    (train, train_labels), (val, val_labels) = clusters(300, 1.0, seed=1), clusters(100, 1.0, seed=2)
+    here = linear_probe_accuracy(train, train_labels, val, val_labels, PROBE, seed=0)
+    scaled = linear_probe_accuracy(100 * train, train_labels, 100 * val, val_labels, PROBE, seed=0)
+    assert scaled == pytest.approx(here, abs=0.02)
+
+
+def test_a_probe_is_the_same_for_the_same_seed_whatever_the_global_generator():
+    train, val = clusters(300, 2.0, seed=1), clusters(100, 2.0, seed=2)
+    torch.manual_seed(0)
+    first = linear_probe_accuracy(*train, *val, PROBE, seed=5)
+    torch.manual_seed(1)
+    assert linear_probe_accuracy(*train, *val, PROBE, seed=5) == first
+
+
+def test_a_probe_leaves_the_global_generator_as_it_was():
+    train, val = clusters(65, 1.0, seed=1), clusters(20, 1.0, seed=2)
+    before = torch.get_rng_state()
+    linear_probe_accuracy(*train, *val, PROBE, seed=0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_probe_trains_on_features_made_without_grad(mode):
+    with mode():
+        train, val = clusters(300, 0.2, seed=1), clusters(100, 0.2, seed=2)
+        assert linear_probe_accuracy(*train, *val, PROBE, seed=0) == 1.0
+
+
+def test_a_probe_passes_over_a_last_batch_of_one():
+    train, val = clusters(33, 0.2, seed=1), clusters(20, 0.2, seed=2)
+    assert linear_probe_accuracy(*train, *val, PROBE, seed=0) > 0.8
+
+
+def test_keys_of_a_probe_that_is_off_cannot_matter():
+    assert inert_reason(EvaluationConfig(), "linear_probe.lr") == "linear_probe.enabled is false"
+    assert inert_reason(EvaluationConfig(linear_probe=PROBE), "linear_probe.lr") is None
+    assert inert_reason(EvaluationConfig(), "linear_probe.enabled") is None
