@@ -16,19 +16,19 @@ FORMAT = 1
 class CheckpointConfig(Config):
     """What `hjepa-train` keeps of a run; a sweep keeps its own."""
 
-    save_frequency: int = Field(10, ge=1, json_schema_extra=NO_EFFECT)
+    save_frequency: int = Field(default=10, ge=1, json_schema_extra=NO_EFFECT)
     """Epochs between checkpoints; the last epoch always makes one."""
-    keep_last_k: int = Field(1, ge=1, json_schema_extra=NO_EFFECT)
+    keep_last_k: int = Field(default=1, ge=1, json_schema_extra=NO_EFFECT)
     """Newest checkpoints that are kept."""
-    keep_best_n: int = Field(1, ge=0, json_schema_extra=NO_EFFECT)
+    keep_best_n: int = Field(default=1, ge=0, json_schema_extra=NO_EFFECT)
     """Best checkpoints by `metric` that are kept beside the newest."""
-    metric: str = Field("val/knn_top1", json_schema_extra=NO_EFFECT)
+    metric: str = Field(default="val/knn_top1", json_schema_extra=NO_EFFECT)
     """Metric that ranks checkpoints."""
-    mode: Literal["min", "max"] = Field("max", json_schema_extra=NO_EFFECT)
+    mode: Literal["min", "max"] = Field(default="max", json_schema_extra=NO_EFFECT)
     """Whether less or more of it is better."""
-    checkpoint_dir: str | None = Field(None, json_schema_extra=NO_EFFECT)
+    checkpoint_dir: str | None = Field(default=None, json_schema_extra=NO_EFFECT)
     """Folder of the checkpoints; null: checkpoints/ inside logging.log_dir."""
-    resume: str | None = Field(None, json_schema_extra=NO_EFFECT)
+    resume: str | None = Field(default=None, json_schema_extra=NO_EFFECT)
     """Checkpoint file to go on from, or `auto`: the newest in the folder, if any; null: start anew."""
 
 

@@ -28,11 +28,11 @@ class RunConfig(Config):
     checkpoint: CheckpointConfig = CheckpointConfig()
     logging: LoggingConfig = LoggingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
-    seed: int = Field(42, ge=0)
+    seed: int = Field(default=42, ge=0)
     """Seed of everything random but the evaluation split."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", json_schema_extra=NO_EFFECT)
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", json_schema_extra=NO_EFFECT)
     """Where to run; auto takes CUDA, then MPS, then CPU."""
-    threads: int | None = Field(None, ge=1, json_schema_extra=NO_EFFECT)
+    threads: int | None = Field(default=None, ge=1, json_schema_extra=NO_EFFECT)
     """CPU threads; null: torch's default. The same number gives the same result to the bit."""
 
     @model_validator(mode="after")
@@ -53,7 +53,9 @@ class RunConfig(Config):
                 f"too small for {levels} hierarchy levels; {max(2, 2 ** (levels - 1))} x ... is the least"
             )
         if self.masking.min_keep >= side * side:
-            raise ValueError(f"masking.min_keep {self.masking.min_keep} leaves nothing of {side * side} patches")
+            raise ValueError(
+                f"masking.min_keep {self.masking.min_keep} leaves nothing of {side * side} patches"
+            )
         return self
 
     def inert(self) -> dict[str, str]:

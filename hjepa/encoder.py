@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,7 @@ class RopeConfig(Config):
 
     use_rope: bool = False
     """Turn queries and keys by position, in place of a learned position embedding."""
-    theta: float = Field(10000.0, gt=1)
+    theta: float = Field(default=10000.0, gt=1)
     """Base of the geometric series of wavelengths, in patches."""
 
     def inert(self) -> dict[str, str]:
@@ -39,15 +39,15 @@ class EncoderConfig(Config):
     encoder_type: str = EXPLICIT
     """`vit`, measured by the keys below, or timm's name of a plain vision transformer, such as
     vit_small_patch16_224, whose measures hold; it is built for data.image_size."""
-    embed_dim: int | None = Field(None, ge=8)
+    embed_dim: int | None = Field(default=None, ge=8)
     """Width of a token; null: the named encoder's, or 64 for `vit`."""
-    depth: int | None = Field(None, ge=1)
+    depth: int | None = Field(default=None, ge=1)
     """Number of blocks; null: the named encoder's, or 4 for `vit`."""
-    num_heads: int | None = Field(None, ge=1)
+    num_heads: int | None = Field(default=None, ge=1)
     """Attention heads, a divisor of the width; null: the named encoder's, or 4 for `vit`."""
-    patch_size: int | None = Field(None, ge=1)
+    patch_size: int | None = Field(default=None, ge=1)
     """Side of a patch, in pixels; null: the named encoder's, or 2 for `vit`."""
-    mlp_ratio: float | None = Field(None, gt=0)
+    mlp_ratio: float | None = Field(default=None, gt=0)
     """Width of a block's hidden layer over that of a token; null: the named encoder's, or 4 for `vit`."""
     rope: RopeConfig = RopeConfig()
 
@@ -107,7 +107,7 @@ def timm_shape(name: str) -> EncoderShape:
         model = timm.create_model(name)
     if type(model) is not VisionTransformer:
         raise ValueError(f"encoder_type {name!r} is a {type(model).__name__}, not a plain vision transformer")
-    block = model.blocks[0]
+    block: Any = model.blocks[0]
     return EncoderShape(
         embed_dim=model.embed_dim,
         depth=len(model.blocks),
@@ -153,9 +153,7 @@ class Block(nn.Module):
         return x_BKD + self.mlp(self.norm2(x_BKD))
 
 
-def run_blocks(
-    blocks: Iterable[nn.Module], x_BKD: Tensor, rotary: Tensor | None, recompute: bool
-) -> Tensor:
+def run_blocks(blocks: Iterable[nn.Module], x_BKD: Tensor, rotary: Tensor | None, recompute: bool) -> Tensor:
     """The tokens after every block; with `recompute`, activations are not kept for the backward pass."""
     for block in blocks:
         if recompute and torch.is_grad_enabled():
@@ -172,13 +170,12 @@ class Encoder(nn.Module):
         super().__init__()
         shape = config.shape
         self.patch_size = shape.patch_size
-        self.grid = (image_size // shape.patch_size,) * 2
+        side = image_size // shape.patch_size
+        self.grid = (side, side)
         self.recompute = False
-        dim, tokens = shape.embed_dim, self.grid[0] * self.grid[1]
+        dim = shape.embed_dim
         self.patch_embed = nn.Linear(3 * shape.patch_size**2, dim)
-        self.blocks = nn.ModuleList(
-            Block(dim, shape.num_heads, shape.mlp_ratio) for _ in range(shape.depth)
-        )
+        self.blocks = nn.ModuleList(Block(dim, shape.num_heads, shape.mlp_ratio) for _ in range(shape.depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.pos_embed: nn.Parameter | None = None
         self.rotary_NF: Tensor | None
@@ -230,9 +227,7 @@ def rotary_table(grid: tuple[int, int], head_dim: int, theta: float) -> Tensor:
     """Sines and cosines for `rotate`, (N, 2 * head_dim), from timm."""
     from timm.layers.pos_embed_sincos import build_rotary_pos_embed
 
-    sin_NE, cos_NE = build_rotary_pos_embed(
-        list(grid), dim=head_dim, temperature=theta, in_pixels=False
-    )
+    sin_NE, cos_NE = build_rotary_pos_embed(list(grid), dim=head_dim, temperature=theta, in_pixels=False)
     return torch.cat([sin_NE, cos_NE], dim=-1)
 
 

@@ -17,14 +17,14 @@ from hjepa.schema import Config
 class SmoothL1Config(Config):
     """Shape of the smooth L1 loss."""
 
-    beta: float = Field(1.0, gt=0)
+    beta: float = Field(default=1.0, gt=0)
     """Error at which the loss turns from quadratic to linear, in units of the target's deviation."""
 
 
 class HuberConfig(Config):
     """Shape of the Huber loss; at delta = beta = 1 it is smooth L1."""
 
-    delta: float = Field(1.0, gt=0)
+    delta: float = Field(default=1.0, gt=0)
     """Error at which the loss turns from quadratic to linear, in units of the target's deviation."""
 
 
@@ -34,13 +34,13 @@ class VicregConfig(Config):
     Beside a prediction loss this is C-JEPA (Mo & Tong 2024).
     """
 
-    weight: float = Field(0.1, ge=0)
+    weight: float = Field(default=0.1, ge=0)
     """Weight of the three terms together beside the prediction loss."""
-    sim_coeff: float = Field(25.0, ge=0)
+    sim_coeff: float = Field(default=25.0, ge=0)
     """Weight of the mean squared distance between pooled context and pooled target features."""
-    std_coeff: float = Field(25.0, ge=0)
+    std_coeff: float = Field(default=25.0, ge=0)
     """Weight of the hinge that holds each feature's standard deviation above 1."""
-    cov_coeff: float = Field(1.0, ge=0)
+    cov_coeff: float = Field(default=1.0, ge=0)
     """Weight of the squared covariances between different features."""
 
 
@@ -48,11 +48,11 @@ class SigregConfig(Config):
     """Sketched isotropic Gaussian regularization (LeJEPA, Balestriero & LeCun 2025) of pooled
     context features."""
 
-    weight: float = Field(0.05, ge=0)
+    weight: float = Field(default=0.05, ge=0)
     """Weight beside the prediction loss."""
-    num_slices: int = Field(256, ge=1)
+    num_slices: int = Field(default=256, ge=1)
     """Random directions that the features are projected on, drawn afresh at every step."""
-    num_points: int = Field(17, ge=3)
+    num_points: int = Field(default=17, ge=3)
     """Knots of the integral over the characteristic function's argument, on [0, 3]."""
 
 
@@ -78,7 +78,9 @@ class LossConfig(Config):
     def _weights_weigh(self) -> Self:
         weights = self.hierarchy_weights
         if min(weights, default=-1.0) < 0 or max(weights) <= 0:
-            raise ValueError(f"hierarchy_weights is {list(weights)}; none may be negative, one must be positive")
+            raise ValueError(
+                f"hierarchy_weights is {list(weights)}; none may be negative, one must be positive"
+            )
         return self
 
     def inert(self) -> dict[str, str]:

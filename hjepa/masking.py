@@ -16,17 +16,17 @@ from hjepa.schema import Config
 class MaskingConfig(Config):
     """Which patches are hidden and predicted (multi-block masking, Assran et al. 2023)."""
 
-    num_masks: int = Field(4, ge=1, le=16)
+    num_masks: int = Field(default=4, ge=1, le=16)
     """Target blocks per image; what is predicted is their union."""
     mask_scale: tuple[float, float] = (0.15, 0.2)
     """Range of one target block's area, as a share of the patch grid; 0 < low <= high <= 1."""
     aspect_ratio: tuple[float, float] = (0.75, 1.5)
     """Range of a target block's height over its width; 0 < low <= high."""
-    num_context_masks: int = Field(1, ge=1, le=16)
+    num_context_masks: int = Field(default=1, ge=1, le=16)
     """Context blocks per image; what is visible is their union less the target blocks."""
     context_scale: tuple[float, float] = (0.85, 1.0)
     """Range of one context block's area, as a share of the patch grid; 0 < low <= high <= 1."""
-    min_keep: int = Field(4, ge=1)
+    min_keep: int = Field(default=4, ge=1)
     """Patches that stay visible at the least, where the blocks would hide more."""
     reference_offsets: bool = False
     """Place blocks as the published I-JEPA code does, whose offsets never reach the last row or column."""

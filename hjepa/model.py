@@ -21,11 +21,11 @@ from hjepa.schema import Config
 class EmaConfig(Config):
     """How the target encoder follows the context encoder, after each optimizer step."""
 
-    momentum: float = Field(0.996, ge=0, le=1)
+    momentum: float = Field(default=0.996, ge=0, le=1)
     """Share of itself that the target keeps in a step, at the start."""
-    momentum_end: float = Field(1.0, ge=0, le=1)
+    momentum_end: float = Field(default=1.0, ge=0, le=1)
     """The same at the end of the rise."""
-    momentum_warmup_epochs: float | None = Field(None, ge=0)
+    momentum_warmup_epochs: float | None = Field(default=None, ge=0)
     """Epochs over which momentum goes linearly to momentum_end; null: the whole run."""
 
     def inert(self) -> dict[str, str]:
@@ -36,7 +36,7 @@ class EmaConfig(Config):
 class ModelConfig(EncoderConfig):
     """Encoder, predictor, hierarchy and target."""
 
-    num_hierarchies: int = Field(3, ge=1, le=4)
+    num_hierarchies: int = Field(default=3, ge=1, le=4)
     """Levels; level l pools the patch grid by 2^l in both directions."""
     predictor: PredictorConfig = PredictorConfig()
     ema: EmaConfig = EmaConfig()
@@ -113,9 +113,9 @@ class HJEPA(nn.Module):
     @torch.no_grad()
     def update_target(self, momentum: float) -> None:
         """target = momentum * target + (1 - momentum) * online, for encoder and pyramid."""
-        followers = [*self.target_encoder.parameters(), *self.target_pyramid.parameters()]
-        leaders = [*self.encoder.parameters(), *self.pyramid.parameters()]
-        torch._foreach_lerp_(followers, leaders, 1 - momentum)
+        followers: list[Tensor] = [*self.target_encoder.parameters(), *self.target_pyramid.parameters()]
+        leaders: list[Tensor] = [*self.encoder.parameters(), *self.pyramid.parameters()]
+        torch._foreach_lerp_(followers, leaders, 1 - momentum)  # pyright: ignore[reportPrivateImportUsage]
 
     def set_recompute(self, recompute: bool) -> None:
         """Trade time for memory: recompute activations in the backward pass."""

@@ -14,17 +14,17 @@ from hjepa.schema import NO_EFFECT, Config
 class TrainingConfig(Config):
     """Length, optimizer and schedule of a run."""
 
-    epochs: int = Field(20, ge=1)
+    epochs: int = Field(default=20, ge=1)
     """Passes over the training images."""
-    warmup_epochs: float = Field(1.0, ge=0)
+    warmup_epochs: float = Field(default=1.0, ge=0)
     """Epochs over which the learning rate rises linearly to lr; at most epochs."""
-    warmup_lr_ratio: float = Field(0.01, ge=0, le=1)
+    warmup_lr_ratio: float = Field(default=0.01, ge=0, le=1)
     """Learning rate of the very first step, as a share of lr."""
-    lr: float = Field(1e-3, gt=0)
+    lr: float = Field(default=1e-3, gt=0)
     """Highest learning rate, as it is: not scaled by batch size."""
-    min_lr: float | None = Field(None, ge=0)
+    min_lr: float | None = Field(default=None, ge=0)
     """Learning rate of the last step; null: from min_lr_ratio."""
-    min_lr_ratio: float | None = Field(None, ge=0, le=1)
+    min_lr_ratio: float | None = Field(default=None, ge=0, le=1)
     """Learning rate of the last step as a share of lr; at most one of the two. Both null: 0."""
     lr_schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate falls after warm-up."""
@@ -32,15 +32,15 @@ class TrainingConfig(Config):
     """Optimizer; sgd takes betas[0] as its momentum."""
     betas: tuple[float, float] = (0.9, 0.95)
     """AdamW's decay rates of the gradient's first and second moment, each in [0, 1)."""
-    weight_decay: float = Field(0.05, ge=0)
+    weight_decay: float = Field(default=0.05, ge=0)
     """Decay of weights; biases, norms, other 1-D parameters and positions take none."""
-    clip_grad: float | None = Field(3.0, gt=0)
+    clip_grad: float | None = Field(default=3.0, gt=0)
     """Largest norm of the whole gradient; null: no limit."""
-    accumulation_steps: int = Field(1, ge=1)
+    accumulation_steps: int = Field(default=1, ge=1)
     """Batches of data.batch_size whose gradients make one optimizer step."""
     use_amp: bool = False
     """bfloat16 autocast, on CPU and CUDA; on MPS the run stays in float32 and says so."""
-    use_gradient_checkpointing: bool = Field(False, json_schema_extra=NO_EFFECT)
+    use_gradient_checkpointing: bool = Field(default=False, json_schema_extra=NO_EFFECT)
     """Recompute activations in the backward pass: less memory, more time, same gradients."""
 
     @model_validator(mode="after")

@@ -16,13 +16,13 @@ from hjepa.schema import Config
 class PredictorConfig(Config):
     """Transformer narrower than the encoder that fills in what is masked."""
 
-    embed_dim: int | None = Field(None, ge=8)
+    embed_dim: int | None = Field(default=None, ge=8)
     """Width of a token, a multiple of num_heads; null: half the encoder's, rounded up to one."""
-    depth: int = Field(2, ge=1)
+    depth: int = Field(default=2, ge=1)
     """Number of blocks."""
-    num_heads: int = Field(4, ge=1)
+    num_heads: int = Field(default=4, ge=1)
     """Attention heads."""
-    mlp_ratio: float = Field(4.0, gt=0)
+    mlp_ratio: float = Field(default=4.0, gt=0)
     """Width of a block's hidden layer over that of a token."""
 
     @model_validator(mode="after")

@@ -18,7 +18,7 @@ class FpnConfig(Config):
 
     use_fpn: bool = False
     """Fuse coarser levels into finer ones before the loss."""
-    feature_dim: int | None = Field(None, ge=1)
+    feature_dim: int | None = Field(default=None, ge=1)
     """Width of every level of the pyramid; null: the encoder's."""
     fusion_method: Literal["add", "concat"] = "add"
     """How a level takes in the upsampled coarser one: sum, or concatenation and a 1x1 convolution."""

@@ -13,11 +13,13 @@ from hjepa.schema import NO_EFFECT, Config
 class LoggingConfig(Config):
     """What `hjepa-train` writes down, and where; a sweep keeps its own records."""
 
-    experiment_name: str = Field("hjepa", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", json_schema_extra=NO_EFFECT)
+    experiment_name: str = Field(
+        default="hjepa", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", json_schema_extra=NO_EFFECT
+    )
     """Name of the run; letters, digits, dot, dash and underscore."""
-    log_dir: str | None = Field(None, json_schema_extra=NO_EFFECT)
+    log_dir: str | None = Field(default=None, json_schema_extra=NO_EFFECT)
     """Folder of the records; null: results/runs/<experiment_name>."""
-    log_frequency: int = Field(50, ge=1, json_schema_extra=NO_EFFECT)
+    log_frequency: int = Field(default=50, ge=1, json_schema_extra=NO_EFFECT)
     """Steps between looks at the loss, each of which waits for the device; a loss that is not
     finite ends the run there."""
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
+from yaml.composer import ComposerError
 
 MAX_FILE_BYTES = 1_000_000
 MAX_ALIASES = 100
@@ -198,7 +199,7 @@ def parse_yaml(text: str) -> Any:
     """One YAML document, read safely. Raises ConfigError with the line of a mistake."""
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
-    except yaml.composer.ComposerError as error:
+    except ComposerError as error:
         if "single document" in str(error):
             raise ConfigError("holds more than one YAML document; a config is one.") from None
         raise ConfigError(f"not valid YAML: {_one_line(error)}.") from None
@@ -319,7 +320,7 @@ class Layers:
                 loc = loc[:-1]
                 key = ".".join(loc)
             source = (self.source_of(key) if key else "") or name
-            message = str(problem["ctx"]["error"]) if "error" in problem.get("ctx", {}) else problem["msg"]
+            message = str(problem.get("ctx", {}).get("error", problem["msg"]))
             message = message[:1].lower() + message[1:]
             if not key:
                 yield f"{name}: {message}."
@@ -414,7 +415,7 @@ def allowed(field: FieldInfo) -> str:
         parts.append("one of " + ", ".join(str(c) for c in choices))
     if limits:
         parts.append(" and ".join(limits))
-    if NoneType in _members(field.annotation):
+    if parts and NoneType in _members(field.annotation):
         parts.append("or null")
     return " ".join(parts)
 
@@ -449,11 +450,18 @@ def annotated_yaml(config: Config, indent: int = 0) -> str:
         doc = " ".join((field.description or "").split())
         if isinstance(value, Config):
             doc = doc or " ".join((type(value).__doc__ or "").split())
-            lines += ["", *_comment(doc, pad), f"{pad}{name}:", annotated_yaml(value, indent + 1).lstrip("\n")]
+            lines += [
+                "",
+                *_comment(doc, pad),
+                f"{pad}{name}:",
+                annotated_yaml(value, indent + 1).lstrip("\n"),
+            ]
             continue
         legal = allowed(field)
         lines += _comment(f"{doc} Allowed: {legal}." if legal else doc, pad)
-        shown = yaml.safe_dump(_plain(config.model_dump(mode="json")[name]), default_flow_style=True, width=1000)
+        shown = yaml.safe_dump(
+            _plain(config.model_dump(mode="json")[name]), default_flow_style=True, width=1000
+        )
         lines.append(f"{pad}{name}: {shown.removesuffix('...' + chr(10)).strip()}")
     return "\n".join(line for line in lines if line is not None)
 

@@ -148,7 +148,9 @@ def build_run(config: RunConfig) -> Run:
         model = HJEPA(config.model, config.data.image_size)
     model.set_recompute(config.training.use_gradient_checkpointing)
     model.to(device)
-    augment = Augmentation(config.data.augmentation, config.data.image_size, data.mean_C, data.std_C).to(device)
+    augment = Augmentation(config.data.augmentation, config.data.image_size, data.mean_C, data.std_C).to(
+        device
+    )
     run = Run(config, device, data, model, build_optimizer(config.training, model), augment)
     if run.steps_per_epoch == 0:
         raise ConfigError(
@@ -237,9 +239,7 @@ def train_step(run: Run, indices_B: np.ndarray) -> dict[str, Tensor]:
     sums["train/grad_norm"] = torch.nn.utils.clip_grad_norm_(trained, limit)
     run.optimizer.step()
     # The target follows after the step: before it, it would lag one step behind.
-    model.update_target(
-        ema_momentum(config.model.ema, run.step, run.steps_per_epoch, config.training.epochs)
-    )
+    model.update_target(ema_momentum(config.model.ema, run.step, run.steps_per_epoch, config.training.epochs))
     return sums
 
 

@@ -16,7 +16,7 @@ from hjepa.data import cifar10, digits
 from hjepa.data.augmentation import AugmentationConfig
 from hjepa.data.cache import default_cache_dir, mapped
 from hjepa.data.split import Split, stratified_split
-from hjepa.schema import Config
+from hjepa.schema import NO_EFFECT, Config
 
 # A new data set is a module with NUM_CLASSES, find_files and decode, a name here and one in DataConfig.
 _FORMATS = {"digits": digits, "cifar10": cifar10}
@@ -40,9 +40,9 @@ class DataConfig(Config):
     split_seed: int = Field(default=0, ge=0)
     """Seed of that split. Apart from the run's seed, so that runs of different seeds are compared on the
     same images."""
-    pin_memory: bool = True
+    pin_memory: bool = Field(default=True, json_schema_extra=NO_EFFECT)
     """Page-locked host memory for copies to CUDA. Speed only."""
-    cache_dir: str | None = None
+    cache_dir: str | None = Field(default=None, json_schema_extra=NO_EFFECT)
     """Folder for decoded images; null is $XDG_CACHE_HOME/hjepa or ~/.cache/hjepa. Place only."""
     augmentation: AugmentationConfig = AugmentationConfig()
 
