@@ -1,7 +1,6 @@
 """Records of one run that `hjepa-train` writes: the resolved config and a line per epoch."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,6 +28,15 @@ class LoggingConfig(Config):
         return Path(self.log_dir or f"results/runs/{self.experiment_name}")
 
 
+def free_folder(folder: Path) -> Path:
+    """`folder` where it is empty or missing, else the first of folder-2, folder-3, ... that is."""
+    candidate, number = folder, 1
+    while candidate.exists() and any(candidate.iterdir()):
+        number += 1
+        candidate = folder.with_name(f"{folder.name}-{number}")
+    return candidate
+
+
 class JsonLines:
     """An append-only file of one JSON object per line."""
 
@@ -39,4 +47,4 @@ class JsonLines:
     def write(self, record: Mapping[str, object]) -> None:
         """Append a record and hand it to the operating system."""
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + os.linesep)
+            file.write(json.dumps(record) + "\n")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hjepa.checkpoint import load_checkpoint, save_checkpoint
 from hjepa.config import RunConfig
-from hjepa.data import Augmentation, Data, Split, check_data, load_data
+from hjepa.data import Augmentation, Data, Split, check_data, load_data, load_test
 from hjepa.evaluate import (
     collapse_reason,
     feature_std,
@@ -125,6 +125,12 @@ def train(config: RunConfig, resume: str | Path | None = None) -> Iterator[Repor
     run = build_run(config)
     if resume is not None:
         run.load(Path(resume))
+    yield from train_run(run)
+
+
+def train_run(run: Run) -> Iterator[Report]:
+    """`train` of a run that is built already."""
+    config = run.config
     while run.epoch < config.training.epochs:
         with random_stream(config.seed, run.epoch + 1):
             metrics, collapsed = train_epoch(run), None
@@ -351,6 +357,16 @@ def evaluate(run: Run) -> tuple[dict[str, float], str | None]:
             bank_ND, bank_N, val_MD, labels_M, settings.linear_probe, run.config.seed
         )
     return metrics, collapse_reason(val_MD, settings.collapse)
+
+
+def test_accuracy(run: Run) -> float:
+    """k-NN accuracy on the test set, with the training images as bank. Nothing may be chosen by it."""
+    bank_ND = split_features(run, run.data.train, run.model.features)
+    test = load_test(run.config.data)
+    test_MD = split_features(run, test, run.model.features)
+    bank_N = torch.from_numpy(run.data.train.labels_N).to(run.device)
+    labels_M = torch.from_numpy(test.labels_N).to(run.device)
+    return knn_accuracy(bank_ND, bank_N, test_MD, labels_M, run.config.evaluation.knn)
 
 
 def baselines(config: RunConfig) -> dict[str, float]:
