@@ -1,0 +1,197 @@
+"""MLflow's record of a sweep, the driver's side: every call is one line in a spool on local disk.
+
+`orchestrator.drainer`, a process of its own, carries the spool to MLflow. The driver imports no mlflow
+and touches no network, so a slow or dead server costs the sweep nothing.
+"""
+
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from orchestrator.spool import PARENT, SPOOL, SpoolWriter, opening, undelivered
+
+__all__ = ["Status", "Tracker", "drain", "undelivered"]
+
+LOG = "tracking.log"
+RESTART_S = 30.0
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+
+class Tracker:
+    """The sweep's record in MLflow, through a spool that never blocks.
+
+    Opening it again on the same folder goes on with the same spool and the same runs. When the driver
+    dies, the drainer delivers what is spooled, ends the runs still open as KILLED and exits; a later
+    `start_sweep` and `start_trial` put them back to RUNNING under their run ids.
+
+    Methods raise OSError if the local disk takes no more, and nothing else.
+    """
+
+    def __init__(self, folder: Path, uri: str, experiment: str, sweep_id: str):
+        """Open the spool in `folder` and start the drainer.
+
+        `uri` is MLflow's: sqlite:///PATH (relative to the current directory), http(s)://[USER:PASSWORD@]HOST
+        or a database URL. `sweep_id` names the sweep in the store and must be unique there.
+
+        Raises ValueError for a file store, which MLflow 3 no longer has, and for a folder that holds the
+        spool of another sweep.
+        """
+        self._folder, self._uri = folder, absolute_uri(uri)
+        folder.mkdir(parents=True, exist_ok=True)
+        _check_owner(folder / SPOOL, sweep_id)
+        self._spool = SpoolWriter(folder / SPOOL)
+        self._session = uuid.uuid4().hex
+        self._append("open", session=self._session, sweep=sweep_id, experiment=experiment)
+        self._start_drainer()
+
+    def start_sweep(self, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
+        """Open the parent run, or reopen it. Parameters are kept as JSON text, strings as they are."""
+        self._log("start", trial=PARENT, params=dict(params), tags=dict(tags))
+
+    def start_trial(self, trial_id: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
+        """Open the trial's run below the parent, or reopen it.
+
+        MLflow never changes a parameter: one that differs from the first start becomes the tag
+        `hjepa.changed.<key>`.
+        """
+        self._log("start", trial=trial_id, params=dict(params), tags=dict(tags))
+
+    def log_epoch(
+        self, trial_id: str, epoch: int, metrics: Mapping[str, float], timestamp_ms: int | None = None
+    ) -> None:
+        """Record an epoch's metrics at step `epoch`; the time is Unix milliseconds, now if not given.
+
+        The same epoch with the same time and values, logged twice, stands once in MLflow. NaN is kept as
+        NaN; SQL stores keep an infinity as the largest float.
+        """
+        values = {key: float(value) for key, value in metrics.items()}
+        self._log("epoch", timestamp_ms, trial=trial_id, epoch=epoch, metrics=values)
+
+    def end_trial(self, trial_id: str, status: Status, tags: Mapping[str, str]) -> None:
+        """Close the trial's run."""
+        self._log("end", trial=trial_id, status=status, tags=dict(tags), metrics={})
+
+    def log_artifact(self, path: Path, under: str = "") -> None:
+        """Attach a file or folder to the parent run, below the artifact folder `under`.
+
+        It is read when the drainer gets to it and must stay until then; one that is missing, or that the
+        artifact store refuses, is named in the log.
+        """
+        self._log("artifact", path=str(path.absolute()), under=under)
+
+    def end_sweep(self, status: Status, tags: Mapping[str, str], metrics: Mapping[str, float]) -> None:
+        """Close the parent run; `metrics` stand at step 0."""
+        values = {key: float(value) for key, value in metrics.items()}
+        self._log("end", trial=PARENT, status=status, tags=dict(tags), metrics=values)
+
+    def close(self, timeout_s: float) -> int:
+        """Wait up to `timeout_s` for the drainer to deliver the rest, and leave no process behind.
+
+        Returns the number of records not delivered; they stay in the spool for `drain` or a resume.
+        """
+        self._spool.close()
+        if self._drainer.poll() is not None:
+            self._restart_drainer()
+        _finish(self._drainer, timeout_s)
+        return undelivered(self._folder)
+
+    def _log(self, kind: str, time_ms: int | None = None, **fields: Any) -> None:
+        self._append(kind, time_ms, **fields)
+        if self._drainer.poll() is not None and time.monotonic() > self._restart_at:
+            self._restart_drainer()
+
+    def _append(self, kind: str, time_ms: int | None = None, **fields: Any) -> None:
+        now_ms = time_ms if time_ms is not None else time.time_ns() // 1_000_000
+        self._spool.append({"kind": kind, "time_ms": now_ms, **fields})
+
+    def _restart_drainer(self) -> None:
+        _finish(self._drainer, timeout_s=0)
+        self._start_drainer()
+
+    def _start_drainer(self) -> None:
+        self._drainer = _spawn(self._folder, self._uri, self._session, stdin=subprocess.PIPE)
+        self._restart_at = time.monotonic() + RESTART_S
+
+
+def drain(folder: Path, uri: str, timeout_s: float) -> int:
+    """Deliver the spool that a sweep left in `folder`; returns the number of records not delivered.
+
+    To be called while the sweep does not run: runs that are still open are ended as KILLED. A store other
+    than the sweep's own gets the whole record. Gives up after `timeout_s`, or a minute without progress.
+    Raises FileNotFoundError if there is no spool.
+    """
+    if not (folder / SPOOL).exists():
+        raise FileNotFoundError(f"{folder / SPOOL}: no such tracking spool")
+    _finish(_spawn(folder, absolute_uri(uri), session="", stdin=subprocess.DEVNULL), timeout_s)
+    return undelivered(folder)
+
+
+def absolute_uri(uri: str) -> str:
+    """`uri` with a relative SQLite path made absolute. ValueError for a file store."""
+    scheme = urlsplit(uri).scheme
+    if scheme in ("", "file") and uri != "databricks":
+        raise ValueError(
+            f"tracking uri {uri!r}: MLflow 3 keeps no records in plain folders. "
+            "Allowed: sqlite:///PATH, http://HOST, https://HOST, or a database URL (postgresql://...)"
+        )
+    if scheme == "sqlite":
+        return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).absolute()}"
+    return uri
+
+
+def _check_owner(spool: Path, sweep_id: str) -> None:
+    first = opening(spool)
+    if first and first["sweep"] != sweep_id:
+        raise ValueError(f"{spool}: belongs to sweep {first['sweep']!r}, not to {sweep_id!r}")
+
+
+def _spawn(folder: Path, uri: str, session: str, stdin: int) -> subprocess.Popen[bytes]:
+    """Start a drainer; it takes the end of its standard input for the end of the driver."""
+    with (folder / LOG).open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "orchestrator.drainer", str(folder.absolute()), session],
+            env=_environment(uri),
+            stdin=stdin,
+            stdout=log,
+            stderr=log,
+            # Ctrl-C at the terminal is for the driver; the drainer still has to deliver.
+            start_new_session=True,
+        )
+
+
+def _environment(uri: str) -> dict[str, str]:
+    """The drainer's environment. Credentials go this way only: a command line is public, a log stays."""
+    environment = os.environ | {
+        "HJEPA_TRACKING_URI": uri,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+        # The drainer retries by itself; MLflow's own retries block for minutes per call.
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
+    parts = urlsplit(uri)
+    if parts.scheme in ("http", "https") and parts.username:
+        environment["HJEPA_TRACKING_URI"] = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+        environment["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username)
+        environment["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password or "")
+    return environment
+
+
+def _finish(drainer: subprocess.Popen[bytes], timeout_s: float) -> None:
+    if drainer.stdin:
+        drainer.stdin.close()
+    try:
+        drainer.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        drainer.kill()
+        drainer.wait()
