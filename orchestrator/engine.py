@@ -1,0 +1,111 @@
+"""Ray Tune as the engine: it places trials on processors and keeps their processes warm, no more."""
+
+import contextlib
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+# Read by Ray when it is imported or started.
+_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # One trial is proposed ahead of a free place: later proposals know more.
+    "TUNE_MAX_PENDING_TRIALS_PG": "1",
+    # The study is the record; Tune's own snapshots would only cost time.
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+}
+os.environ.update({name: os.environ.get(name, value) for name, value in _SETTINGS.items()})
+
+import ray  # noqa: E402
+from ray import tune  # noqa: E402
+
+from orchestrator.schedule import Listener, TuneScheduler, TuneStarts  # noqa: E402
+from orchestrator.search import TuneSearcher  # noqa: E402
+from orchestrator.space import ConfigError, ResourcesConfig  # noqa: E402
+from orchestrator.trial import TrialActor, resources  # noqa: E402
+
+MAX_SOCKET_PATH = 107  # bytes, by Linux; Ray puts a socket some 70 bytes below its folder
+
+
+def state_folder() -> Path:
+    """Private folder for Ray's sockets and logs: $HJEPA_STATE_DIR, or hjepa in the user's state folder."""
+    given = os.environ.get("HJEPA_STATE_DIR")
+    home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(given) if given else Path(home) / "hjepa"
+
+
+def places(config: ResourcesConfig) -> int:
+    """Trials that run at a time on this machine. ConfigError where not even one fits."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    fits = cores // config.cpus_per_worker
+    if fits == 0:
+        raise ConfigError(
+            f"resources.cpus_per_worker: a trial asks for {config.cpus_per_worker} cores, "
+            f"this machine has {cores}."
+        )
+    return min(fits, config.concurrency or fits)
+
+
+@contextlib.contextmanager
+def local_ray(config: ResourcesConfig) -> Iterator[Path]:
+    """A Ray of our own on this machine with room for `places` trials; gives a folder for its scratch."""
+    folder = state_folder()
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = Path(tempfile.mkdtemp(prefix="r", dir=folder))
+    if len(os.fsencode(temporary)) + 70 > MAX_SOCKET_PATH:
+        temporary.rmdir()
+        raise ConfigError(
+            f"HJEPA_STATE_DIR: {folder} is too long a path for Ray's sockets; "
+            f"name a folder of at most {MAX_SOCKET_PATH - 80} characters."
+        )
+    try:
+        ray.init(
+            address="local",
+            num_cpus=places(config) * config.cpus_per_worker,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _temp_dir=str(temporary),
+            _node_ip_address="127.0.0.1",
+        )
+        try:
+            yield temporary / "tune"
+        finally:
+            ray.shutdown()
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def run_trials(
+    config: ResourcesConfig,
+    next_trial: Callable[[], dict[str, Any] | str | None],
+    listener: Listener,
+    scratch: Path,
+) -> None:
+    """Run what `next_trial` gives until it is FINISHED; `listener` hears of every report and decides."""
+    tuner = tune.Tuner(
+        tune.with_resources(TrialActor, resources(config.cpus_per_worker, config.gpus_per_worker)),
+        tune_config=tune.TuneConfig(
+            search_alg=TuneSearcher(next_trial),
+            scheduler=TuneScheduler(listener),
+            num_samples=-1,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name="sweep",
+            storage_path=str(scratch),
+            verbose=0,
+            callbacks=[TuneStarts(listener)],
+            failure_config=tune.FailureConfig(max_failures=0),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        ),
+    )
+    tuner.fit()

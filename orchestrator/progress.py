@@ -1,0 +1,159 @@
+"""What a sweep shows while it runs: a live table on a terminal, plain lines elsewhere."""
+
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.study import TrialRecord
+
+HEARTBEAT_S = 10.0
+RECENT = 8
+
+
+@dataclass
+class Counts:
+    """How far a sweep is."""
+
+    asked: int = 0
+    total: int = 0
+    ended: dict[str, int] = field(default_factory=dict)
+
+    def words(self) -> str:
+        """`7 of 24 trials over: 2 completed, 5 pruned`."""
+        over = sum(self.ended.values())
+        parts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(self.ended.items()))
+        return f"{over} of {self.total} trials over" + (f": {parts}" if parts else "")
+
+
+class Progress:
+    """Base of both kinds, and the kind that shows nothing."""
+
+    def __init__(self, metric: str, max_epochs: int, counts: Counts):
+        self.metric, self.max_epochs, self.counts = metric, max_epochs, counts
+        self.began = time.monotonic()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Put the terminal back."""
+
+    def started(self, record: TrialRecord) -> None:
+        """A trial has been handed to a process."""
+
+    def reported(self, record: TrialRecord) -> None:
+        """A trial has reported an epoch."""
+
+    def ended(self, record: TrialRecord) -> None:
+        """A trial is over."""
+
+    def note(self, text: str) -> None:
+        """Something else to know."""
+
+    def elapsed(self) -> str:
+        """Time since the start, as 3:07."""
+        seconds = int(time.monotonic() - self.began)
+        return f"{seconds // 60}:{seconds % 60:02d}"
+
+    def value(self, record: TrialRecord) -> str:
+        """The newest objective, or a dash."""
+        last = record.last(self.metric)
+        return "-" if last is None else f"{last[1]:.4f}"
+
+
+class Lines(Progress):
+    """One line per event, and one every ten seconds where nothing else happens."""
+
+    def __enter__(self) -> "Lines":
+        self._running: dict[int, TrialRecord] = {}
+        self._written = time.monotonic()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._heartbeat, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def started(self, record: TrialRecord) -> None:
+        self._running[record.number] = record
+        values = "  ".join(f"{key}={value}" for key, value in record.values.items())
+        self._write(f"trial {record.id} begins: {'base config' if record.role == 'base' else values}")
+
+    def reported(self, record: TrialRecord) -> None:
+        epoch = max(record.reports, default=0)
+        self._write(f"trial {record.id} epoch {epoch}/{self.max_epochs} {self.metric} {self.value(record)}")
+
+    def ended(self, record: TrialRecord) -> None:
+        self._running.pop(record.number, None)
+        reason = f" ({record.reason})" if record.reason else ""
+        self._write(f"trial {record.id} {record.outcome}{reason}; {self.counts.words()}")
+
+    def note(self, text: str) -> None:
+        self._write(text)
+
+    def _write(self, text: str) -> None:
+        self._written = time.monotonic()
+        print(f"[{self.elapsed()}] {text}", flush=True)
+
+    def _heartbeat(self) -> None:
+        while not self._over.wait(0.5):
+            if time.monotonic() - self._written >= HEARTBEAT_S - 1:
+                running = ", ".join(
+                    f"{r.id} after epoch {max(r.reports, default=0)}" for r in list(self._running.values())
+                )
+                self._write(f"running: {running or 'starting'}; {self.counts.words()}")
+
+
+class LiveTable(Progress):
+    """A table that is redrawn in place: running trials first, then the latest that ended."""
+
+    def __enter__(self) -> "LiveTable":
+        self._rows: dict[int, TrialRecord] = {}
+        self._notes: list[str] = []
+        self._live = Live(console=Console(), refresh_per_second=4, get_renderable=self._render)
+        self._live.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._live.__exit__(None, None, None)
+
+    def started(self, record: TrialRecord) -> None:
+        self._rows[record.number] = record
+
+    def note(self, text: str) -> None:
+        self._notes = [*self._notes, text][-3:]
+
+    def _render(self) -> Group:
+        rows = list(self._rows.values())
+        running = [r for r in rows if r.outcome is None]
+        over = [r for r in rows if r.outcome is not None][-RECENT:]
+        table = Table(box=None, pad_edge=False)
+        for name in ("trial", "epoch", self.metric, "state", "values"):
+            table.add_column(name, overflow="ellipsis", no_wrap=name != "values")
+        for record in [*over, *running]:
+            table.add_row(*self._cells(record))
+        head = Text(f"{self.elapsed()}  {self.counts.words()}")
+        return Group(head, table, *(Text(note) for note in self._notes))
+
+    def _cells(self, record: TrialRecord) -> Iterable[str]:
+        epoch = f"{max(record.reports, default=0)}/{self.max_epochs}"
+        values = "  ".join(f"{key.rsplit('.', 1)[-1]}={value}" for key, value in record.values.items())
+        shown = "base config" if record.role == "base" else values
+        return record.id, epoch, self.value(record), record.outcome or "running", shown
+
+
+def progress(metric: str, max_epochs: int, counts: Counts, quiet: bool) -> Progress:
+    """The kind that suits where standard output goes."""
+    if quiet:
+        return Progress(metric, max_epochs, counts)
+    kind = LiveTable if sys.stdout.isatty() else Lines
+    return kind(metric, max_epochs, counts)

@@ -1,0 +1,339 @@
+"""A sweep from its space to its answer. Running and resuming are one path: open the study, go on."""
+
+import json
+import os
+import tempfile
+from collections import deque
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.engine import local_ray, places, run_trials
+from orchestrator.progress import Counts, Progress, progress
+from orchestrator.schedule import Asha
+from orchestrator.search import FINISHED, build_sampler
+from orchestrator.space import Config, ConfigError, Sweep, to_yaml
+from orchestrator.study import Outcome as Ending
+from orchestrator.study import Study, SweepLock, TrialRecord
+from orchestrator.tracking import Status, Tracker
+from orchestrator.trial import Outcome, Task
+
+DEFINITION = "definition.json"
+DELIVERY_S = 60.0
+"""Seconds that the end of a sweep waits for MLflow; what is late stays in the spool."""
+
+_STATUS: dict[Ending, Status] = {
+    "completed": "FINISHED",
+    "pruned": "FINISHED",
+    "collapsed": "FINISHED",
+    "failed": "FAILED",
+}
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """How a sweep ended."""
+
+    folder: Path
+    records: list[TrialRecord]
+    best: TrialRecord | None
+    base: TrialRecord | None
+    undelivered: int
+    """Records that MLflow has not got."""
+
+    @property
+    def failed(self) -> list[TrialRecord]:
+        """Trials that failed."""
+        return [record for record in self.records if record.outcome == "failed"]
+
+
+def run_sweep(sweep: Sweep, results: Path, tracking_uri: str, quiet: bool = False) -> SweepResult:
+    """Run a sweep to its end, or what is left of one that was interrupted.
+
+    Raises ConfigError, before anything is written, where the results folder belongs to another
+    sweep or a trial cannot be placed; KeyboardInterrupt leaves a sweep that can be gone on with.
+    """
+    at_a_time = places(sweep.config.resources)
+    folder = results / sweep.config.name
+    _require_same_sweep(folder, sweep)
+    with ExitStack() as stack:
+        lock = SweepLock(folder)
+        stack.callback(lock.release)
+        telling = {"fingerprint": sweep.fingerprint(), "definition": sweep.definition()}
+        _write(folder / DEFINITION, json.dumps(telling, indent=1))
+        study = _open_study(folder, sweep)
+        _write(folder / "sweep.yaml", sweep.to_yaml())
+        _write(folder / "base.yaml", to_yaml(sweep.base))
+        counts = Counts(total=sweep.num_trials + 1)
+        tracker = Tracker(folder, tracking_uri, sweep.config.name, study.id)
+        run = SweepRun(folder, sweep, study, tracker, counts)
+        try:
+            if run.work_is_left():
+                with local_ray(sweep.config.resources) as scratch:
+                    shown = progress(study.metric, sweep.max_epochs, counts, quiet)
+                    run.progress = stack.enter_context(shown)
+                    run.progress.note(_opening(sweep, study, at_a_time))
+                    run_trials(sweep.config.resources, run.next_trial, run, scratch)
+            result = run.finish()
+        except BaseException:
+            run.abandon()
+            raise
+        return result
+
+
+def _open_study(folder: Path, sweep: Sweep) -> Study:
+    study = Study(folder, sweep, build_sampler(sweep, 0))
+    if study.trials:
+        study.use_sampler(build_sampler(sweep, len(study.trials)))
+    return study
+
+
+def _require_same_sweep(folder: Path, sweep: Sweep) -> None:
+    """Raise ConfigError where `folder` holds another sweep, or something else. Writes nothing."""
+    try:
+        telling = json.loads((folder / DEFINITION).read_text(encoding="utf-8"))
+        same = telling["fingerprint"] == sweep.fingerprint()
+        before = _flat(telling["definition"])
+    except FileNotFoundError:
+        if folder.exists() and any(folder.iterdir()):
+            raise ConfigError(
+                f"{folder}: holds files but no sweep; name another folder by --results, or another sweep "
+                "by --set name=NAME."
+            ) from None
+        return
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{folder / DEFINITION}: cannot be read: {error}.") from None
+    if same:
+        return
+    after = _flat(sweep.definition())
+    changed = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
+    lines = [
+        f"  {key}: {before.get(key, 'absent')} there, {after.get(key, 'absent')} here" for key in changed
+    ]
+    shown = [*lines[:12], *([f"  and {len(lines) - 12} more"] if len(lines) > 12 else [])]
+    raise ConfigError(
+        f"{sweep.path}: name: {sweep.config.name} is taken: {folder} holds another sweep.\n"
+        + "\n".join(shown)
+        + "\nName this one differently by --set name=NAME, or move that folder away."
+    )
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested data by dotted key, values as JSON."""
+    found: dict[str, str] = {}
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = json.dumps(value)
+    return found
+
+
+def _opening(sweep: Sweep, study: Study, at_a_time: int) -> str:
+    over = sum(record.outcome is not None for record in study.trials.values())
+    going_on = f", {over} of them over already" if over else ""
+    return (
+        f"{sweep.config.name}: {sweep.num_trials} trials and the base config{going_on}, "
+        f"{at_a_time} at a time, up to {sweep.max_epochs} epochs"
+        + (f", rungs at {', '.join(map(str, sweep.rungs))}" if sweep.rungs else "")
+    )
+
+
+class SweepRun:
+    """A sweep while it runs: who is next, who may go on, and the record of both."""
+
+    def __init__(self, folder: Path, sweep: Sweep, study: Study, tracker: Tracker, counts: Counts):
+        self.folder, self.sweep, self.study, self.tracker, self.counts = folder, sweep, study, tracker, counts
+        self.progress = Progress(study.metric, sweep.max_epochs, counts)
+        self.failures: dict[int, int] = {}
+        factor = sweep.config.scheduler.reduction_factor
+        self.asha = Asha(sweep.rungs, factor, "max" if sweep.objective_mode == "max" else "min")
+        for record in study.trials.values():
+            self._fill_rungs(record)
+            if record.outcome is not None:
+                self._count(record.outcome)
+        self.waiting = deque(study.unfinished())
+        self.grid = self._grid_left()
+        tracker.start_sweep({"search_space": json.dumps(sweep.definition()["sweep"]["space"])}, {})
+
+    def _grid_left(self) -> deque[dict[str, Any]] | None:
+        if self.sweep.config.search.algorithm != "grid":
+            return None
+        done = [record.values for record in self.study.trials.values() if record.role == "search"]
+        return deque(values for values in self.sweep.grid() if values not in done)
+
+    def work_is_left(self) -> bool:
+        """Whether any trial is to be begun or gone on with."""
+        return bool(self.waiting) or self.study.base() is None or self._searched() < self.sweep.num_trials
+
+    def _searched(self) -> int:
+        return sum(record.role == "search" for record in self.study.trials.values())
+
+    def next_trial(self) -> dict[str, Any] | str | None:
+        """What Tune shall begin: interrupted trials first, then the base, then proposals."""
+        record = self._next_record()
+        if record is None:
+            return None if self.study.unfinished() else FINISHED
+        run = self.sweep.resolve(record.values)
+        folder = self.folder / "trials" / record.id
+        resume = folder / record.checkpoint if record.checkpoint else None
+        return Task(
+            number=record.number,
+            run=run.model_dump_json(),
+            folder=str(folder.resolve()),
+            resume=str(resume.resolve()) if resume is not None and resume.exists() else None,
+            baselines=record.role == "base",
+        ).config()
+
+    def _next_record(self) -> TrialRecord | None:
+        if self.waiting:
+            return self.waiting.popleft()
+        if self.study.base() is None:
+            return self.study.ask("base", self.sweep.base_values())
+        if self._searched() < self.sweep.num_trials:
+            return self.study.ask("search", self.grid.popleft() if self.grid is not None else None)
+        return None
+
+    def _shown(self, record: TrialRecord) -> dict[str, str]:
+        return {f"swept.{key}": value for key, value in self.sweep.labels(record.values).items()}
+
+    def started(self, config: dict[str, Any]) -> None:
+        """A trial has got its processors."""
+        task = Task.of(config)
+        record = self.study.trials[task.number]
+        tags = {"role": record.role, "trial": record.id} | self._shown(record)
+        self.tracker.start_trial(record.id, _parameters(task.run_config()), tags)
+        self.progress.started(record)
+
+    def reported(self, config: dict[str, Any], result: dict[str, Any]) -> bool:
+        """Record a report, and decide whether its trial goes on."""
+        task, outcome = Task.of(config), Outcome.of(result)
+        record = self.study.trials[task.number]
+        if record.outcome is not None:
+            return False
+        if outcome.failure is not None:
+            self._end(record, "failed", outcome.failure)
+            return False
+        self.study.report(task.number, outcome.epoch, outcome.metrics, outcome.checkpoint)
+        self.tracker.log_epoch(record.id, outcome.epoch, outcome.metrics)
+        self._fill_rungs(record)
+        self.progress.reported(record)
+        if outcome.collapsed is not None:
+            self._end(record, "collapsed", outcome.collapsed)
+        elif outcome.finished:
+            self._end(record, "completed")
+        elif record.role == "search" and not self.asha.goes_on(record.number, outcome.epoch):
+            self._end(record, "pruned", self.asha.rank(record.number, outcome.epoch))
+        return record.outcome is None
+
+    def crashed(self, config: dict[str, Any], error: str) -> None:
+        """A trial's process died: try again from its checkpoint, or give the trial up."""
+        record = self.study.trials[Task.of(config).number]
+        if record.outcome is not None:
+            return
+        count = self.failures[record.number] = self.failures.get(record.number, 0) + 1
+        reason = error.strip().splitlines()[-1][:300]
+        if count > self.sweep.config.resources.max_failures:
+            self._end(record, "failed", reason)
+        else:
+            self.progress.note(f"trial {record.id} crashed and is tried again: {reason}")
+            self.waiting.append(record)
+
+    def _end(self, record: TrialRecord, outcome: Ending, reason: str = "") -> None:
+        self.study.end(record.number, outcome, reason)
+        self._count(outcome)
+        self.tracker.end_trial(record.id, _STATUS[outcome], {"outcome": outcome, "reason": reason})
+        self.progress.ended(record)
+
+    def _count(self, outcome: Ending) -> None:
+        self.counts.ended[outcome] = self.counts.ended.get(outcome, 0) + 1
+
+    def _fill_rungs(self, record: TrialRecord) -> None:
+        for epoch, metrics in record.reports.items():
+            if self.study.metric in metrics:
+                self.asha.record(record.number, epoch, metrics[self.study.metric])
+
+    def finish(self) -> SweepResult:
+        """Write the best config, close the records, and wait for MLflow."""
+        best, base = self.study.best(), self.study.base()
+        if best is not None:
+            path = self.folder / "best.yaml"
+            _write(path, _best_yaml(self.sweep, self.study, best))
+            self.tracker.log_artifact(path)
+        self.tracker.log_artifact(self.folder / "sweep.yaml")
+        self.tracker.log_artifact(self.folder / "base.yaml")
+        summary = {}
+        for name, record in (("best", best), ("base", base)):
+            last = record.last(self.study.metric) if record else None
+            if last is not None:
+                summary[f"{name}/{self.study.metric}"] = last[1]
+        self.tracker.end_sweep("FINISHED", {"best_trial": best.id if best else ""}, summary)
+        late = self.tracker.close(DELIVERY_S)
+        return SweepResult(self.folder, list(self.study.trials.values()), best, base, late)
+
+    def abandon(self) -> None:
+        """Stop in the middle: MLflow's open runs are closed, the study keeps its trials open."""
+        for record in self.study.unfinished():
+            self.tracker.end_trial(record.id, "KILLED", {"outcome": "interrupted"})
+        self.tracker.end_sweep("KILLED", {}, {})
+        self.tracker.close(5.0)
+
+
+def _parameters(run: Config) -> dict[str, Any]:
+    """A run config's values by dotted key."""
+    return {key: json.loads(value) for key, value in _flat(run.model_dump(mode="json")).items()}
+
+
+def _best_yaml(sweep: Sweep, study: Study, best: TrialRecord) -> str:
+    last = best.last(study.metric)
+    assert last is not None
+    epoch, value = last
+    head = (
+        f"# Trial {best.id} of sweep {sweep.config.name}: {study.metric} {value:.6f} after epoch {epoch}.\n"
+        f"# The best figure of a search is too good on average: it was chosen for being high.\n"
+        f"# hjepa-train {study.folder / 'best.yaml'} runs it again.\n"
+    )
+    return head + to_yaml(sweep.resolve(best.values))
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.chmod(temporary, 0o644)
+    os.replace(temporary, path)
+
+
+def summary(result: SweepResult, sweep: Sweep, tracking_uri: str) -> str:
+    """What a sweep found, in words."""
+    metric = sweep.config.objective.metric
+    lines = [""]
+    outcomes: dict[str, int] = {}
+    for record in result.records:
+        outcomes[str(record.outcome)] = outcomes.get(str(record.outcome), 0) + 1
+    epochs = sum(len(record.reports) for record in result.records)
+    counted = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
+    lines.append(f"{len(result.records)} trials: {counted}; {epochs} epochs in all")
+    best, base = result.best, result.base
+    if best is None:
+        lines.append("No trial came to an end with a value, so there is no best config.")
+    else:
+        epoch, value = best.last(metric) or (0, float("nan"))
+        lines.append(f"best: trial {best.id}, {metric} {value:.4f} after epoch {epoch}")
+        lines += [f"    {key}: {label}" for key, label in sweep.labels(best.values).items()]
+    if base is not None and (last := base.last(metric)) is not None:
+        lines.append(f"base config: {metric} {last[1]:.4f} after epoch {last[0]}")
+        first = base.reports[min(base.reports)]
+        for name, words in (("random_init", "random initialisation"), ("raw_pixels", "raw pixels")):
+            if f"{name}/knn_top1" in first:
+                lines.append(f"{words}: knn_top1 {first[f'{name}/knn_top1']:.4f}")
+    if best is not None:
+        lines.append("A search's best was chosen for being high: try fresh seeds before you trust it.")
+        lines.append(f"best config, and its run: hjepa-train {result.folder / 'best.yaml'}")
+    if result.undelivered:
+        lines.append(f"MLflow has not got {result.undelivered} records; they are kept in {result.folder}.")
+    lines.append(f"compare: mlflow ui --backend-store-uri {tracking_uri} (experiment {sweep.config.name})")
+    return "\n".join(lines)
