@@ -153,6 +153,8 @@ class Distribution(Config):
             raise ValueError(f"{self.kind} has low {low:g} and high {high:g}; low must be less than high")
         if self.kind in ("loguniform", "lograndint") and low <= 0:
             raise ValueError(f"{self.kind} has low {low:g}; a logarithmic range must be above 0")
+        if self.kind in ("randint", "lograndint") and max(-low, high) > 2**53:
+            raise ValueError(f"{self.kind} goes beyond 2^53, where not every whole number can be drawn")
         if self.quniform:
             low_d, high_d, q_d = (Decimal(str(number)) for number in self.quniform)
             if q_d <= 0:
@@ -861,7 +863,7 @@ def _invalid(
             return sweep.error(
                 last, f"{message}\nKeep them apart with when: {{{other}: {_wanted(good)}}} here."
             )
-    return sweep.error(last, f"{message}\nKeep them apart with when:, or leave one of the values out.")
+    return sweep.error(last, f"{message}\nKeep them apart with when:, narrow a range, or leave a value out.")
 
 
 def _conditionable(sweep: Sweep, key: str) -> list[Any]:
