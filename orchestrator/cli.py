@@ -28,7 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         overrides = parse_overrides(options.set)
         sweep = load_sweep(options.space, base=options.base, overrides=overrides, trials=options.trials)
-        from orchestrator.sweep import run_sweep, summary
+        from orchestrator.report import summary
+        from orchestrator.sweep import run_sweep
 
         tracking = options.tracking_uri or f"sqlite:///{Path(options.results) / 'mlflow.db'}"
         result = run_sweep(sweep, Path(options.results), tracking)

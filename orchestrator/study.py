@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from orchestrator.space import ConfigError, Sweep
 
-Role = Literal["base", "search"]
+Role = Literal["base", "search", "confirm"]
 Outcome = Literal["completed", "pruned", "collapsed", "failed"]
 
 # A collapsed or pruned trial teaches the sampler by what it reported; a failed one teaches nothing.
@@ -42,6 +42,10 @@ class TrialRecord:
     role: Role
     values: dict[str, Any]
     """Values of the active swept keys; empty for a base that lies outside the space."""
+    confirms: int | None = None
+    """Number of the trial whose config this one runs again."""
+    seed: int | None = None
+    """Fresh seed of such a run; None: the base config's."""
     reports: dict[int, dict[str, float]] = field(default_factory=dict)
     """Metrics by epoch."""
     checkpoint: str | None = None
@@ -116,8 +120,17 @@ class Study:
             # Optuna's TPE is still marked experimental where it groups conditional keys.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             chosen = {} if outside else self.sweep.suggest(trial)
-        trial.set_user_attr("trial", {"role": role, "values": chosen})
-        record = TrialRecord(trial.number, role, chosen)
+        return self._enter(trial, TrialRecord(trial.number, role, chosen))
+
+    def ask_again(self, confirmed: TrialRecord, seed: int) -> TrialRecord:
+        """A new trial of the same config with a fresh seed. The sampler does not learn from it."""
+        trial = self._study.ask()
+        again = TrialRecord(trial.number, "confirm", confirmed.values, confirmed.number, seed)
+        return self._enter(trial, again)
+
+    def _enter(self, trial: Trial, record: TrialRecord) -> TrialRecord:
+        kept = ("role", "values", "confirms", "seed")
+        trial.set_user_attr("trial", {name: getattr(record, name) for name in kept})
         self.trials[record.number] = record
         self._open[record.number] = trial
         return record
@@ -150,19 +163,22 @@ class Study:
         record.outcome, record.reason = outcome, reason
         return record
 
-    def best(self) -> TrialRecord | None:
-        """The searched trial of the best newest objective, among those that ran longest."""
-        found = [
-            (record, last)
-            for record in self.trials.values()
-            if record.outcome in ("completed", "pruned") and (last := record.last(self.metric))
-        ]
-        if not found:
-            return None
-        longest = max(epoch for _, (epoch, _) in found)
+    def ranking(self) -> list[TrialRecord]:
+        """Trials of search and base with a value, those that ran longest first, better ones first."""
         sign = 1 if self.sweep.objective_mode == "max" else -1
-        full = [(record, value) for record, (epoch, value) in found if epoch == longest]
-        return max(full, key=lambda pair: sign * pair[1])[0]
+        found = [
+            ((last[0], sign * last[1]), record)
+            for record in self.trials.values()
+            if record.role != "confirm"
+            and record.outcome in ("completed", "pruned")
+            and (last := record.last(self.metric))
+        ]
+        # sorted() keeps the older of two equal ones first.
+        return [record for _, record in sorted(found, key=lambda pair: pair[0], reverse=True)]
+
+    def best(self) -> TrialRecord | None:
+        """The first of the ranking."""
+        return next(iter(self.ranking()), None)
 
     def base(self) -> TrialRecord | None:
         """The base config's trial, once it has begun."""

@@ -6,12 +6,12 @@ import tempfile
 from collections import deque
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from orchestrator.engine import local_ray, places, run_trials
 from orchestrator.progress import Counts, Progress, progress
+from orchestrator.report import SweepResult
 from orchestrator.schedule import Asha
 from orchestrator.search import FINISHED, build_sampler
 from orchestrator.space import Config, ConfigError, Sweep, to_yaml
@@ -32,23 +32,6 @@ _STATUS: dict[Ending, Status] = {
 }
 
 
-@dataclass(frozen=True)
-class SweepResult:
-    """How a sweep ended."""
-
-    folder: Path
-    records: list[TrialRecord]
-    best: TrialRecord | None
-    base: TrialRecord | None
-    undelivered: int
-    """Records that MLflow has not got."""
-
-    @property
-    def failed(self) -> list[TrialRecord]:
-        """Trials that failed."""
-        return [record for record in self.records if record.outcome == "failed"]
-
-
 def run_sweep(sweep: Sweep, results: Path, tracking_uri: str, quiet: bool = False) -> SweepResult:
     """Run a sweep to its end, or what is left of one that was interrupted.
 
@@ -66,7 +49,7 @@ def run_sweep(sweep: Sweep, results: Path, tracking_uri: str, quiet: bool = Fals
         study = _open_study(folder, sweep)
         _write(folder / "sweep.yaml", sweep.to_yaml())
         _write(folder / "base.yaml", to_yaml(sweep.base))
-        counts = Counts(total=sweep.num_trials + 1)
+        counts = Counts(total=sweep.num_trials + 1 + sweep.num_confirmations)
         tracker = Tracker(folder, tracking_uri, sweep.config.name, study.id)
         run = SweepRun(folder, sweep, study, tracker, counts)
         try:
@@ -166,7 +149,8 @@ class SweepRun:
 
     def work_is_left(self) -> bool:
         """Whether any trial is to be begun or gone on with."""
-        return bool(self.waiting) or self.study.base() is None or self._searched() < self.sweep.num_trials
+        searched = self.study.base() is not None and self._searched() >= self.sweep.num_trials
+        return bool(self.waiting) or not searched or bool(self._confirmations())
 
     def _searched(self) -> int:
         return sum(record.role == "search" for record in self.study.trials.values())
@@ -176,7 +160,8 @@ class SweepRun:
         record = self._next_record()
         if record is None:
             return None if self.study.unfinished() else FINISHED
-        run = self.sweep.resolve(record.values)
+        fresh = {} if record.seed is None else {"seed": record.seed}
+        run = self.sweep.resolve(record.values | fresh)
         folder = self.folder / "trials" / record.id
         resume = folder / record.checkpoint if record.checkpoint else None
         return Task(
@@ -194,7 +179,28 @@ class SweepRun:
             return self.study.ask("base", self.sweep.base_values())
         if self._searched() < self.sweep.num_trials:
             return self.study.ask("search", self.grid.popleft() if self.grid is not None else None)
-        return None
+        # Who is best is known when all have ended.
+        if any(record.role != "confirm" for record in self.study.unfinished()):
+            return None
+        confirmations = self._confirmations()
+        return self.study.ask_again(*confirmations[0]) if confirmations else None
+
+    def _confirmations(self) -> list[tuple[TrialRecord, int]]:
+        """Configs and fresh seeds that are still to be run: the base's and those of the best."""
+        settings, base = self.sweep.config.confirm, self.study.base()
+        if not settings.top_k or base is None:
+            return []
+        best = [record for record in self.study.ranking() if record.role == "search"]
+        chosen = [base, *best[: settings.top_k]]
+        done = {(r.confirms, r.seed) for r in self.study.trials.values() if r.role == "confirm"}
+        # Seeds outermost: whenever it stops, every config has been run with nearly the same ones.
+        first = self.sweep.base.seed + 1
+        return [
+            (record, seed)
+            for seed in range(first, first + settings.seeds)
+            for record in chosen
+            if (record.number, seed) not in done
+        ]
 
     def _shown(self, record: TrialRecord) -> dict[str, str]:
         return {f"swept.{key}": value for key, value in self.sweep.labels(record.values).items()}
@@ -245,7 +251,16 @@ class SweepRun:
         self.study.end(record.number, outcome, reason)
         self._count(outcome)
         self.tracker.end_trial(record.id, _STATUS[outcome], {"outcome": outcome, "reason": reason})
+        self._tidy(record)
         self.progress.ended(record)
+
+    def _tidy(self, record: TrialRecord) -> None:
+        """Keep the last checkpoint of a completed trial, none of a weak one, all of a failed one."""
+        if record.outcome != "failed":
+            kept = record.checkpoint if record.outcome == "completed" else None
+            for file in (self.folder / "trials" / record.id).glob("epoch_*.pt"):
+                if file.name != kept:
+                    file.unlink(missing_ok=True)
 
     def _count(self, outcome: Ending) -> None:
         self.counts.ended[outcome] = self.counts.ended.get(outcome, 0) + 1
@@ -305,35 +320,3 @@ def _write(path: Path, text: str) -> None:
         file.write(text)
     os.chmod(temporary, 0o644)
     os.replace(temporary, path)
-
-
-def summary(result: SweepResult, sweep: Sweep, tracking_uri: str) -> str:
-    """What a sweep found, in words."""
-    metric = sweep.config.objective.metric
-    lines = [""]
-    outcomes: dict[str, int] = {}
-    for record in result.records:
-        outcomes[str(record.outcome)] = outcomes.get(str(record.outcome), 0) + 1
-    epochs = sum(len(record.reports) for record in result.records)
-    counted = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
-    lines.append(f"{len(result.records)} trials: {counted}; {epochs} epochs in all")
-    best, base = result.best, result.base
-    if best is None:
-        lines.append("No trial came to an end with a value, so there is no best config.")
-    else:
-        epoch, value = best.last(metric) or (0, float("nan"))
-        lines.append(f"best: trial {best.id}, {metric} {value:.4f} after epoch {epoch}")
-        lines += [f"    {key}: {label}" for key, label in sweep.labels(best.values).items()]
-    if base is not None and (last := base.last(metric)) is not None:
-        lines.append(f"base config: {metric} {last[1]:.4f} after epoch {last[0]}")
-        first = base.reports[min(base.reports)]
-        for name, words in (("random_init", "random initialisation"), ("raw_pixels", "raw pixels")):
-            if f"{name}/knn_top1" in first:
-                lines.append(f"{words}: knn_top1 {first[f'{name}/knn_top1']:.4f}")
-    if best is not None:
-        lines.append("A search's best was chosen for being high: try fresh seeds before you trust it.")
-        lines.append(f"best config, and its run: hjepa-train {result.folder / 'best.yaml'}")
-    if result.undelivered:
-        lines.append(f"MLflow has not got {result.undelivered} records; they are kept in {result.folder}.")
-    lines.append(f"compare: mlflow ui --backend-store-uri {tracking_uri} (experiment {sweep.config.name})")
-    return "\n".join(lines)

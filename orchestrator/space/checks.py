@@ -1,0 +1,231 @@
+"""What is tried of a space before anything starts: every choice, every combination, every key's effect."""
+
+import json
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, combinations, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import (
+    ValidationError,
+)
+
+from hjepa.schema import (
+    ConfigError,
+    inert_keys,
+)
+from orchestrator.space.distribution import conditions, label
+from orchestrator.space.sweep import MAX_GRID, Sweep, assigned, schema_reason, value_at
+
+if TYPE_CHECKING:
+    pass
+
+
+MAX_COMBINATIONS = 2000
+"""Combinations of values that are all tried before a sweep; of more, pairs and a random sample."""
+MAX_PAIRS = 20_000
+RANDOM_COMBINATIONS = 1000
+MEASURE = ("data.dataset", "data.data_path", "data.split_seed", "data.val_fraction", "evaluation")
+"""Keys that change what the objective measures."""
+_OPTIMIZER_KEYS = (
+    "lr lr_schedule min_lr min_lr_ratio warmup_epochs warmup_lr_ratio optimizer betas weight_decay clip_grad"
+)
+LOSS_KEEPS_SCALE = ("seed", *(f"training.{name}" for name in _OPTIMIZER_KEYS.split()))
+"""Keys between whose values a training loss can be compared."""
+SETS_SPREAD = ("model.embed_dim", "model.encoder_type", "loss")
+"""Keys that set the features' rank or spread by themselves, whatever is learnt."""
+
+
+def check_search(sweep: Sweep) -> None:
+    search = sweep.config.search
+    if search.algorithm == "grid":
+        trials = sum(1 for _ in islice(sweep.grid(), MAX_GRID + 1))
+        if search.num_trials is None and trials > MAX_GRID:
+            message = f"the grid has more than {MAX_GRID:,} combinations; give an upper limit"
+            raise ConfigError(f"{sweep.path}: search.num_trials: {message}.")
+        return
+    for key, distribution in sweep.config.space.items():
+        if distribution.grid_search:
+            message = f"grid_search needs search.algorithm grid; with {search.algorithm} write choice"
+            raise sweep.error(key, f"{message}.")
+    if search.num_trials is None:
+        message = f"must be given with search.algorithm {search.algorithm}, here or as --trials"
+        raise ConfigError(f"{sweep.path}: search.num_trials: {message}.")
+
+
+def check_objective(sweep: Sweep, base_path: Path) -> None:
+    metric = sweep.config.objective.metric
+    where = f"{sweep.path}: objective.metric: {metric}"
+    evaluation, swept = sweep.base.evaluation, list(sweep.config.space)
+    hint = "Take val/knn_top1."
+    if metric.startswith("train/"):
+        for key in swept:
+            if key not in LOSS_KEEPS_SCALE:
+                reason = f"cannot be compared between values of {key}, which may change the loss's scale"
+                raise ConfigError(f"{where} {reason}.\n{hint}")
+        return
+    if metric in ("val/rankme", "val/feature_std"):
+        for key in swept:
+            if under(key, SETS_SPREAD):
+                reason = f"cannot be compared between values of {key}, which sets it whatever is learnt"
+                raise ConfigError(f"{where} {reason}.\n{hint}")
+    if metric == "val/linear_probe_top1" and not evaluation.linear_probe.enabled:
+        key = "evaluation.linear_probe.enabled"
+        raise ConfigError(f"{where} is not measured: {key} is false in {base_path}.\nAdd --set {key}=true.")
+    for epoch in sweep.rungs:
+        if epoch % evaluation.eval_frequency:
+            raise ConfigError(
+                f"{where} is not measured at epoch {epoch}, where ASHA needs it: evaluation.eval_frequency "
+                f"is {evaluation.eval_frequency} in {base_path}.\nAdd --set evaluation.eval_frequency=1."
+            )
+
+
+def check_combinations(sweep: Sweep) -> None:
+    """Every combination tried builds a config in which every active key matters."""
+    space = sweep.config.space
+    points = {key: _test_points(sweep, key) for key in space}
+    met: set[str] = set()
+    for values in _test_values(sweep, points):
+        met |= values.keys()
+        try:
+            inert = inert_keys(sweep.build(values))
+        except ValidationError as error:
+            raise _invalid(sweep, points, values, schema_reason(error)) from None
+        for key in values:
+            if under(key, inert) and (reason := _inert_inside(sweep, values, key)):
+                raise _without_effect(sweep, values, key, reason)
+    for key, distribution in space.items():
+        if key not in met:
+            wanted = json.dumps(distribution.when)
+            raise sweep.error(key, f"would never vary: its when {wanted} is never met as a whole.")
+
+
+def _test_points(sweep: Sweep, key: str) -> list[Any]:
+    """The ends of a key's range, and what conditions ask of it."""
+    asked = (conditions(distribution).get(key, []) for distribution in sweep.config.space.values())
+    values = [*sweep.config.space[key].ends, *chain.from_iterable(asked)]
+    return list({label(value): value for value in values}.values())
+
+
+def _test_values(sweep: Sweep, points: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
+    """All combinations if they are few, else all pairs of values and a random sample."""
+    everything = list(islice(sweep.combinations(points), MAX_COMBINATIONS + 1))
+    if len(everything) <= MAX_COMBINATIONS:
+        return iter(everything)
+    rng = random.Random(0)
+    sample = (sweep.complete(lambda key: rng.choice(points[key])) for _ in range(RANDOM_COMBINATIONS))
+    return chain(islice(_pairs(sweep, points), MAX_PAIRS), sample)
+
+
+def _pairs(sweep: Sweep, points: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
+    """For any two values of two keys a combination that has both, the rest as in the base if possible."""
+    space = sweep.config.space
+    own = {key: value_at(sweep.base_data, key) for key in space}
+    usual = {key: own[key] if own[key] in space[key] else points[key][0] for key in space}
+
+    def require(key: str, forced: dict[str, Any]) -> None:
+        for parent, allowed in conditions(space[key]).items():
+            if parent in space and parent not in forced:
+                forced[parent] = allowed[0]
+                require(parent, forced)
+
+    for first, second in combinations(space, 2):
+        for a in points[first]:
+            for b in points[second]:
+                forced = {first: a, second: b}
+                require(first, forced)
+                require(second, forced)
+                values = sweep.complete(lambda key, forced=forced: forced.get(key, usual[key]))
+                if first in values and second in values:
+                    yield values
+
+
+def _inert_inside(sweep: Sweep, values: Mapping[str, Any], key: str) -> str | None:
+    """Why `key` cannot matter, for a reason other than that a continuous range ends at that very value."""
+    middles = {other: sweep.config.space[other].middle for other in values}
+    inside = {**values, **{other: middle for other, middle in middles.items() if middle is not None}}
+    try:
+        return _inert_in(sweep, inside, key)
+    except ValidationError:  # the ends are valid, the middles together are not
+        return _inert_in(sweep, values, key)
+
+
+def _inert_in(sweep: Sweep, values: Mapping[str, Any], key: str) -> str | None:
+    inert = inert_keys(sweep.build(values))
+    return next((reason for section, reason in inert.items() if under(key, [section])), None)
+
+
+def _fits(sweep: Sweep, values: Mapping[str, Any], matters: str | None = None) -> bool:
+    """Whether `values` make a config, one in which the key `matters`, if given, does."""
+    try:
+        inert = inert_keys(sweep.build(values))
+    except ValidationError:
+        return False
+    return matters is None or not under(matters, inert)
+
+
+def _invalid(
+    sweep: Sweep, points: Mapping[str, list[Any]], values: Mapping[str, Any], reason: str
+) -> ConfigError:
+    """What is wrong with a combination, named by those of its keys that have to do with it."""
+    words = set(reason.replace(".", " ").replace(",", " ").split())
+    own = {key: value_at(sweep.base_data, key) for key in values}
+    guilty = {
+        key: value
+        for key, value in values.items()
+        if key.rpartition(".")[2] in words
+        or any(_fits(sweep, {**values, key: other}) for other in [*points[key], own[key]])
+    } or values
+    *others, last = guilty
+    message = f"{assigned(guilty)} makes no valid config: {reason}."
+    if not others:
+        return sweep.error(last, f"{message}\nLeave that value out, or change the base.")
+    for other in others:
+        good = [
+            point
+            for point in _conditionable(sweep, other)
+            if all(_fits(sweep, {**values, other: point, last: value}) for value in points[last])
+        ]
+        if good:
+            return sweep.error(
+                last, f"{message}\nKeep them apart with when: {{{other}: {_wanted(good)}}} here."
+            )
+    return sweep.error(last, f"{message}\nKeep them apart with when:, narrow a range, or leave a value out.")
+
+
+def _conditionable(sweep: Sweep, key: str) -> list[Any]:
+    """The values of `key` that a proposed condition may name: none of a continuous range."""
+    return list(islice(sweep.config.space[key].points or (), 100))
+
+
+def _without_effect(sweep: Sweep, values: Mapping[str, Any], key: str, reason: str) -> ConfigError:
+    """Which value of which swept key makes `key` inert, and the condition that mends it."""
+    others = sorted((other for other in values if other != key), key=lambda other: other not in reason)
+    for other in others:
+        listed = _conditionable(sweep, other)
+        good = [point for point in listed if _fits(sweep, {**values, other: point}, matters=key)]
+        if not good:
+            continue
+        where = f"{other} is {label(values[other])}"
+        message = f"has no effect where {where}" + (f" ({reason})" if reason != where else "")
+        if _depends(sweep, other, on=key):
+            return sweep.error(key, f"{message}.\nLeave that value out of space.{other}.")
+        return sweep.error(key, f"{message}.\nAdd to it: when: {{{other}: {_wanted(good)}}}")
+    return sweep.error(
+        key, f"has no effect: {reason}.\nChange that in the base, or sweep it and add a when:."
+    )
+
+
+def _depends(sweep: Sweep, key: str, on: str) -> bool:
+    parents = [p for p in conditions(sweep.config.space[key]) if p in sweep.config.space]
+    return on in parents or any(_depends(sweep, parent, on) for parent in parents)
+
+
+def _wanted(values: list[Any]) -> str:
+    """Values as a condition in YAML."""
+    return json.dumps(values[0] if len(values) == 1 and not isinstance(values[0], list) else values)
+
+
+def under(key: str, sections: Mapping[str, Any] | Sequence[str]) -> bool:
+    return any(key == section or key.startswith(f"{section}.") for section in sections)

@@ -1,0 +1,137 @@
+"""The sections of a search space file."""
+
+import difflib
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import (
+    Field,
+    field_validator,
+    model_validator,
+)
+
+from hjepa.schema import (
+    NO_EFFECT,
+    Config,
+)
+from hjepa.train import METRIC_MODES
+from orchestrator.space.distribution import Distribution
+
+if TYPE_CHECKING:
+    pass
+
+
+class ObjectiveConfig(Config):
+    """What makes a trial better than another."""
+
+    metric: str = "val/knn_top1"
+    """Metric of a run's reports that is compared between trials."""
+    mode: Literal["max", "min"] | None = None
+    """Whether more or less of it is better; null: as the metric has it."""
+
+    @field_validator("metric")
+    @classmethod
+    def _is_reported(cls, metric: str) -> str:
+        if metric not in METRIC_MODES:
+            near = difflib.get_close_matches(metric, METRIC_MODES, n=1, cutoff=0.3)
+            hint = f"nearest: {near[0]}; " if near else ""
+            raise ValueError(f"no run reports it; {hint}one of {', '.join(METRIC_MODES)}")
+        if metric.startswith("time/"):
+            raise ValueError("it says how fast a trial is, not what it learns; the smallest model would win")
+        return metric
+
+    @model_validator(mode="after")
+    def _looks_for_the_best(self) -> Self:
+        if self.mode not in (None, METRIC_MODES[self.metric]):
+            raise ValueError(
+                f"mode {self.mode} would look for the worst trial by {self.metric}; leave mode out"
+            )
+        return self
+
+
+class SearchConfig(Config):
+    """How values are proposed."""
+
+    algorithm: Literal["tpe", "random", "grid"] = "tpe"
+    """tpe learns from finished trials, random does not, grid takes every combination once."""
+    # More trials extend a sweep; they do not make it another one.
+    num_trials: int | None = Field(default=None, ge=1, json_schema_extra=NO_EFFECT)
+    """Trials in all; with grid an upper limit, and null: every combination."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Seed of the proposals; that of a trial is the base's."""
+
+    def inert(self) -> dict[str, str]:
+        return {"seed": "search.algorithm is grid"} if self.algorithm == "grid" else {}
+
+
+class SchedulerConfig(Config):
+    """How long trials run."""
+
+    type: Literal["asha", "fifo"] = "asha"
+    """asha stops weak trials early, fifo runs each to the end."""
+    max_epochs: int | None = Field(default=None, ge=1)
+    """Epochs of a full trial; null: the base's training.epochs. Schedules span these epochs."""
+    grace_epochs: int = Field(default=1, ge=1)
+    """Epochs before a trial may be stopped, at most max_epochs."""
+    reduction_factor: int = Field(default=3, ge=2)
+    """Of so many trials at a rung one goes on, and rungs are this factor apart."""
+
+    @model_validator(mode="after")
+    def _grace_within_epochs(self) -> Self:
+        if self.type == "asha" and self.max_epochs is not None and self.grace_epochs > self.max_epochs:
+            raise ValueError(f"grace_epochs {self.grace_epochs} is more than max_epochs {self.max_epochs}")
+        return self
+
+    def inert(self) -> dict[str, str]:
+        if self.type == "asha":
+            return {}
+        return dict.fromkeys(("grace_epochs", "reduction_factor"), "scheduler.type is fifo")
+
+
+class ResourcesConfig(Config):
+    """What trials run on."""
+
+    workers: int = Field(default=1, ge=1, le=1)
+    """Processes of a trial."""
+    cpus_per_worker: int = Field(default=1, ge=1, json_schema_extra=NO_EFFECT)
+    """CPU cores reserved for a worker; a trial's `threads`, whatever the base says."""
+    gpus_per_worker: float = Field(default=0, ge=0, le=1, json_schema_extra=NO_EFFECT)
+    """GPUs reserved for a worker; a fraction shares one between trials."""
+    concurrency: int | None = Field(default=None, ge=1, json_schema_extra=NO_EFFECT)
+    """Trials at a time; null: as many as fit."""
+    engine: Literal["auto", "actor"] = Field(default="auto", json_schema_extra=NO_EFFECT)
+    """How a trial is run; actor: in a warm process that goes on to the next trial. auto takes it."""
+    max_failures: int = Field(default=2, ge=0, json_schema_extra=NO_EFFECT)
+    """Times that a trial is started again after a crash."""
+
+
+class ConfirmConfig(Config):
+    """What is run again with fresh seeds, since a search's best was chosen for being high."""
+
+    top_k: int = Field(default=0, ge=0, json_schema_extra=NO_EFFECT)
+    """Best configs of the search that are run again, beside the base; 0: none, nor the base."""
+    seeds: int = Field(default=3, ge=2, json_schema_extra=NO_EFFECT)
+    """Runs of each, to the last epoch; the same seeds for each, so that they can be paired."""
+
+    def inert(self) -> dict[str, str]:
+        return {} if self.top_k else {"seeds": "confirm.top_k is 0"}
+
+
+class SweepConfig(Config):
+    """A search space file."""
+
+    name: str = Field(pattern=r"^[a-z0-9A-Z][A-Za-z0-9._-]{0,63}$")
+    """Name of the sweep and of its results folder; by default the file's."""
+    base: str = Field(json_schema_extra=NO_EFFECT)
+    """Config file of a run that every trial starts from, relative to this file."""
+    objective: ObjectiveConfig = ObjectiveConfig()
+    space: dict[str, Distribution] = Field(min_length=1)
+    """Dotted config keys and how each varies."""
+    search: SearchConfig = SearchConfig()
+    scheduler: SchedulerConfig = SchedulerConfig()
+    resources: ResourcesConfig = ResourcesConfig()
+    confirm: ConfirmConfig = ConfirmConfig()
+
+
+def objective_mode(metric: str) -> str:
+    """`max` or `min`: which way `metric` is better."""
+    return METRIC_MODES[metric]
