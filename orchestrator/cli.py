@@ -29,9 +29,14 @@ def main(arguments: list[str] | None = None) -> int:
         overrides = parse_overrides(options.set)
         sweep = load_sweep(options.space, base=options.base, overrides=overrides, trials=options.trials)
         from orchestrator.report import summary
+        from orchestrator.tracking import absolute_uri
         from orchestrator.sweep import run_sweep
 
         tracking = options.tracking_uri or f"sqlite:///{Path(options.results) / 'mlflow.db'}"
+        try:
+            absolute_uri(tracking)
+        except ValueError as error:
+            raise ConfigError(f"--tracking-uri: {error}.") from None
         result = run_sweep(sweep, Path(options.results), tracking)
     except ConfigError as error:
         print(f"hjepa-sweep: {error}", file=sys.stderr)

@@ -4,7 +4,6 @@ import contextlib
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -59,7 +58,9 @@ def local_ray(config: ResourcesConfig) -> Iterator[Path]:
     """A Ray of our own on this machine with room for `places` trials; gives a folder for its scratch."""
     folder = state_folder()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = Path(tempfile.mkdtemp(prefix="r", dir=folder))
+    _sweep_out(folder)
+    temporary = folder / f"r{os.getpid()}"
+    temporary.mkdir(mode=0o700)
     if len(os.fsencode(temporary)) + 70 > MAX_SOCKET_PATH:
         temporary.rmdir()
         raise ConfigError(
@@ -82,6 +83,17 @@ def local_ray(config: ResourcesConfig) -> Iterator[Path]:
             ray.shutdown()
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sweep_out(folder: Path) -> None:
+    """Remove what processes that were killed left behind."""
+    for left in folder.glob("r[0-9]*"):
+        try:
+            os.kill(int(left.name[1:]), 0)
+        except (ProcessLookupError, ValueError):
+            shutil.rmtree(left, ignore_errors=True)
+        except PermissionError:
+            pass  # alive, and another user's
 
 
 def run_trials(

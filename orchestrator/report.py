@@ -5,8 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from scipy import stats
+from urllib.parse import urlsplit
 
 from orchestrator.space import Sweep
 from orchestrator.study import TrialRecord
@@ -59,6 +58,8 @@ def interval(values: Sequence[float]) -> Interval:
         raise ValueError(f"an interval needs at least 2 values, got {len(values)}")
     mean = math.fsum(values) / len(values)
     deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
+    from scipy import stats  # half a second, and many sweeps need none
+
     t = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
     return Interval(mean, t * deviation / math.sqrt(len(values)), len(values))
 
@@ -74,8 +75,14 @@ def summary(result: SweepResult, sweep: Sweep, tracking_uri: str) -> str:
     ]
     if result.undelivered:
         lines.append(f"MLflow has not got {result.undelivered} records; they are kept in {result.folder}.")
-    lines.append(f"compare: mlflow ui --backend-store-uri {tracking_uri} (experiment {sweep.config.name})")
+    lines.append(_where_to_look(sweep.config.name, tracking_uri))
     return "\n".join(lines)
+
+
+def _where_to_look(name: str, tracking_uri: str) -> str:
+    if urlsplit(tracking_uri).scheme == "sqlite":
+        return f"compare: mlflow ui --backend-store-uri {tracking_uri} (experiment {name})"
+    return f"compare: experiment {name} on your MLflow server"  # its URL may hold a password
 
 
 def _trials(result: SweepResult) -> list[str]:

@@ -17,10 +17,10 @@ from orchestrator.search import FINISHED, build_sampler
 from orchestrator.space import Config, ConfigError, Sweep, to_yaml
 from orchestrator.study import Outcome as Ending
 from orchestrator.study import Study, SweepLock, TrialRecord
-from orchestrator.tracking import Status, Tracker
+from orchestrator.tracking import Status, Tracker, undelivered
 from orchestrator.trial import Outcome, Task
 
-DEFINITION = "definition.json"
+BEST, DEFINITION = "best.yaml", "definition.json"
 DELIVERY_S = 60.0
 """Seconds that the end of a sweep waits for MLflow; what is late stays in the spool."""
 
@@ -47,13 +47,16 @@ def run_sweep(sweep: Sweep, results: Path, tracking_uri: str, quiet: bool = Fals
         telling = {"fingerprint": sweep.fingerprint(), "definition": sweep.definition()}
         _write(folder / DEFINITION, json.dumps(telling, indent=1))
         study = _open_study(folder, sweep)
+        told = (folder / BEST).exists() and undelivered(folder) == 0
+        if told and not work_is_left(sweep, study):
+            return _result(folder, study, 0)
         _write(folder / "sweep.yaml", sweep.to_yaml())
         _write(folder / "base.yaml", to_yaml(sweep.base))
         counts = Counts(total=sweep.num_trials + 1 + sweep.num_confirmations)
         tracker = Tracker(folder, tracking_uri, sweep.config.name, study.id)
         run = SweepRun(folder, sweep, study, tracker, counts)
         try:
-            if run.work_is_left():
+            if work_is_left(sweep, study):
                 with local_ray(sweep.config.resources) as scratch:
                     shown = progress(study.metric, sweep.max_epochs, counts, quiet)
                     run.progress = stack.enter_context(shown)
@@ -64,6 +67,10 @@ def run_sweep(sweep: Sweep, results: Path, tracking_uri: str, quiet: bool = Fals
             run.abandon()
             raise
         return result
+
+
+def _result(folder: Path, study: Study, late: int) -> SweepResult:
+    return SweepResult(folder, list(study.trials.values()), study.best(), study.base(), late)
 
 
 def _open_study(folder: Path, sweep: Sweep) -> Study:
@@ -124,6 +131,36 @@ def _opening(sweep: Sweep, study: Study, at_a_time: int) -> str:
     )
 
 
+def searched(study: Study) -> int:
+    """Trials that the search has asked for."""
+    return sum(record.role == "search" for record in study.trials.values())
+
+
+def reruns_left(sweep: Sweep, study: Study) -> list[tuple[TrialRecord, int]]:
+    """Trials and fresh seeds that are still to be run again: the base's and the best ones'."""
+    settings, base = sweep.config.confirm, study.base()
+    if not settings.top_k or base is None:
+        return []
+    best = [record for record in study.ranking() if record.role == "search"]
+    chosen = [base, *best[: settings.top_k]]
+    done = {(record.confirms, record.seed) for record in study.trials.values()}
+    # Seeds outermost: whenever it stops, every config has been run with nearly the same ones.
+    first = sweep.base.seed + 1
+    return [
+        (record, seed)
+        for seed in range(first, first + settings.seeds)
+        for record in chosen
+        if (record.number, seed) not in done
+    ]
+
+
+def work_is_left(sweep: Sweep, study: Study) -> bool:
+    """Whether any trial is to be begun or gone on with."""
+    if study.unfinished() or study.base() is None or searched(study) < sweep.num_trials:
+        return True
+    return bool(reruns_left(sweep, study))
+
+
 class SweepRun:
     """A sweep while it runs: who is next, who may go on, and the record of both."""
 
@@ -147,14 +184,6 @@ class SweepRun:
         done = [record.values for record in self.study.trials.values() if record.role == "search"]
         return deque(values for values in self.sweep.grid() if values not in done)
 
-    def work_is_left(self) -> bool:
-        """Whether any trial is to be begun or gone on with."""
-        searched = self.study.base() is not None and self._searched() >= self.sweep.num_trials
-        return bool(self.waiting) or not searched or bool(self._confirmations())
-
-    def _searched(self) -> int:
-        return sum(record.role == "search" for record in self.study.trials.values())
-
     def next_trial(self) -> dict[str, Any] | str | None:
         """What Tune shall begin: interrupted trials first, then the base, then proposals."""
         record = self._next_record()
@@ -177,30 +206,13 @@ class SweepRun:
             return self.waiting.popleft()
         if self.study.base() is None:
             return self.study.ask("base", self.sweep.base_values())
-        if self._searched() < self.sweep.num_trials:
+        if searched(self.study) < self.sweep.num_trials:
             return self.study.ask("search", self.grid.popleft() if self.grid is not None else None)
         # Who is best is known when all have ended.
         if any(record.role != "confirm" for record in self.study.unfinished()):
             return None
-        confirmations = self._confirmations()
-        return self.study.ask_again(*confirmations[0]) if confirmations else None
-
-    def _confirmations(self) -> list[tuple[TrialRecord, int]]:
-        """Configs and fresh seeds that are still to be run: the base's and those of the best."""
-        settings, base = self.sweep.config.confirm, self.study.base()
-        if not settings.top_k or base is None:
-            return []
-        best = [record for record in self.study.ranking() if record.role == "search"]
-        chosen = [base, *best[: settings.top_k]]
-        done = {(r.confirms, r.seed) for r in self.study.trials.values() if r.role == "confirm"}
-        # Seeds outermost: whenever it stops, every config has been run with nearly the same ones.
-        first = self.sweep.base.seed + 1
-        return [
-            (record, seed)
-            for seed in range(first, first + settings.seeds)
-            for record in chosen
-            if (record.number, seed) not in done
-        ]
+        reruns = reruns_left(self.sweep, self.study)
+        return self.study.ask_again(*reruns[0]) if reruns else None
 
     def _shown(self, record: TrialRecord) -> dict[str, str]:
         return {f"swept.{key}": value for key, value in self.sweep.labels(record.values).items()}
@@ -274,7 +286,7 @@ class SweepRun:
         """Write the best config, close the records, and wait for MLflow."""
         best, base = self.study.best(), self.study.base()
         if best is not None:
-            path = self.folder / "best.yaml"
+            path = self.folder / BEST
             _write(path, _best_yaml(self.sweep, self.study, best))
             self.tracker.log_artifact(path)
         self.tracker.log_artifact(self.folder / "sweep.yaml")
@@ -285,8 +297,7 @@ class SweepRun:
             if last is not None:
                 summary[f"{name}/{self.study.metric}"] = last[1]
         self.tracker.end_sweep("FINISHED", {"best_trial": best.id if best else ""}, summary)
-        late = self.tracker.close(DELIVERY_S)
-        return SweepResult(self.folder, list(self.study.trials.values()), best, base, late)
+        return _result(self.folder, self.study, self.tracker.close(DELIVERY_S))
 
     def abandon(self) -> None:
         """Stop in the middle: MLflow's open runs are closed, the study keeps its trials open."""
@@ -308,7 +319,7 @@ def _best_yaml(sweep: Sweep, study: Study, best: TrialRecord) -> str:
     head = (
         f"# Trial {best.id} of sweep {sweep.config.name}: {study.metric} {value:.6f} after epoch {epoch}.\n"
         f"# The best figure of a search is too good on average: it was chosen for being high.\n"
-        f"# hjepa-train {study.folder / 'best.yaml'} runs it again.\n"
+        f"# hjepa-train {study.folder / BEST} runs it again.\n"
     )
     return head + to_yaml(sweep.resolve(best.values))
 

@@ -1,0 +1,83 @@
+"""Bad input: one clear message, exit code 2, nothing on disk."""
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tests.orchestrator.conftest import SPACE, TINY, Workplace
+
+LR = {"training.lr": {"loguniform": [1e-4, 1e-2]}}
+
+
+@pytest.mark.parametrize(
+    ("space", "arguments", "message"),
+    [
+        ({}, ["missing.yaml"], "missing.yaml: no such file"),
+        ({"space": {"model.fpn.fusion_methd": {"choice": ["add"]}}}, [], "Nearest: model.fpn.fusion_method"),
+        ({"space": {"training.lr": {"uniform": [-1, 1]}}}, [], "space.training.lr"),
+        ({"space": {"loss.type": {"choice": ["mse", "l7"]}}}, [], "space.loss.type"),
+        ({"objective": {"metric": "val/knn_top2"}}, [], "val/knn_top1"),
+        (
+            {"space": {"loss.type": {"choice": ["mse", "cosine"]}}, "objective": {"metric": "train/loss"}},
+            [],
+            "loss.type",
+        ),
+        ({"space": LR | {"model.ema.momentum": {"uniform": [0.9, 1], "when": {"no.key": 1}}}}, [], "no.key"),
+        (
+            {"space": {"model.fpn.fusion_method": {"choice": ["add", "concat"]}}},
+            [],
+            "model.fpn.use_fpn is false",
+        ),
+        ({}, ["tiny.yaml", "--set", "data.dataset=cifar10"], "data.data_path"),
+        ({}, ["tiny.yaml", "--set", "training.lrr=1"], "Nearest: training.lr"),
+        ({}, ["tiny.yaml", "--set", "training.lr"], "must read key=value"),
+        ({}, ["tiny.yaml", "--base", "nothing.yaml"], "nothing.yaml: no such file"),
+        ({"resources": {"cpus_per_worker": 4096}}, [], "resources.cpus_per_worker"),
+        ({}, ["tiny.yaml", "--tracking-uri", "file:///mlruns"], "--tracking-uri"),
+    ],
+)
+def test_bad_input_gets_one_message_and_touches_nothing(
+    workplace: Workplace, space: dict[str, Any], arguments: list[str], message: str
+) -> None:
+    workplace.write("tiny.yaml", SPACE | space)
+    before = workplace.files()
+    done = workplace.sweep(*(arguments or ["tiny.yaml"]))
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert message in done.stderr
+    assert done.stderr.startswith("hjepa-sweep: ")
+    assert "Traceback" not in done.stderr
+    assert workplace.files() == before
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(workplace: Workplace) -> None:
+    (workplace.folder / "results/tiny").mkdir(parents=True)
+    (workplace.folder / "results/tiny/thesis.txt").write_text("years of work")
+    before = workplace.files()
+    done = workplace.sweep("tiny.yaml")
+    assert done.returncode == 2
+    assert "holds files but no sweep" in done.stderr
+    assert workplace.files() == before
+
+
+def test_train_refuses_a_data_path_that_does_not_exist(workplace: Workplace) -> None:
+    workplace.write("cifar.yaml", TINY | {"data": {"dataset": "cifar10", "data_path": "no/where"}})
+    before = workplace.files()
+    done = workplace.train("cifar.yaml")
+    assert done.returncode == 2
+    assert "data.data_path" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert workplace.files() == before
+
+
+def test_help_teaches_without_loading_torch_or_ray() -> None:
+    code = (
+        "import sys, runpy; sys.argv = ['hjepa-sweep', '--help']\n"
+        "try: runpy.run_module('orchestrator.cli', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'ray'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "examples:" in done.stdout
+    assert done.stdout.rstrip().endswith("[]")

@@ -1,0 +1,77 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.schedule import Asha
+
+
+def asha(values: list[float], mode: str = "max", factor: int = 3) -> list[bool]:
+    """Whether each of trials 0, 1, ... that reach the rung in this order goes on."""
+    rungs = Asha([1], factor, "max" if mode == "max" else "min")
+    answers = []
+    for trial, value in enumerate(values):
+        rungs.record(trial, 1, value)
+        answers.append(rungs.goes_on(trial, 1))
+    return answers
+
+
+def test_the_first_at_a_rung_goes_on_and_a_worse_second_does_not() -> None:
+    assert asha([0.5, 0.4]) == [True, False]
+
+
+def test_one_in_reduction_factor_goes_on() -> None:
+    assert asha([0.9, 0.8, 0.7, 0.6, 0.5, 0.85]) == [True, False, False, False, False, True]
+
+
+def test_mode_min_prefers_less() -> None:
+    assert asha([0.5, 0.6, 0.4], mode="min") == [True, False, True]
+
+
+def test_a_tie_with_the_best_goes_on() -> None:
+    assert asha([0.5, 0.5]) == [True, True]
+
+
+def test_epochs_between_rungs_stop_nobody() -> None:
+    rungs = Asha([3, 9], 3, "max")
+    rungs.record(0, 3, 0.9)
+    rungs.record(1, 2, 0.1)
+    assert rungs.goes_on(1, 2)
+
+
+def test_a_trial_without_a_value_at_a_rung_goes_on() -> None:
+    rungs = Asha([1], 3, "max")
+    rungs.record(0, 1, 0.9)
+    assert rungs.goes_on(1, 1)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.integers(2, 4))
+def test_rungs_filled_again_from_the_record_decide_as_before(values: list[float], factor: int) -> None:
+    first, again = Asha([1], factor, "max"), Asha([1], factor, "max")
+    for trial, value in enumerate(values):
+        first.record(trial, 1, value)
+    for trial, value in reversed(list(enumerate(values))):
+        again.record(trial, 1, value)
+    assert [first.goes_on(t, 1) for t in range(len(values))] == [
+        again.goes_on(t, 1) for t in range(len(values))
+    ]
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30, unique=True))
+def test_the_best_so_far_always_goes_on(values: list[float]) -> None:
+    best = -1.0
+    for goes_on, value in zip(asha(values), values, strict=True):
+        if value > best:
+            assert goes_on
+            best = value
+
+
+def test_rank_is_said_in_words() -> None:
+    rungs = Asha([3], 3, "max")
+    for trial, value in enumerate([0.1, 0.3, 0.2]):
+        rungs.record(trial, 3, value)
+    assert rungs.rank(2, 3) == "place 2 of 3 at epoch 3"
+
+
+def test_an_unknown_rung_is_no_rung() -> None:
+    with pytest.raises(KeyError):
+        Asha([3], 3, "max").rank(0, 1)

@@ -1,0 +1,167 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from orchestrator.search import build_sampler
+from orchestrator.space import ConfigError, Sweep, load_sweep
+from orchestrator.study import Study, SweepLock
+from tests.orchestrator.conftest import SPACE, TINY
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Sweep:
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(TINY))
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(SPACE))
+    return load_sweep(tmp_path / "tiny.yaml")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "results"
+
+
+def opened(folder: Path, sweep: Sweep) -> Study:
+    return Study(folder, sweep, build_sampler(sweep, 0))
+
+
+def knn(value: float) -> dict[str, float]:
+    return {"val/knn_top1": value, "train/loss": 1.0}
+
+
+def test_a_reopened_study_holds_every_trial_and_report(folder: Path, sweep: Sweep) -> None:
+    study = opened(folder, sweep)
+    base = study.ask("base", sweep.base_values())
+    first, second = study.ask(), study.ask()
+    study.report(base.number, 1, knn(0.5), "epoch_1.pt")
+    study.report(first.number, 1, knn(0.6), "epoch_1.pt")
+    study.report(first.number, 2, knn(0.7), "epoch_2.pt")
+    study.end(first.number, "pruned", "place 2 of 2")
+    study.end(base.number, "completed")
+
+    again = opened(folder, sweep)
+    assert again.id == study.id
+    assert again.trials == study.trials
+    assert [record.number for record in again.unfinished()] == [second.number]
+    assert again.trials[first.number].checkpoint == "epoch_2.pt"
+    assert again.trials[first.number].reports == {1: knn(0.6), 2: knn(0.7)}
+
+
+def test_an_unfinished_trial_goes_on_under_its_number(folder: Path, sweep: Sweep) -> None:
+    number = opened(folder, sweep).ask().number
+    again = opened(folder, sweep)
+    again.report(number, 1, knn(0.4), None)
+    again.end(number, "completed")
+    assert opened(folder, sweep).trials[number].outcome == "completed"
+
+
+def test_an_epoch_reported_twice_stands_once_with_its_first_values(folder: Path, sweep: Sweep) -> None:
+    study = opened(folder, sweep)
+    number = study.ask().number
+    study.report(number, 1, knn(0.4), "a.pt")
+    study.report(number, 1, knn(0.9), "b.pt")
+    assert opened(folder, sweep).trials[number].reports == {1: knn(0.4)}
+
+
+@pytest.mark.parametrize("outcome", ["completed", "pruned", "collapsed", "failed"])
+def test_outcomes_are_told_apart_after_reopening(folder: Path, sweep: Sweep, outcome: Any) -> None:
+    study = opened(folder, sweep)
+    number = study.ask().number
+    study.report(number, 1, knn(0.4), None)
+    study.end(number, outcome, "because")
+    record = opened(folder, sweep).trials[number]
+    assert (record.outcome, record.reason) == (outcome, "because")
+
+
+def test_a_trial_pruned_without_a_value_does_not_break_the_sampler(folder: Path, sweep: Sweep) -> None:
+    study = opened(folder, sweep)
+    study.end(study.ask().number, "pruned")
+    assert study.ask().values
+
+
+def test_the_base_keeps_its_own_values(folder: Path, sweep: Sweep) -> None:
+    base = opened(folder, sweep).ask("base", sweep.base_values())
+    assert base.values == {"model.fpn.use_fpn": False, "training.lr": 1e-3}
+    assert sweep.resolve(base.values) == sweep.base
+
+
+def test_a_base_outside_the_space_is_recorded_without_values(folder: Path, sweep: Sweep) -> None:
+    study = opened(folder, sweep)
+    assert study.ask("base", None).values == {}
+    assert opened(folder, sweep).base() == study.base()
+
+
+def test_the_ranking_prefers_longer_trials_then_better_ones(folder: Path, sweep: Sweep) -> None:
+    study = opened(folder, sweep)
+    short, weak, strong, failed = (study.ask().number for _ in range(4))
+    study.report(short, 1, knn(0.99), None)
+    study.end(short, "pruned")
+    for number, value in ((weak, 0.5), (strong, 0.6), (failed, 0.9)):
+        study.report(number, 3, knn(value), None)
+    study.end(weak, "completed")
+    study.end(strong, "completed")
+    study.end(failed, "failed")
+    assert [record.number for record in study.ranking()] == [strong, weak, short]
+
+
+def test_reruns_are_linked_to_what_they_confirm_and_do_not_rank(folder: Path, sweep: Sweep) -> None:
+    study = opened(folder, sweep)
+    first = study.ask()
+    again = study.ask_again(first, seed=43)
+    study.report(again.number, 3, knn(0.9), None)
+    study.end(again.number, "completed")
+    record = opened(folder, sweep).trials[again.number]
+    assert (record.confirms, record.seed, record.values) == (first.number, 43, first.values)
+    assert study.ranking() == []
+
+
+def test_a_resumed_sampler_does_not_repeat_itself(folder: Path, sweep: Sweep) -> None:
+    first = opened(folder, sweep).ask().values
+    study = opened(folder, sweep)
+    study.use_sampler(build_sampler(sweep, len(study.trials)))
+    assert study.ask().values != first
+
+
+def test_equal_seeds_propose_equal_values(tmp_path: Path, sweep: Sweep) -> None:
+    one, two = opened(tmp_path / "one", sweep), opened(tmp_path / "two", sweep)
+    assert [one.ask().values for _ in range(5)] == [two.ask().values for _ in range(5)]
+
+
+def test_what_a_killed_process_reported_is_there(folder: Path, sweep: Sweep) -> None:
+    code = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from orchestrator.search import build_sampler\n"
+        "from orchestrator.space import load_sweep\n"
+        "from orchestrator.study import Study\n"
+        "sweep = load_sweep(sys.argv[1]); study = Study(Path(sys.argv[2]), sweep, build_sampler(sweep, 0))\n"
+        "number = study.ask().number\n"
+        "study.report(number, 1, {'val/knn_top1': 0.5}, 'epoch_1.pt')\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(sweep.path), str(folder)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    (record,) = opened(folder, sweep).unfinished()
+    assert record.reports == {1: {"val/knn_top1": 0.5}}
+    assert record.checkpoint == "epoch_1.pt"
+
+
+def test_a_second_holder_of_the_lock_is_refused_by_name(tmp_path: Path) -> None:
+    lock = SweepLock(tmp_path)
+    with pytest.raises(ConfigError, match=rf"running already: process {os.getpid()} since"):
+        SweepLock(tmp_path)
+    lock.release()
+    SweepLock(tmp_path).release()
+
+
+def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from pathlib import Path; from orchestrator.study import SweepLock\n"
+        "lock = SweepLock(Path(sys.argv[1])); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    SweepLock(tmp_path).release()

@@ -1,0 +1,258 @@
+"""Whole sweeps: real Ray, real Optuna, a real MLflow store; real processes killed."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from orchestrator.search import build_sampler
+from orchestrator.space import load_sweep
+from orchestrator.study import Study, TrialRecord
+from tests.orchestrator.conftest import SPACE, TINY, Workplace
+
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
+CONFIRMED = SPACE | {"confirm": {"top_k": 1, "seeds": 2}}
+
+
+def records(workplace: Workplace, name: str = "tiny") -> list[TrialRecord]:
+    folder = workplace.folder / "results" / name
+    sweep = load_sweep(folder / "sweep.yaml")
+    return list(Study(folder, sweep, build_sampler(sweep, 0)).trials.values())
+
+
+def mlflow_runs(workplace: Workplace, name: str = "tiny") -> list[Run]:
+    client = MlflowClient(f"sqlite:///{workplace.folder / 'results' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name(name)
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id]))
+
+
+def children(workplace: Workplace, name: str = "tiny") -> dict[str, Run]:
+    return {
+        run.data.tags["hjepa.trial"]: run
+        for run in mlflow_runs(workplace, name)
+        if "mlflow.parentRunId" in run.data.tags
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(shared_workplace: Workplace) -> tuple[Workplace, subprocess.CompletedProcess[str]]:
+    shared_workplace.write("tiny.yaml", CONFIRMED)
+    return shared_workplace, shared_workplace.sweep("tiny.yaml")
+
+
+Finished = tuple[Workplace, subprocess.CompletedProcess[str]]
+
+
+def test_a_sweep_runs_to_its_end_and_says_what_it_found(finished: Finished) -> None:
+    _, done = finished
+    assert done.returncode == 0, done.stdout + done.stderr
+    for words in (
+        "best: trial",
+        "base config:",
+        "random initialisation:",
+        "raw pixels:",
+        "fresh seeds",
+        "mlflow ui",
+    ):
+        assert words in done.stdout
+    assert done.stderr == ""
+
+
+def test_every_trial_ends_and_the_base_is_one_of_them(finished: Finished) -> None:
+    found = records(finished[0])
+    assert [record.role for record in found].count("base") == 1
+    assert [record.role for record in found].count("search") == 4
+    assert [record.role for record in found].count("confirm") == 4
+    assert {record.outcome for record in found} <= {"completed", "pruned"}
+    assert next(record for record in found if record.role == "base").outcome == "completed"
+
+
+def test_reruns_take_the_same_fresh_seeds_for_base_and_best(finished: Finished) -> None:
+    reruns = [record for record in records(finished[0]) if record.role == "confirm"]
+    base = next(record for record in records(finished[0]) if record.role == "base")
+    seeds = {of: {r.seed for r in reruns if r.confirms == of} for of in {r.confirms for r in reruns}}
+    assert base.number in seeds
+    assert set(map(frozenset, seeds.values())) == {frozenset({43, 44})}
+
+
+def test_mlflow_holds_a_parent_and_a_child_per_trial_none_of_them_running(finished: Finished) -> None:
+    workplace, _ = finished
+    runs = mlflow_runs(workplace)
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert len(parents) == 1
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert set(children(workplace)) == {record.id for record in records(workplace)}
+    assert {r.data.tags["mlflow.parentRunId"] for r in children(workplace).values()} == {
+        parents[0].info.run_id
+    }
+
+
+def test_mlflow_has_canonical_parameters_and_each_epochs_metrics_once(finished: Finished) -> None:
+    workplace, _ = finished
+    client = MlflowClient(f"sqlite:///{workplace.folder / 'results' / 'mlflow.db'}")
+    runs = children(workplace)
+    for record in records(workplace):
+        run = runs[record.id]
+        for key, value in record.values.items():
+            logged = run.data.params[key]
+            assert logged == (value if isinstance(value, str) else json.dumps(value))
+        history = client.get_metric_history(run.info.run_id, "val/knn_top1")
+        assert [(point.step, point.value) for point in history] == [
+            (epoch, metrics["val/knn_top1"]) for epoch, metrics in record.reports.items()
+        ]
+        assert run.data.tags["outcome"] == record.outcome
+
+
+def test_best_yaml_gives_the_winners_metric_again_to_the_last_digit(finished: Finished) -> None:
+    workplace, _ = finished
+    best = workplace.folder / "results/tiny/best.yaml"
+    done = workplace.train(str(best), "--set", "logging.log_dir=again")
+    assert done.returncode == 0, done.stderr
+    claimed = float(best.read_text().split("val/knn_top1 ")[1].split()[0])
+    lines = (workplace.folder / "again/metrics.jsonl").read_text().splitlines()
+    ranked = [r for r in records(workplace) if r.role != "confirm" and r.outcome == "completed"]
+    value = json.loads(lines[-1])["val/knn_top1"]
+    assert value == max(r.reports[3]["val/knn_top1"] for r in ranked)
+    assert claimed == pytest.approx(value, abs=1e-6)
+
+
+def test_the_results_folder_holds_what_made_each_trial(finished: Finished) -> None:
+    workplace, _ = finished
+    folder = workplace.folder / "results/tiny"
+    for record in records(workplace):
+        trial = folder / "trials" / record.id
+        lines = [json.loads(line) for line in (trial / "metrics.jsonl").read_text().splitlines()]
+        assert [line["epoch"] for line in lines] == list(record.reports)
+        config = yaml.safe_load((trial / "config.yaml").read_text())
+        assert config["training"]["epochs"] == 3
+        kept = [file.name for file in trial.glob("*.pt")]
+        assert kept == ([record.checkpoint] if record.outcome == "completed" else [])
+
+
+def test_a_finished_sweep_started_again_only_repeats_its_answer(finished: Finished) -> None:
+    workplace, first = finished
+    before = records(workplace)
+    done = workplace.sweep("tiny.yaml")
+    assert done.returncode == 0, done.stderr
+    assert records(workplace) == before
+    assert first.stdout[first.stdout.index("best:") :] == done.stdout[done.stdout.index("best:") :]
+
+
+def test_another_definition_under_the_same_name_is_refused_with_the_difference(finished: Finished) -> None:
+    workplace, _ = finished
+    before = workplace.files()
+    done = workplace.sweep("tiny.yaml", "--set", "training.weight_decay=0.1")
+    assert done.returncode == 2
+    assert "name: tiny is taken" in done.stderr
+    assert "base.training.weight_decay: 0.05 there, 0.1 here" in done.stderr
+    assert workplace.files() == before
+
+
+def wait_for(path: Path, text: str, process: subprocess.Popen[str], timeout_s: float = 120) -> None:
+    """Until `text` stands in the file; fails if the process ends before."""
+    deadline = time.monotonic() + timeout_s
+    while not (path.exists() and text in path.read_text()):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, f"no {text!r} in {path}"
+        time.sleep(0.05)
+
+
+def end_session(process: subprocess.Popen[str]) -> None:
+    """End what a killed sweep left of its own process session."""
+    for other in psutil.process_iter():
+        try:
+            if os.getsid(other.pid) == process.pid:
+                other.kill()
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+
+
+LONG = SPACE | {
+    "search": {"algorithm": "random", "num_trials": 2},
+    "scheduler": {"type": "fifo", "max_epochs": 6},
+}
+
+
+def test_a_killed_sweep_goes_on_with_every_trial_and_loses_no_report(workplace: Workplace) -> None:
+    workplace.write("tiny.yaml", LONG)
+    process = workplace.start_sweep("tiny.yaml")
+    try:
+        wait_for(workplace.folder / "results/tiny/trials/0000/metrics.jsonl", '"epoch": 2', process)
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+    finally:
+        end_session(process)
+    before = records(workplace)
+    assert before
+    done = workplace.sweep("tiny.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    after = {record.number: record for record in records(workplace)}
+    for record in before:
+        for epoch, metrics in record.reports.items():
+            assert after[record.number].reports[epoch] == metrics
+    assert len(after) == 3
+    assert all(list(record.reports) == list(range(1, 7)) for record in after.values())
+    runs = children(workplace)
+    assert set(runs) == {record.id for record in after.values()}
+    assert {run.info.status for run in mlflow_runs(workplace)} == {"FINISHED"}
+
+
+def test_ctrl_c_leaves_a_sweep_that_the_same_command_goes_on_with(workplace: Workplace) -> None:
+    workplace.write("tiny.yaml", LONG)
+    process = workplace.start_sweep("tiny.yaml")
+    try:
+        wait_for(workplace.folder / "results/tiny/trials/0000/metrics.jsonl", '"epoch": 1', process)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    finally:
+        end_session(process)
+    assert process.returncode == 130, output
+    assert "hjepa-sweep tiny.yaml" in output
+    assert "Traceback" not in output
+    assert "RUNNING" not in {run.info.status for run in mlflow_runs(workplace)}
+    done = workplace.sweep("tiny.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {record.outcome for record in records(workplace)} == {"completed"}
+
+
+def test_one_failing_trial_ends_neither_the_sweep_nor_its_good_name(workplace: Workplace) -> None:
+    base = TINY | {"training": TINY["training"] | {"optimizer": "sgd", "clip_grad": None}}
+    workplace.write("base.yaml", base)
+    space = {"training.lr": {"choice": [1e-3, 1e30]}}
+    workplace.write("tiny.yaml", SPACE | {"space": space, "search": {"algorithm": "grid"}})
+    done = workplace.sweep("tiny.yaml")
+    assert done.returncode == 3, done.stdout + done.stderr
+    outcomes = {record.values.get("training.lr"): record for record in records(workplace)}
+    assert outcomes[1e30].outcome == "failed"
+    assert "at step" in outcomes[1e30].reason
+    assert outcomes[1e-3].outcome == "completed"
+    assert children(workplace)[outcomes[1e30].id].info.status == "FAILED"
+
+
+def test_a_trial_whose_process_is_killed_goes_on_in_another(workplace: Workplace) -> None:
+    workplace.write("tiny.yaml", LONG | {"resources": {"concurrency": 1}})
+    process = workplace.start_sweep("tiny.yaml")
+    try:
+        wait_for(workplace.folder / "results/tiny/trials/0000/metrics.jsonl", '"epoch": 2', process)
+        actors = [
+            other
+            for other in psutil.Process(process.pid).children(recursive=True)
+            if "Trainable.train" in " ".join(other.cmdline())
+        ]
+        assert actors
+        actors[0].kill()
+        output, _ = process.communicate(timeout=200)
+    finally:
+        end_session(process)
+    assert process.returncode == 0, output
+    assert "tried again" in output
+    assert all(list(record.reports) == list(range(1, 7)) for record in records(workplace))
