@@ -29,8 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
         overrides = parse_overrides(options.set)
         sweep = load_sweep(options.space, base=options.base, overrides=overrides, trials=options.trials)
         from orchestrator.report import summary
-        from orchestrator.tracking import absolute_uri
         from orchestrator.sweep import run_sweep
+        from orchestrator.tracking import absolute_uri
 
         tracking = options.tracking_uri or f"sqlite:///{Path(options.results) / 'mlflow.db'}"
         try:
