@@ -32,6 +32,15 @@ def test_what_was_saved_is_loaded(tmp_path: Path):
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["a.pt"]
 
 
+def test_saving_puts_a_new_file_in_place_of_the_old_and_never_writes_into_it(tmp_path: Path):
+    path, old = tmp_path / "a.pt", tmp_path / "old.pt"
+    save_checkpoint(path, state(1))
+    os.link(path, old)
+    save_checkpoint(path, state(2))
+    assert load_checkpoint(old, CPU)["epoch"] == 1
+    assert load_checkpoint(path, CPU)["epoch"] == 2
+
+
 def test_a_save_that_fails_leaves_the_old_file_whole_and_nothing_beside_it(tmp_path: Path):
     path = tmp_path / "a.pt"
     save_checkpoint(path, state(1))

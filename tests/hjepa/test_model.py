@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -103,6 +104,20 @@ def test_targets_are_normalised_over_features_and_carry_no_gradient(tiny: Tiny, 
         deviation = target.var(-1, correction=0)
         torch.testing.assert_close(deviation, torch.ones_like(deviation), rtol=0, atol=1e-2)
     assert not prediction.target_BD.requires_grad
+
+
+def test_targets_are_normalised_before_they_are_pooled_too(tiny: Tiny):
+    config = tiny()
+    model = built(config)
+    images, masks = batch(config, model)
+    with torch.no_grad():
+        # The encoder's own norm has weights; at those it starts with its tokens are normal already.
+        model.target_encoder.norm.weight.copy_(torch.linspace(0.1, 3, 16))
+        tokens = F.layer_norm(model.target_encoder(images), (16,))
+        cells = tokens.view(6, 2, 2, 2, 2, 16).mean((2, 4)).view(6, 4, 16)
+    fine, coarse = model(images, masks).target
+    torch.testing.assert_close(fine, tokens, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(coarse, F.layer_norm(cells, (16,)))
 
 
 @given(momentum=st.floats(0, 1), updates=st.integers(1, 20))
