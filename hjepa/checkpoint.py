@@ -1,5 +1,7 @@
 """Checkpoints: written whole or not at all, read without running code."""
 
+import json
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -67,7 +69,9 @@ class CheckpointFolder:
     def __init__(self, config: CheckpointConfig, folder: Path):
         self.config = config
         self.folder = folder
-        self.scores: dict[int, float] = {}
+        # On disk too, so that a resumed run does not delete the best of what came before.
+        self.scores_file = folder / "scores.json"
+        self.scores = self._read_scores()
 
     def path(self, epoch: int) -> Path:
         """Where the checkpoint of `epoch` stands."""
@@ -90,10 +94,24 @@ class CheckpointFolder:
 
     def prune(self, epoch: int, score: float | None) -> None:
         """After saving `epoch`: delete what is neither among the newest nor among the best."""
-        if score is not None:
-            self.scores[epoch] = score if self.config.mode == "max" else -score
+        self.scores.pop(epoch, None)
+        if score is not None and math.isfinite(score):
+            self.scores[epoch] = score
+        self._write_scores()
         files = sorted(self.folder.glob("epoch_*.pt"))
-        best = sorted(self.scores, key=lambda e: self.scores[e], reverse=True)[: self.config.keep_best_n]
+        ranked = sorted(self.scores, key=lambda e: self.scores[e], reverse=self.config.mode == "max")
+        best = ranked[: self.config.keep_best_n]
         keep = {*files[-self.config.keep_last_k :], *(self.path(e) for e in best)}
         for file in set(files) - keep:
             file.unlink(missing_ok=True)
+
+    def _read_scores(self) -> dict[int, float]:
+        try:
+            return {int(epoch): score for epoch, score in json.loads(self.scores_file.read_text()).items()}
+        except FileNotFoundError:
+            return {}
+
+    def _write_scores(self) -> None:
+        temporary = self.scores_file.with_suffix(".tmp")
+        temporary.write_text(json.dumps(self.scores))
+        os.replace(temporary, self.scores_file)

@@ -45,12 +45,15 @@ class RunConfig(Config):
             )
         patch, image = self.model.shape.patch_size, self.data.image_size
         if image % patch:
-            raise ValueError(f"data.image_size {image} is no multiple of the patch size {patch}")
+            raise ValueError(
+                f"data.image_size {image} is no multiple of the patch size {patch} "
+                "(model.patch_size, or model.encoder_type's)"
+            )
         side = image // patch
         if side < max(2, 2 ** (levels - 1)):
             raise ValueError(
-                f"data.image_size {image} over patch size {patch} gives a grid of {side} x {side}, "
-                f"too small for {levels} hierarchy levels; {max(2, 2 ** (levels - 1))} x ... is the least"
+                f"data.image_size {image} over model.patch_size {patch} gives a grid of {side} x {side}, "
+                f"too small for model.num_hierarchies {levels}; the least side is {max(2, 2 ** (levels - 1))}"
             )
         if self.masking.min_keep >= side * side:
             raise ValueError(

@@ -95,8 +95,6 @@ class LossConfig(Config):
             found["vicreg"] = "loss.use_vicreg is false"
         if not self.use_sigreg:
             found["sigreg"] = "loss.use_sigreg is false"
-        if len(self.hierarchy_weights) == 1 and not (self.use_vicreg or self.use_sigreg):
-            found["hierarchy_weights"] = "one level and no regularizer: only the loss's scale changes"
         return found
 
 

@@ -17,7 +17,8 @@ class PredictorConfig(Config):
     """Transformer narrower than the encoder that fills in what is masked."""
 
     embed_dim: int | None = Field(default=None, ge=8)
-    """Width of a token, a multiple of num_heads; null: half the encoder's, rounded up to one."""
+    """Width of a token, a multiple of num_heads; null: half the encoder's, rounded up to
+    such a multiple."""
     depth: int = Field(default=2, ge=1)
     """Number of blocks."""
     num_heads: int = Field(default=4, ge=1)

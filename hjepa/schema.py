@@ -6,6 +6,8 @@ Any tree of `Config` classes can be loaded, overridden by dotted key, and descri
 
 import difflib
 import json
+import re
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
@@ -17,7 +19,7 @@ from pydantic.fields import FieldInfo
 from yaml.composer import ComposerError
 
 MAX_FILE_BYTES = 1_000_000
-MAX_ALIASES = 100
+MAX_VALUES = 100_000
 
 
 class ConfigError(ValueError):
@@ -161,18 +163,13 @@ def nearest_key(root: type[Config], key: str) -> str:
 class _Loader(yaml.SafeLoader):
     """Safe YAML in which `1e-5` is a number and a key may stand once."""
 
-    aliases = 0
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            self.aliases += 1
-            if self.aliases > MAX_ALIASES:
-                raise yaml.YAMLError(f"more than {MAX_ALIASES} aliases")
-        return super().compose_node(parent, index)
-
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set[Any]()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                raise yaml.YAMLError(
+                    f"line {key_node.start_mark.line + 1}: '<<' is not supported; use extends"
+                )
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str | int | float | bool | NoneType):
                 raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: a key must be a plain word")
@@ -183,28 +180,40 @@ class _Loader(yaml.SafeLoader):
 
 
 # YAML 1.1 wants a dot and a signed exponent in a float; people write 1e-5.
-_NUMBER = r"""^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9_]+)(?:[eE][-+]?[0-9]+)$"""
-
-
-def _add_exponent_floats(loader: type[_Loader]) -> None:
-    import re
-
-    loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(_NUMBER), list("-+0123456789."))
-
-
-_add_exponent_floats(_Loader)
+_NUMBER = re.compile(r"""^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9_]+)(?:[eE][-+]?[0-9]+)$""")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+0123456789."))
+# A date is what was typed: no key holds one, and `experiment_name: 2024-01-31` is a name.
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", _Loader.construct_yaml_str)
+for _tag in ("binary", "omap", "pairs", "set"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _Loader.construct_undefined)
 
 
 def parse_yaml(text: str) -> Any:
     """One YAML document, read safely. Raises ConfigError with the line of a mistake."""
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+        data = yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+        _require_few_values(data)
+        return data
     except ComposerError as error:
         if "single document" in str(error):
             raise ConfigError("holds more than one YAML document; a config is one.") from None
         raise ConfigError(f"not valid YAML: {_one_line(error)}.") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"not valid YAML: {_one_line(error)}.") from None
+
+
+def _require_few_values(data: Any) -> None:
+    """Refuses aliases that multiply: a few lines of them, written out, would fill the memory."""
+    stack, count = [data], 0
+    while stack:
+        value = stack.pop()
+        count += 1
+        if count > MAX_VALUES:
+            raise yaml.YAMLError(f"more than {MAX_VALUES:,} values, aliases written out")
+        if isinstance(value, dict):
+            stack.extend(value.values())
+        elif isinstance(value, list):
+            stack.extend(value)
 
 
 def _one_line(error: Exception) -> str:
@@ -265,6 +274,7 @@ class Layers:
     def _merge(self, into: dict[str, Any], data: Mapping[str, Any], source: str, prefix: str) -> None:
         for name, value in data.items():
             key = f"{prefix}{name}"
+            self.sources.pop(key, None)  # so that the keys stand in the order in which they were set
             self.sources[key] = source
             if isinstance(value, Mapping):
                 below = into.get(name)
@@ -312,27 +322,45 @@ class Layers:
                 )
 
     def _explain(self, error: ValidationError, name: str) -> Iterator[str]:
+        told: dict[str, list[str]] = {}
         for problem in error.errors(include_url=False):
-            loc = [str(part) for part in problem["loc"]]
-            key = ".".join(loc)
-            # A union's member stands in the path under its class or tag, which is no key.
-            while key and not self._set_or_section(key) and len(loc) > 1:
-                loc = loc[:-1]
-                key = ".".join(loc)
-            source = (self.source_of(key) if key else "") or name
-            message = str(problem.get("ctx", {}).get("error", problem["msg"]))
-            message = message[:1].lower() + message[1:]
-            if not key:
-                yield f"{name}: {message}."
-            elif problem["type"] == "missing":
-                yield f"{source}: {'.'.join(str(p) for p in problem['loc'])}: must be given."
-            elif isinstance(problem["input"], dict):
-                yield f"{source}: {key}: {message}."
-            else:
-                yield f"{source}: {key}: {_show(problem['input'])} is not allowed: {message}."
+            head, message = self._problem(problem, name)
+            told.setdefault(head, []).append(message)
+        for head, messages in told.items():
+            # Of a union, each member says what it wants.
+            first, *others = dict.fromkeys(messages)
+            yield f"{head}: {' or '.join([first, *(m.removeprefix('input should be ') for m in others)])}."
 
-    def _set_or_section(self, key: str) -> bool:
-        return key in self.sources
+    def _problem(self, problem: Any, name: str) -> tuple[str, str]:
+        """Where a value is wrong, and what is wrong with it."""
+        key, context = "", problem.get("ctx", {})
+        for part in problem["loc"]:
+            # A union's member stands in the path too, by its class or tag, which is no key.
+            below = f"{key}.{part}" if key else str(part)
+            key = below if below in self.sources else key
+        source = (self.source_of(key) if key else "") or name
+        message = str(context.get("error", problem["msg"]))
+        message = message[:1].lower() + message[1:]
+        if problem["type"] == "missing":
+            return f"{source}: {key}{'.' if key else ''}{problem['loc'][-1]}", "must be given"
+        if problem["type"].startswith("union_tag"):
+            tag_key = f"{key}.{context['discriminator'].strip(chr(39))}"
+            if "tag" not in context:
+                return f"{source}: {tag_key}", "must be given"
+            return (
+                f"{source}: {tag_key}: {context['tag']!r} is not allowed",
+                f"one of {context['expected_tags']} is",
+            )
+        if not key or isinstance(problem["input"], dict):
+            source = self._source_of_keys_in(message, key) or source
+            return (f"{source}: {key}" if key else source), message
+        return f"{source}: {key}: {_show(problem['input'])} is not allowed", message
+
+    def _source_of_keys_in(self, message: str, section: str) -> str:
+        """The source of the key set last of those that a message about `section` names, or nothing."""
+        words = re.findall(r"[a-z]\w*(?:\.\w+)*", message)
+        keys = {f"{section}.{word}" if section else word for word in words}
+        return next((self.sources[key] for key in reversed(self.sources) if key in keys), "")
 
 
 def _resolves(root: type[Config], key: str) -> bool:
@@ -351,7 +379,7 @@ def _inside_free_map(root: type[Config], key: str) -> bool:
             field = resolve_key(root, key)
         except ConfigError:
             continue
-        return not section_types(field.annotation)
+        return any((get_origin(member) or member) in (dict, Mapping) for member in _members(field.annotation))
     return False
 
 
@@ -370,18 +398,22 @@ def _show(value: Any) -> str:
 def _with_parents(path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """A file's data and that of its chain of `extends`, nearest first."""
     seen: list[Path] = []
+    child: Path | None = None
     current: Path | None = path
     while current is not None:
         if current.resolve() in seen:
             chain = " -> ".join(p.name for p in [*seen, current])
             raise ConfigError(f"{path}: extends: files extend one another in a circle: {chain}.")
         seen.append(current.resolve())
-        data = read_mapping(current)
+        try:
+            data = read_mapping(current)
+        except ConfigError as error:
+            raise ConfigError(f"{child}: extends: {error}" if child else str(error)) from None
         parent = data.pop("extends", None)
         if parent is not None and not isinstance(parent, str):
             raise ConfigError(f"{current}: extends: {_show(parent)} is not allowed: must be one path.")
         yield current, data
-        current = None if parent is None else current.parent / parent
+        child, current = current, None if parent is None else current.parent / parent
 
 
 def parse_overrides(texts: Iterable[str]) -> dict[str, Any]:
@@ -432,41 +464,39 @@ def _literals(annotation: Any) -> tuple[Any, ...]:
 
 def to_yaml(config: Config) -> str:
     """A config as YAML, every key written out."""
-    return yaml.safe_dump(_plain(config.model_dump(mode="json")), sort_keys=False, default_flow_style=None)
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, default_flow_style=None)
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return value
-
-
-def annotated_yaml(config: Config, indent: int = 0) -> str:
+def annotated_yaml(config: Config) -> str:
     """A config as YAML with each key's meaning, unit and legal range as a comment above it."""
-    pad = "  " * indent
-    lines: list[str] = []
-    for name, field in type(config).model_fields.items():
+    about = f"{_doc(type(config).__doc__)} Every key, with its meaning, its unit and what is allowed."
+    head = _comment(about, "")
+    return "\n".join([*head, "", *_annotated(config, "")]) + "\n"
+
+
+def _annotated(config: Config, pad: str) -> Iterator[str]:
+    values = config.model_dump(mode="json")
+    after_section = False
+    for number, (name, field) in enumerate(type(config).model_fields.items()):
         value = getattr(config, name)
-        doc = " ".join((field.description or "").split())
-        if isinstance(value, Config):
-            doc = doc or " ".join((type(value).__doc__ or "").split())
-            lines += [
-                "",
-                *_comment(doc, pad),
-                f"{pad}{name}:",
-                annotated_yaml(value, indent + 1).lstrip("\n"),
-            ]
+        is_section = isinstance(value, Config)
+        if number and (is_section or after_section):
+            yield ""
+        after_section = is_section
+        if is_section:
+            yield from _comment(_doc(field.description) or _doc(type(value).__doc__), pad)
+            yield f"{pad}{name}:"
+            yield from _annotated(value, pad + "  ")
             continue
         legal = allowed(field)
-        lines += _comment(f"{doc} Allowed: {legal}." if legal else doc, pad)
-        shown = yaml.safe_dump(
-            _plain(config.model_dump(mode="json")[name]), default_flow_style=True, width=1000
-        )
-        lines.append(f"{pad}{name}: {shown.removesuffix('...' + chr(10)).strip()}")
-    return "\n".join(line for line in lines if line is not None)
+        yield from _comment(_doc(field.description) + (f" Allowed: {legal}." if legal else ""), pad)
+        shown = yaml.safe_dump(values[name], default_flow_style=True, width=1000)
+        yield f"{pad}{name}: {shown.removesuffix('...' + chr(10)).strip()}"
+
+
+def _doc(text: str | None) -> str:
+    return " ".join((text or "").split())
 
 
 def _comment(text: str, pad: str) -> list[str]:
-    import textwrap
-
     return [f"{pad}# {line}" for line in textwrap.wrap(text, 96 - len(pad))]

@@ -104,9 +104,14 @@ class Run:
     def load(self, path: Path) -> None:
         """Go back to a checkpoint of a run with the same measures."""
         state = load_checkpoint(path, self.device)
+        # Of the optimizer its moments only: weight decay and betas are the config's, not the file's.
+        optimizer = state["optimizer"] | {"param_groups": self.optimizer.state_dict()["param_groups"]}
+        saved, present = state["config"]["training"]["optimizer"], self.config.training.optimizer
         try:
+            if saved != present:
+                raise ValueError(f"training.optimizer was {saved}, is {present}")
             self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            self.optimizer.load_state_dict(optimizer)
         except (RuntimeError, ValueError) as error:
             raise ConfigError(f"{path}: is of a run with another model or optimizer: {error}") from None
         self.epoch, self.step = state["epoch"], state["step"]

@@ -1,0 +1,65 @@
+"""Shared by all tests: a tiny run, a cache of their own, one thread, and nothing written elsewhere."""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch reads it
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import settings
+
+from hjepa.config import RunConfig
+from hjepa.schema import Layers
+
+# The same examples on every run and no folder of them; how long one takes depends on the machine.
+settings.register_profile("repeatable", derandomize=True, database=None, deadline=None, max_examples=50)
+settings.load_profile("repeatable")
+
+# One epoch is 3 steps of 239 of the 719 digits that half of the training images are.
+TINY: dict[str, Any] = {
+    "model.embed_dim": 16,
+    "model.depth": 2,
+    "model.num_heads": 2,
+    "model.patch_size": 2,
+    "model.num_hierarchies": 2,
+    "model.predictor.depth": 1,
+    "model.predictor.num_heads": 2,
+    "data.image_size": 8,
+    "data.batch_size": 239,
+    "data.val_fraction": 0.5,
+    "loss.hierarchy_weights": [1.0, 0.5],
+    "training.epochs": 1,
+    "training.warmup_epochs": 0,
+    "training.lr": 0.01,
+    "device": "cpu",
+    "threads": 1,
+}
+
+
+def build_tiny(dotted: Mapping[str, Any] | None = None) -> RunConfig:
+    layers = Layers()
+    for key, value in {**TINY, **(dotted or {})}.items():
+        layers.set(key, value, "tiny")
+    return layers.build(RunConfig, "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable[..., RunConfig]:
+    """`tiny({"model.depth": 1})`: a run of a blink, with some keys changed."""
+    return build_tiny
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Decoded images go to the session's temporary folder, in subprocesses too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)

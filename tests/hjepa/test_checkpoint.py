@@ -1,0 +1,207 @@
+"""Checkpoints: whole or not there, read without running code, and which of them are kept."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hjepa.checkpoint import CheckpointConfig, CheckpointFolder, load_checkpoint, save_checkpoint
+from hjepa.schema import ConfigError
+
+CPU = torch.device("cpu")
+
+
+def state(value: float) -> dict[str, Any]:
+    return {"epoch": int(value), "weights": torch.full((100,), value)}
+
+
+# Written whole
+
+
+def test_what_was_saved_is_loaded(tmp_path: Path):
+    save_checkpoint(tmp_path / "new" / "a.pt", state(3))
+    found = load_checkpoint(tmp_path / "new" / "a.pt", CPU)
+    assert found["epoch"] == 3
+    assert torch.equal(found["weights"], torch.full((100,), 3.0))
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["a.pt"]
+
+
+def test_saving_puts_a_new_file_in_place_of_the_old_and_never_writes_into_it(tmp_path: Path):
+    path, old = tmp_path / "a.pt", tmp_path / "old.pt"
+    save_checkpoint(path, state(1))
+    os.link(path, old)
+    save_checkpoint(path, state(2))
+    assert load_checkpoint(old, CPU)["epoch"] == 1
+    assert load_checkpoint(path, CPU)["epoch"] == 2
+
+
+def test_a_save_that_fails_leaves_the_old_file_whole_and_nothing_beside_it(tmp_path: Path):
+    path = tmp_path / "a.pt"
+    save_checkpoint(path, state(1))
+    with pytest.raises((pickle.PicklingError, AttributeError)):
+        save_checkpoint(path, state(2) | {"not picklable": lambda: None})
+    assert load_checkpoint(path, CPU)["epoch"] == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["a.pt"]
+
+
+SAVES_FOR_EVER = """
+import sys, torch
+from pathlib import Path
+from hjepa.checkpoint import save_checkpoint
+
+number = 0
+while True:
+    number += 1
+    save_checkpoint(Path(sys.argv[1]), {"number": number, "weights": torch.full((4_000_000,), float(number))})
+    if number == 1:
+        print("saved", flush=True)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="stops a process by signals")
+def test_a_process_killed_in_the_middle_of_saving_leaves_the_old_file_whole(tmp_path: Path):
+    path = tmp_path / "epoch_00001.pt"
+    child = subprocess.Popen([sys.executable, "-c", SAVES_FOR_EVER, str(path)], stdout=subprocess.PIPE)
+    with child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"saved\n"
+        while True:
+            os.kill(child.pid, signal.SIGSTOP)
+            if any(file.stat().st_size for file in tmp_path.glob(".*.tmp")):
+                break
+            os.kill(child.pid, signal.SIGCONT)
+        os.kill(child.pid, signal.SIGKILL)
+    found = load_checkpoint(path, CPU)
+    assert torch.equal(found["weights"], torch.full((4_000_000,), float(found["number"])))
+    assert list(tmp_path.glob(".*.tmp")), "the process was not in the middle of saving"
+    assert CheckpointFolder(CheckpointConfig(), tmp_path).newest() == path
+
+
+# Read with suspicion
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.9, 0.999])
+def test_a_torn_file_is_refused_by_name(tmp_path: Path, share: float):
+    path = tmp_path / "a.pt"
+    save_checkpoint(path, state(1))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(ConfigError, match=r"a\.pt: not a readable checkpoint"):
+        load_checkpoint(path, CPU)
+
+
+def test_a_missing_file_is_refused_by_name(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"a\.pt: no such checkpoint"):
+        load_checkpoint(tmp_path / "a.pt", CPU)
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path: Path):
+    torch.save({"weights": torch.ones(1)}, tmp_path / "a.pt")
+    with pytest.raises(ConfigError, match="not a checkpoint of this version"):
+        load_checkpoint(tmp_path / "a.pt", CPU)
+
+
+class Malicious:
+    """Makes a folder when unpickled."""
+
+    def __init__(self, trace: Path):
+        self.trace = trace
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.trace),)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_that_would_run_code_is_refused_and_runs_none(tmp_path: Path, zipped: bool):
+    trace = tmp_path / "trace"
+    bad = {"format": 1, "epoch": 1, "weights": Malicious(trace)}
+    if zipped:
+        torch.save(bad, tmp_path / "a.pt")
+    else:
+        (tmp_path / "a.pt").write_bytes(pickle.dumps(bad, protocol=2))
+    with pytest.raises(ConfigError, match="not a readable checkpoint"):
+        load_checkpoint(tmp_path / "a.pt", CPU)
+    assert not trace.exists()
+
+
+# Which are kept
+
+
+def kept(folder: Path) -> list[int]:
+    return sorted(int(file.stem.removeprefix("epoch_")) for file in folder.glob("epoch_*.pt"))
+
+
+def save_scores(checkpoints: CheckpointFolder, scores: dict[int, float | None]) -> None:
+    for epoch, score in scores.items():
+        save_checkpoint(checkpoints.path(epoch), state(epoch))
+        checkpoints.prune(epoch, score)
+
+
+SCORES: dict[int, float | None] = {1: 0.3, 2: 0.9, 3: 0.1, 4: 0.8, 5: 0.2, 6: 0.4}
+
+
+@pytest.mark.parametrize(
+    ("last", "best", "mode", "expected"),
+    [
+        (1, 0, "max", [6]),
+        (3, 0, "max", [4, 5, 6]),
+        (1, 1, "max", [2, 6]),
+        (1, 2, "max", [2, 4, 6]),
+        (2, 2, "min", [3, 5, 6]),
+        (9, 9, "max", [1, 2, 3, 4, 5, 6]),
+    ],
+)
+def test_the_newest_and_the_best_are_kept(
+    tmp_path: Path, last: int, best: int, mode: Any, expected: list[int]
+):
+    config = CheckpointConfig(keep_last_k=last, keep_best_n=best, mode=mode)
+    save_scores(CheckpointFolder(config, tmp_path), SCORES)
+    assert kept(tmp_path) == expected
+
+
+def test_a_checkpoint_without_a_score_is_kept_only_while_new(tmp_path: Path):
+    checkpoints = CheckpointFolder(CheckpointConfig(keep_last_k=1, keep_best_n=1), tmp_path)
+    save_scores(checkpoints, {1: None, 2: 0.5, 3: None, 4: None})
+    assert kept(tmp_path) == [2, 4]
+
+
+def test_the_best_is_still_known_after_a_resume(tmp_path: Path):
+    config = CheckpointConfig(keep_last_k=1, keep_best_n=1)
+    save_scores(CheckpointFolder(config, tmp_path), {1: 0.9, 2: 0.1})
+    save_scores(CheckpointFolder(config, tmp_path), {3: 0.2, 4: 0.3})
+    assert kept(tmp_path) == [1, 4]
+
+
+def test_a_score_that_is_no_number_is_never_the_best(tmp_path: Path):
+    config = CheckpointConfig(keep_last_k=1, keep_best_n=1)
+    save_scores(CheckpointFolder(config, tmp_path), {1: 0.5, 2: float("nan"), 3: 0.2})
+    assert kept(tmp_path) == [1, 3]
+
+
+def test_the_newest_is_by_epoch(tmp_path: Path):
+    checkpoints = CheckpointFolder(CheckpointConfig(), tmp_path)
+    assert checkpoints.newest() is None
+    for epoch in (9, 10, 2):
+        save_checkpoint(checkpoints.path(epoch), state(epoch))
+    assert checkpoints.newest() == checkpoints.path(10)
+
+
+def test_resume_auto_takes_the_newest_or_starts_anew(tmp_path: Path):
+    auto = CheckpointFolder(CheckpointConfig(resume="auto"), tmp_path)
+    assert auto.resume_path() is None
+    save_checkpoint(auto.path(3), state(3))
+    assert auto.resume_path() == auto.path(3)
+    assert CheckpointFolder(CheckpointConfig(), tmp_path).resume_path() is None
+    named = CheckpointFolder(CheckpointConfig(resume="some/file.pt"), tmp_path)
+    assert named.resume_path() == Path("some/file.pt")
+
+
+def test_every_nth_epoch_and_the_last_make_a_checkpoint(tmp_path: Path):
+    checkpoints = CheckpointFolder(CheckpointConfig(save_frequency=4), tmp_path)
+    assert [epoch for epoch in range(1, 11) if checkpoints.due(epoch, 10)] == [4, 8, 10]

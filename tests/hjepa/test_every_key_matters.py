@@ -1,0 +1,292 @@
+"""Every key does something: changed where it is active, it changes the run; where inert, not a bit.
+
+The predecessor of this code read 72 of its 179 keys.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from hjepa.config import RunConfig
+from hjepa.data import cifar10
+from hjepa.schema import has_effect, inert_reason, leaves
+from hjepa.train import build_run, train_run
+
+Tiny = Callable[..., RunConfig]
+
+# Speed and place only. A key belongs here where it changes neither weights nor metrics.
+EXEMPT = (
+    "data.pin_memory",
+    "data.cache_dir",
+    "training.use_gradient_checkpointing",
+    "checkpoint.save_frequency",
+    "checkpoint.keep_last_k",
+    "checkpoint.keep_best_n",
+    "checkpoint.metric",
+    "checkpoint.mode",
+    "checkpoint.checkpoint_dir",
+    "checkpoint.resume",
+    "logging.experiment_name",
+    "logging.log_dir",
+    "logging.log_frequency",
+    "device",
+    "threads",
+)
+
+
+class Row(NamedTuple):
+    """A value that differs from the tiny run's, and what else must be set for the key to be active."""
+
+    value: Any
+    base: dict[str, Any] = {}  # noqa: RUF012 (never changed)
+
+
+ROPE = {"model.rope.use_rope": True}
+FPN = {"model.fpn.use_fpn": True}
+THREE_LEVELS = {"data.image_size": 16, "loss.hierarchy_weights": [1.0, 0.5, 0.25], "model.num_hierarchies": 3}
+WARM = {"training.epochs": 2, "training.warmup_epochs": 1}
+VICREG = {"loss.use_vicreg": True}
+SIGREG = {"loss.use_sigreg": True}
+PROBE = {"evaluation.linear_probe.enabled": True, "evaluation.linear_probe.epochs": 2}
+CROWDED = {"masking.mask_scale": [0.8, 0.9]}
+MOMENTUM = {"model.ema.momentum": 0.5, "model.ema.momentum_end": 0.9}
+# Folders of a few made-up images each, in the public format.
+CIFAR = {"data.dataset": "cifar10", "data.data_path": "ONE FOLDER", "data.batch_size": 16}
+NAMED: dict[str, Any] = {
+    "model.encoder_type": "test_vit",
+    "model.embed_dim": None,
+    "model.depth": None,
+    "model.num_heads": None,
+    "model.patch_size": None,
+    "data.image_size": 32,
+    "masking.min_keep": 1,
+}
+
+TABLE: dict[str, Row] = {
+    "model.encoder_type": Row("test_vit2", NAMED),
+    "model.embed_dim": Row(24),
+    "model.depth": Row(1),
+    "model.num_heads": Row(4),
+    "model.patch_size": Row(4, {"masking.min_keep": 1}),
+    "model.mlp_ratio": Row(2.0),
+    "model.rope.use_rope": Row(True),
+    "model.rope.theta": Row(10.0, ROPE),
+    "model.num_hierarchies": Row(2, THREE_LEVELS),  # with one weight less
+    "model.predictor.embed_dim": Row(12),
+    "model.predictor.depth": Row(2),
+    "model.predictor.num_heads": Row(4),
+    "model.predictor.mlp_ratio": Row(2.0),
+    "model.ema.momentum": Row(0.9),
+    "model.ema.momentum_end": Row(0.5, MOMENTUM),
+    "model.ema.momentum_warmup_epochs": Row(0.5, MOMENTUM),
+    "model.fpn.use_fpn": Row(True),
+    "model.fpn.feature_dim": Row(8, FPN),
+    "model.fpn.fusion_method": Row("concat", FPN),
+    "data.dataset": Row("digits", CIFAR),
+    "data.data_path": Row("ANOTHER FOLDER", CIFAR),
+    "data.image_size": Row(12),
+    "data.batch_size": Row(240),
+    "data.val_fraction": Row(0.4),
+    "data.split_seed": Row(1),
+    "data.augmentation.random_crop": Row(False),
+    "data.augmentation.crop_scale": Row([0.3, 0.9]),
+    "data.augmentation.horizontal_flip": Row(True),
+    "data.augmentation.color_jitter": Row(0.4),
+    "masking.num_masks": Row(2),
+    "masking.mask_scale": Row([0.4, 0.5]),
+    "masking.aspect_ratio": Row([4.0, 6.0]),
+    "masking.num_context_masks": Row(3, {"masking.context_scale": [0.3, 0.4]}),
+    "masking.context_scale": Row([0.3, 0.4]),
+    "masking.min_keep": Row(6, CROWDED),
+    "masking.reference_offsets": Row(True),
+    "training.epochs": Row(2),
+    "training.warmup_epochs": Row(0.5),
+    "training.warmup_lr_ratio": Row(0.5, WARM),
+    "training.lr": Row(0.02),
+    "training.min_lr": Row(0.005),
+    "training.min_lr_ratio": Row(0.5),
+    "training.lr_schedule": Row("linear", {"training.min_lr_ratio": 0.1, "data.batch_size": 120}),
+    "training.optimizer": Row("sgd"),
+    "training.betas": Row([0.5, 0.95]),
+    "training.weight_decay": Row(0.5),
+    "training.clip_grad": Row(0.01, {"training.optimizer": "sgd"}),
+    "training.accumulation_steps": Row(2),
+    "training.use_amp": Row(True),
+    "loss.type": Row("smoothl1"),
+    "loss.hierarchy_weights": Row([0.1, 1.0]),
+    "loss.normalize_embeddings": Row(True),
+    "loss.smoothl1.beta": Row(0.1, {"loss.type": "smoothl1"}),
+    "loss.huber.delta": Row(0.1, {"loss.type": "huber"}),
+    "loss.use_vicreg": Row(True),
+    "loss.vicreg.weight": Row(1.0, VICREG),
+    "loss.vicreg.sim_coeff": Row(1.0, VICREG),
+    "loss.vicreg.std_coeff": Row(1.0, VICREG),
+    "loss.vicreg.cov_coeff": Row(25.0, VICREG),
+    "loss.use_sigreg": Row(True),
+    "loss.sigreg.weight": Row(1.0, SIGREG),
+    "loss.sigreg.num_slices": Row(16, SIGREG),
+    "loss.sigreg.num_points": Row(5, SIGREG),
+    "evaluation.eval_frequency": Row(2, {"training.epochs": 3}),
+    "evaluation.knn.k": Row(1),
+    "evaluation.knn.temperature": Row(1e-4),
+    "evaluation.linear_probe.enabled": Row(True, {"evaluation.linear_probe.epochs": 2}),
+    "evaluation.linear_probe.epochs": Row(3, PROBE),
+    "evaluation.linear_probe.lr": Row(1.0, PROBE),
+    "evaluation.linear_probe.batch_size": Row(64, PROBE),
+    "evaluation.collapse.min_rank": Row(100.0),
+    "evaluation.collapse.min_std": Row(100.0),
+    "seed": Row(7),
+}
+
+# What has to change along with a key for the config to stay legal.
+ALONG = {"model.num_hierarchies": {"loss.hierarchy_weights": [1.0, 0.5]}}
+
+
+class Result(NamedTuple):
+    """What a run leaves behind, less its speed."""
+
+    weights: dict[str, Tensor]
+    reports: list[dict[str, Any]]
+
+    def same_weights(self, other: "Result") -> bool:
+        if self.weights.keys() != other.weights.keys():
+            return False
+        return all(torch.equal(value, other.weights[name]) for name, value in self.weights.items())
+
+
+def write_cifar10(folder: Path, seed: int) -> str:
+    folder.mkdir()
+    random = np.random.default_rng(seed)
+    for batch in cifar10._BATCHES:
+        rows = random.integers(0, 256, (20, 1 + cifar10.IMAGE_BYTES), dtype=np.uint8)
+        rows[:, 0] = np.arange(20) % 10
+        (folder / f"{batch}.bin").write_bytes(rows.tobytes())
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def configured(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    root = tmp_path_factory.mktemp("cifar10")
+    folders = {
+        name: write_cifar10(root / name, seed) for seed, name in enumerate(("ONE FOLDER", "ANOTHER FOLDER"))
+    }
+
+    def config(changed: dict[str, Any]) -> RunConfig:
+        path = changed.get("data.data_path")
+        return tiny(changed | ({"data.data_path": folders.get(path, path)} if path else {}))
+
+    return config
+
+
+@cache
+def result(config: RunConfig) -> Result:
+    run = build_run(config)
+    reports = []
+    for report in train_run(run):
+        metrics = {name: value for name, value in report.metrics.items() if not name.startswith("time/")}
+        reports.append(metrics | {"collapsed": report.collapsed})
+    return Result(run.model.state_dict(), reports)
+
+
+def test_every_leaf_has_a_row_or_is_exempt():
+    keys = dict(leaves(RunConfig))
+    print("exempt, as they change speed and place only:", *EXEMPT, sep="\n  ")
+    assert tuple(key for key, field in keys.items() if not has_effect(field)) == EXEMPT
+    wanted = [key for key in keys if key not in EXEMPT]
+    missing = [key for key in wanted if key not in TABLE]
+    assert not missing, f"TABLE lacks a row for {', '.join(missing)}: a value that must change the result"
+    assert [key for key in TABLE if key not in wanted] == [], "rows for keys that are not there"
+
+
+@pytest.mark.parametrize("key", TABLE)
+def test_the_key_matters(configured: Tiny, key: str):
+    value, base = TABLE[key]
+    before = configured(base)
+    after = configured(base | {key: value} | ALONG.get(key, {}))
+    assert inert_reason(before, key) is None or inert_reason(after, key) is None
+    assert before != after
+    if key.startswith("evaluation."):
+        assert result(before).reports != result(after).reports
+        return
+    assert not result(before).same_weights(result(after))
+    # Weights differ as soon as there are more of them; they must be used as well.
+    assert measured(result(before)) != measured(result(after))
+
+
+def measured(found: Result) -> list[dict[str, Any]]:
+    return [{name: v for name, v in report.items() if name != "train/lr"} for report in found.reports]
+
+
+@pytest.mark.parametrize("key", [key for key in TABLE if key.startswith("evaluation.")])
+def test_looking_changes_nothing(configured: Tiny, key: str):
+    value, base = TABLE[key]
+    found, expected = result(configured(base | {key: value})), result(configured(base))
+    if len(found.reports) == len(expected.reports):  # a run that counts as collapsed ends early
+        assert found.same_weights(expected)
+
+
+def test_betas_matter_each(configured: Tiny):
+    assert not result(configured({})).same_weights(result(configured({"training.betas": [0.9, 0.5]})))
+
+
+def test_the_weight_of_a_single_level_matters(configured: Tiny):
+    one = {"model.num_hierarchies": 1, "training.optimizer": "sgd", "loss.hierarchy_weights": [1.0]}
+    half = one | {"loss.hierarchy_weights": [0.5]}
+    assert inert_reason(configured(one), "loss.hierarchy_weights") is None
+    assert not result(configured(one)).same_weights(result(configured(half)))
+
+
+INERT: list[tuple[str, Any, dict[str, Any]]] = [
+    ("model.rope.theta", 10.0, {}),
+    ("model.ema.momentum", 0.5, {"model.ema.momentum_warmup_epochs": 0}),
+    ("model.ema.momentum_warmup_epochs", 0.5, {"model.ema.momentum": 0.9, "model.ema.momentum_end": 0.9}),
+    ("model.fpn.feature_dim", 8, {}),
+    ("model.fpn.fusion_method", "concat", {}),
+    (
+        "model.fpn.fusion_method",
+        "concat",
+        FPN | {"model.num_hierarchies": 1, "loss.hierarchy_weights": [1.0]},
+    ),
+    ("data.data_path", "ONE FOLDER", {}),
+    ("data.augmentation.crop_scale", [0.3, 0.9], {"data.augmentation.random_crop": False}),
+    ("training.warmup_lr_ratio", 0.5, {}),
+    ("training.min_lr", 0.005, {"training.lr_schedule": "constant"}),
+    ("training.min_lr_ratio", 0.5, {"training.lr_schedule": "constant"}),
+    ("loss.normalize_embeddings", True, {"loss.type": "cosine"}),
+    ("loss.smoothl1.beta", 0.1, {}),
+    ("loss.huber.delta", 0.1, {}),
+    ("loss.vicreg.weight", 1.0, {}),
+    ("loss.vicreg.std_coeff", 1.0, {}),
+    ("loss.sigreg.num_slices", 16, {}),
+    ("evaluation.linear_probe.lr", 1.0, {}),
+]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "base"), INERT, ids=[f"{key} {i}" for i, (key, *_) in enumerate(INERT)]
+)
+def test_an_inert_key_changes_not_a_bit(configured: Tiny, key: str, value: Any, base: dict[str, Any]):
+    before, after = configured(base), configured(base | {key: value})
+    assert inert_reason(before, key)
+    assert result(before).same_weights(result(after))
+    assert result(before).reports == result(after).reports
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "base"),
+    [
+        ("training.use_gradient_checkpointing", True, {}),
+        ("data.pin_memory", False, {}),
+        ("logging.log_frequency", 1, {}),
+    ],
+)
+def test_a_key_of_speed_changes_not_a_bit(configured: Tiny, key: str, value: Any, base: dict[str, Any]):
+    before, after = configured(base), configured(base | {key: value})
+    assert result(before).same_weights(result(after))
+    assert result(before).reports == result(after).reports

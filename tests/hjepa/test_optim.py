@@ -1,0 +1,153 @@
+"""Schedules at their ends and in the middle, and which parameters decay."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hjepa.model import HJEPA, EmaConfig, ModelConfig
+from hjepa.optim import TrainingConfig, build_optimizer, ema_momentum, learning_rate
+
+
+def training(**changed: Any) -> TrainingConfig:
+    return TrainingConfig(**{"epochs": 10, "warmup_epochs": 2.0, "lr": 0.5, "warmup_lr_ratio": 0.1} | changed)
+
+
+# Learning rate; 10 epochs of 8 steps are steps 0 to 79, warm-up ends at 16
+
+
+def test_the_first_step_has_the_share_of_the_rate_that_warm_up_starts_from():
+    assert learning_rate(training(), 0, 8) == pytest.approx(0.05)
+    assert learning_rate(training(warmup_lr_ratio=0.0), 0, 8) == 0.0
+    assert learning_rate(training(warmup_epochs=0), 0, 8) == 0.5
+
+
+def test_warm_up_rises_evenly_to_the_full_rate():
+    assert learning_rate(training(), 8, 8) == pytest.approx(0.5 * (0.1 + 0.9 / 2))
+    assert learning_rate(training(), 16, 8) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+@pytest.mark.parametrize(
+    ("least", "expected"),
+    [({}, 0.0), ({"min_lr": 0.02}, 0.02), ({"min_lr_ratio": 0.3}, 0.15), ({"min_lr": 0.0}, 0.0)],
+)
+def test_the_last_step_has_the_least_rate(schedule: str, least: dict[str, float], expected: float):
+    config = training(lr_schedule=schedule, **least)
+    assert learning_rate(config, 79, 8) == pytest.approx(expected, abs=1e-12)
+
+
+def test_cosine_and_linear_are_halfway_at_the_middle():
+    config = {"warmup_epochs": 0, "min_lr": 0.1, "epochs": 1}
+    for schedule in ("cosine", "linear"):
+        assert learning_rate(training(lr_schedule=schedule, **config), 40, 81) == pytest.approx(0.3)
+    quarter = 0.1 + 0.4 * (1 + math.cos(math.pi / 4)) / 2
+    assert learning_rate(training(**config), 20, 81) == pytest.approx(quarter)
+    assert learning_rate(training(lr_schedule="linear", **config), 20, 81) == pytest.approx(0.4)
+
+
+def test_cosine_is_torchs():
+    config = training(warmup_epochs=0, min_lr=0.1)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
+    reference = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 79, eta_min=0.1)
+    for step in range(80):
+        assert learning_rate(config, step, 8) == pytest.approx(reference.get_last_lr()[0], rel=1e-9)
+        optimizer.step()
+        reference.step()
+
+
+def test_a_constant_rate_stays_after_warm_up():
+    config = training(lr_schedule="constant")
+    assert learning_rate(config, 4, 8) < 0.5
+    assert {learning_rate(config, step, 8) for step in range(16, 80)} == {0.5}
+
+
+@given(
+    epochs=st.integers(1, 30), share=st.floats(0, 1), steps=st.integers(1, 50), least=st.floats(0, 1),
+    schedule=st.sampled_from(["cosine", "linear", "constant"]),
+)  # fmt: skip
+def test_the_rate_stays_in_range_rising_through_warm_up_and_falling_after(
+    epochs: int, share: float, steps: int, least: float, schedule: Any
+):
+    config = training(
+        epochs=epochs,
+        warmup_epochs=share * epochs,
+        min_lr_ratio=least,
+        lr_schedule=schedule,
+        warmup_lr_ratio=0,
+    )
+    rates = [learning_rate(config, step, steps) for step in range(epochs * steps)]
+    assert all(0 <= rate <= 0.5 + 1e-12 for rate in rates)
+    top = rates.index(max(rates))
+    assert rates[:top] == sorted(rates[:top])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    if schedule != "constant":
+        assert rates[-1] == pytest.approx(config.final_lr)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"warmup_epochs": 11}, "warmup_epochs 11 is more than epochs 10"),
+        ({"min_lr": 0.1, "min_lr_ratio": 0.1}, "both given; set one of them to null"),
+        ({"min_lr": 0.6}, "min_lr 0.6 is more than lr 0.5"),
+        ({"betas": (0.9, 1.0)}, r"betas are \[0.9, 1.0\]; each must be in \[0, 1\)"),
+    ],
+)
+def test_settings_that_contradict_one_another_are_refused(changed: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        training(**changed)
+
+
+# Momentum of the target
+
+
+def test_momentum_goes_from_its_start_to_its_end_over_all_steps():
+    config = EmaConfig(momentum=0.996, momentum_end=1.0)
+    assert ema_momentum(config, 0, 8, 10) == 0.996
+    assert ema_momentum(config, 79, 8, 10) == 1.0
+    middle = ema_momentum(config, 40, 81, 1)
+    assert middle == pytest.approx(0.998)
+
+
+def test_momentum_rises_over_the_epochs_given_and_stays():
+    config = EmaConfig(momentum=0.9, momentum_end=0.99, momentum_warmup_epochs=5)
+    assert ema_momentum(config, 0, 8, 10) == 0.9
+    assert ema_momentum(config, 20, 8, 10) == pytest.approx(0.945)
+    assert all(ema_momentum(config, step, 8, 10) == pytest.approx(0.99) for step in range(40, 80))
+
+
+def test_without_a_rise_momentum_is_at_its_end_from_the_start():
+    config = EmaConfig(momentum=0.9, momentum_end=0.99, momentum_warmup_epochs=0)
+    assert ema_momentum(config, 0, 8, 10) == pytest.approx(0.99)
+
+
+# Optimizer
+
+
+@pytest.mark.parametrize("fpn", [False, True])
+def test_biases_norms_tokens_and_positions_take_no_weight_decay(fpn: bool):
+    config = ModelConfig.model_validate({"embed_dim": 16, "depth": 1, "fpn": {"use_fpn": fpn}})
+    model = HJEPA(config, 16)
+    optimizer = build_optimizer(training(weight_decay=0.2), model)
+    decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    expected = {}
+    for name, module in model.named_modules():
+        if not name.startswith("target_"):
+            for key, parameter in module.named_parameters(recurse=False):
+                layer = isinstance(module, torch.nn.Linear | torch.nn.Conv2d)
+                expected[id(parameter)] = 0.2 if layer and key == "weight" else 0.0
+    assert decays == expected
+    assert set(decays.values()) == {0.0, 0.2}
+
+
+@pytest.mark.parametrize("kind", ["adamw", "sgd"])
+def test_betas_reach_the_optimizer(kind: Any):
+    model = HJEPA(ModelConfig(embed_dim=16, depth=1), 16)
+    optimizer = build_optimizer(training(optimizer=kind, betas=(0.7, 0.8)), model)
+    expected = {"betas": (0.7, 0.8)} if kind == "adamw" else {"momentum": 0.7}
+    assert all(expected.items() <= group.items() for group in optimizer.param_groups)
+    assert type(optimizer) is {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[kind]

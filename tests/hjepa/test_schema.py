@@ -1,0 +1,488 @@
+"""Config classes, YAML and its pitfalls, layers of files, and what a user is told of a mistake."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import Field, ValidationError
+
+from hjepa.schema import (
+    NO_EFFECT,
+    Config,
+    ConfigError,
+    Layers,
+    allowed,
+    annotated_yaml,
+    has_effect,
+    inert_keys,
+    inert_reason,
+    leaves,
+    nearest_key,
+    parse_overrides,
+    parse_yaml,
+    read_mapping,
+    resolve_key,
+    to_yaml,
+)
+
+
+class Circle(Config):
+    """Round."""
+
+    kind: Literal["circle"] = "circle"
+    radius: float = Field(default=1.0, gt=0)
+    """Distance from the middle to the rim, in pixels."""
+
+
+class Square(Config):
+    kind: Literal["square"] = "square"
+    side: float = Field(default=1.0, gt=0, le=10)
+    """Length of an edge, in pixels."""
+
+
+class Pen(Config):
+    """What draws."""
+
+    width: int | None = Field(default=None, ge=1)
+    """Width of a line, in pixels; null: a hair."""
+    colour: Literal["red", "blue"] = "red"
+    """Ink."""
+    dashed: bool | float = Field(default=False, ge=0, le=1)
+    """Share of gaps; true means 0.5."""
+
+    def inert(self) -> dict[str, str]:
+        return {"dashed": "width is null"} if self.width is None else {}
+
+
+class Drawing(Config):
+    """A picture."""
+
+    shape: Annotated[Circle | Square, Field(discriminator="kind")] = Circle()
+    frame: Square | None = None
+    pen: Pen = Pen()
+    points: tuple[float, ...] = (0.5, 1e-5)
+    """Where to begin."""
+    labels: dict[str, int] = {}  # noqa: RUF012 (pydantic copies it)
+    """Numbers by name."""
+    title: str = "drawing"
+    """What is written below."""
+    speed: int = Field(default=3, json_schema_extra=NO_EFFECT)
+    """Lines per second."""
+
+    def inert(self) -> dict[str, str]:
+        return {"frame": "there is no wall"}
+
+
+def build(text: str = "", *overrides: str, path: Path = Path("a.yaml")) -> Drawing:
+    layers = Layers()
+    layers.add(parse_yaml(text) or {}, str(path))
+    for key, value in parse_overrides(overrides).items():
+        layers.set(key, value, "--set")
+    return layers.build(Drawing, str(path))
+
+
+def refusal(text: str, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        build(text, *overrides)
+    return str(caught.value)
+
+
+# Numbers as people write them
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-5", 1e-5), ("1E5", 1e5), ("-3e-4", -3e-4), ("+2e3", 2000.0), ("1.5e3", 1500.0), (".5e1", 5.0),
+        ("1.e2", 100.0), ("1.0e-3", 1e-3), ("12", 12), ("1.5", 1.5), ("1_000", 1000),
+    ],
+)  # fmt: skip
+def test_numbers_are_numbers(text: str, value: float):
+    found = parse_yaml(text)
+    assert found == value
+    assert type(found) is type(value)
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_every_number_that_python_writes_is_read_back(value: float):
+    assert parse_yaml(f"x: {value!r}") == {"x": value}
+
+
+@pytest.mark.parametrize("text", ["e5", "1e", "1e-", "v1e5", "1e5x", "--1e5", "2024-01-31", "add"])
+def test_words_are_words(text: str):
+    assert parse_yaml(text) == text
+
+
+# YAML that is refused
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\nb: 2\na: 3", "line 3: key 'a' stands twice"),
+        ("a: {b: 1, c: 2,\n b: 3}", "line 2: key 'b' stands twice"),
+        ("a: 1\n---\nb: 2", "holds more than one YAML document; a config is one"),
+        ("a: !!python/object/apply:os.getcwd []", "line 1, .* constructor for the tag .*python/object"),
+        ("a: !!python/name:os.getcwd ''", "constructor for the tag .*python/name"),
+        ("a: !!binary aGk=", "constructor for the tag .*binary"),
+        ("a: [1, 2", "line 1, column 9: expected ',' or ']'"),
+        ("a:\n\t- 1", "line 2, column 1: found character .* that cannot start any token"),
+        ("[1]: 2", "line 1: a key must be a plain word"),
+        ("a: &x {b: 1}\nc: {<<: *x}", "line 2: '<<' is not supported; use extends"),
+        ("[" * 5000, "recursion"),
+    ],
+)  # fmt: skip
+def test_yaml_with_a_trap_is_refused(text: str, message: str):
+    with pytest.raises(ConfigError, match=message):
+        parse_yaml(text)
+
+
+def bomb(levels: int, opening: str, closing: str) -> str:
+    lines = [f"k0: &k0 {opening.format(1, 2)}{closing}"]
+    lines += [f"k{i}: &k{i} {opening.format(f'*k{i - 1}', f'*k{i - 1}')}{closing}" for i in range(1, levels)]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("levels", [20, 45])
+@pytest.mark.parametrize(("opening", "closing"), [("{{x: {}, y: {}", "}"), ("[{}, {}", "]")])
+def test_aliases_that_multiply_are_refused(levels: int, opening: str, closing: str):
+    with pytest.raises(ConfigError, match="more than 100,000 values, aliases written out"):
+        parse_yaml(bomb(levels, opening, closing))
+
+
+@pytest.mark.parametrize("text", ["a: &a [*a]", "a: &a {b: *a}"])
+def test_an_alias_of_itself_is_refused(text: str):
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        parse_yaml(text)
+
+
+def test_an_alias_used_plainly_is_fine():
+    assert parse_yaml("a: &x [1, 2]\nb: *x") == {"a": [1, 2], "b": [1, 2]}
+
+
+# Files
+
+
+def test_a_file_that_is_too_large_is_refused(tmp_path: Path):
+    path = tmp_path / "a.yaml"
+    path.write_text("title: x\n" + "# padding\n" * 100_000)
+    with pytest.raises(ConfigError, match=r"a.yaml: larger than 1,000,000 bytes"):
+        read_mapping(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"- 1\n- 2", "a.yaml: must hold a map of keys to values, holds a list"),
+        (b"just words", "a.yaml: must hold a map of keys to values, holds a str"),
+        (b"\xff\xfe\x00", "a.yaml: not UTF-8 text"),
+        (b"a: 1\na: 2", "a.yaml: not valid YAML: line 2: key 'a' stands twice"),
+    ],
+)
+def test_a_file_that_is_no_config_is_refused_by_name(tmp_path: Path, content: bytes, message: str):
+    (tmp_path / "a.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        read_mapping(tmp_path / "a.yaml")
+
+
+def test_a_missing_file_is_answered_with_the_nearest(tmp_path: Path):
+    (tmp_path / "drawing.yaml").write_text("")
+    with pytest.raises(ConfigError, match=r"drawin.yaml: no such file. Nearest: .*drawing.yaml"):
+        read_mapping(tmp_path / "drawin.yaml")
+    with pytest.raises(ConfigError, match="a folder, not a file"):
+        read_mapping(tmp_path)
+
+
+def test_an_empty_file_sets_nothing(tmp_path: Path):
+    (tmp_path / "a.yaml").write_text("# only a comment\n")
+    assert read_mapping(tmp_path / "a.yaml") == {}
+
+
+def written(folder: Path, **files: str) -> Layers:
+    """Layers of the first of these files."""
+    for name, text in files.items():
+        (folder / f"{name}.yaml").write_text(text)
+    layers = Layers()
+    layers.add_file(folder / f"{next(iter(files))}.yaml")
+    return layers
+
+
+def test_extending_merges_maps_and_replaces_lists(tmp_path: Path):
+    layers = written(
+        tmp_path,
+        child="extends: parent.yaml\npen: {colour: blue}\npoints: [3.0]",
+        parent="extends: root.yaml\npen: {width: 2}\ntitle: parent",
+        root="pen: {width: 1, dashed: true}\npoints: [1.0, 2.0]\ntitle: root\nspeed: 9",
+    )
+    config = layers.build(Drawing, "child.yaml")
+    assert config.pen == Pen(width=2, colour="blue", dashed=True)
+    assert config.points == (3.0,)
+    assert (config.title, config.speed) == ("parent", 9)
+
+
+def test_a_parent_is_found_from_the_file_that_names_it(tmp_path: Path):
+    (tmp_path / "below").mkdir()
+    (tmp_path / "root.yaml").write_text("title: root")
+    (tmp_path / "below" / "child.yaml").write_text("extends: ../root.yaml")
+    layers = Layers()
+    layers.add_file(tmp_path / "below" / "child.yaml")
+    assert layers.build(Drawing, "child").title == "root"
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"a": "extends: b.yaml", "b": "extends: a.yaml"}, "in a circle: a.yaml -> b.yaml -> a.yaml"),
+        ({"a": "extends: a.yaml"}, "in a circle: a.yaml -> a.yaml"),
+        ({"a": "extends: nowhere.yaml"}, r"a.yaml: extends: .*nowhere.yaml: no such file"),
+        ({"a": "extends: b.yaml", "b": "x: 1\nx: 2"}, r"a.yaml: extends: .*b.yaml: not valid YAML: line 2"),
+        ({"a": "extends: [b.yaml, c.yaml]"}, r"a.yaml: extends: \[.*\] is not allowed: must be one path"),
+    ],
+    ids=["circle", "itself", "missing", "invalid", "list"],
+)
+def test_a_parent_that_cannot_be_is_named(tmp_path: Path, files: dict[str, str], message: str):
+    with pytest.raises(ConfigError, match=message):
+        written(tmp_path, **files)
+
+
+def test_a_wrong_value_is_blamed_on_the_file_that_holds_it(tmp_path: Path):
+    layers = written(tmp_path, child="extends: parent.yaml\npen: {colour: red}", parent="pen: {width: 0}")
+    with pytest.raises(ConfigError, match=r"^\S*parent.yaml: pen.width: 0 is not allowed: .* equal to 1.$"):
+        layers.build(Drawing, "child.yaml")
+
+
+def test_an_unknown_key_is_blamed_on_the_file_that_holds_it(tmp_path: Path):
+    layers = written(tmp_path, child="extends: parent.yaml\npen: {width: 1}", parent="pen: {widht: 1}")
+    with pytest.raises(ConfigError, match=r"^\S*parent.yaml: pen.widht: no such config key"):
+        layers.build(Drawing, "child.yaml")
+
+
+# Overrides
+
+
+def test_overrides_lie_over_files():
+    config = build(
+        "pen: {width: 1, colour: blue}", "pen.width=4", "points=[1e-3]", "title=a b", "frame.side=2"
+    )
+    assert config.pen == Pen(width=4, colour="blue")
+    assert (config.points, config.title, config.frame) == ((1e-3,), "a b", Square(side=2))
+
+
+def test_null_overrides_too():
+    assert build("pen: {width: 1}", "pen.width=null").pen.width is None
+
+
+@pytest.mark.parametrize("text", ["pen.width", "=3", " =3"])
+def test_an_override_without_key_or_value_is_refused(text: str):
+    with pytest.raises(ConfigError, match=r"must read key=value, e.g. training.lr=1e-3"):
+        parse_overrides([text])
+
+
+def test_a_wrong_override_is_blamed_on_set():
+    assert refusal("pen: {width: 1}", "pen.width=wide") == (
+        "--set: pen.width: 'wide' is not allowed: input should be a valid integer."
+    )
+    assert refusal("", "title.size=3").startswith("--set: title.size: no such config key.")
+    with pytest.raises(ConfigError, match=r"--set a=\[: not valid YAML"):
+        parse_overrides(["a=["])
+
+
+# Types are meant
+
+
+@pytest.mark.parametrize(
+    ("text", "what", "wanted"),
+    [
+        ("shape: {kind: circle, radius: '1'}", "shape.radius: '1'", "a valid number"),
+        ("shape: {kind: circle, radius: true}", "shape.radius: true", "a valid number"),
+        ("shape: {kind: circle, radius: .nan}", "shape.radius: NaN", "a finite number"),
+        ("pen: {width: true}", "pen.width: true", "a valid integer"),
+        ("pen: {width: 1.5}", "pen.width: 1.5", "a valid integer"),
+        ("pen: {dashed: some}", "pen.dashed: 'some'", "a valid boolean or a valid number"),
+        ("pen: {dashed: 2}", "pen.dashed: 2", "less than or equal to 1"),
+        ("title: 3", "title: 3", "a valid string"),
+        ("points: 3", "points: 3", "a valid array"),
+        ("points: [a]", "points: 'a'", "a valid number"),
+        ("pen: 3", "pen: 3", "an object"),
+        ("speed: null", "speed: null", "a valid integer"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_on_one_line(text: str, what: str, wanted: str):
+    assert refusal(text) == f"a.yaml: {what} is not allowed: input should be {wanted}."
+
+
+def test_whole_numbers_are_numbers():
+    found = build("shape: {kind: circle, radius: 2}\npoints: [1, 2]\npen: {dashed: 1}")
+    assert found.shape == Circle(radius=2.0)
+    assert found.points == (1.0, 2.0)
+    assert found.pen.dashed == 1.0
+
+
+def test_a_date_is_a_word():
+    assert build("title: 2024-01-31").title == "2024-01-31"
+
+
+# What a user is told
+
+
+def test_an_unknown_key_is_answered_with_the_nearest_and_its_siblings():
+    assert refusal("pen: {widht: 3}") == (
+        "a.yaml: pen.widht: no such config key.\nNearest: pen.width. Keys under pen: colour, dashed, width."
+    )
+
+
+def test_a_key_in_the_wrong_section_is_answered_with_the_right_one():
+    assert "Nearest: pen.colour. Keys under pen: colour, dashed, width." in refusal("colour: red")
+
+
+def test_a_key_near_to_nothing_is_answered_with_what_there_is():
+    assert refusal("zzzz: 3") == (
+        "a.yaml: zzzz: no such config key.\nKeys at the top: frame, labels, pen, points, shape, speed, title."
+    )
+    assert "Keys under pen: colour, dashed, width." in refusal("pen: {qqqqqqqq: 3}")
+
+
+def test_a_value_out_of_range_is_told_with_file_key_value_and_what_is_allowed():
+    assert refusal("shape: {kind: circle, radius: -0.5}") == (
+        "a.yaml: shape.radius: -0.5 is not allowed: input should be greater than 0."
+    )
+    assert refusal("pen: {colour: green}") == (
+        "a.yaml: pen.colour: 'green' is not allowed: input should be 'red' or 'blue'."
+    )
+
+
+def test_every_mistake_is_told():
+    told = refusal("pen: {width: 0, colour: green}").splitlines()
+    assert [line.split(":")[1].strip() for line in told] == ["pen.width", "pen.colour"]
+
+
+def test_a_long_value_is_cut_short():
+    assert len(refusal(f"pen: {{colour: {'x' * 5000}}}")) < 200
+
+
+def test_keys_of_a_plain_map_are_data():
+    assert build("labels: {one: 1, two: 2}", "labels.three=3").labels == {"one": 1, "two": 2, "three": 3}
+    assert "labels.one: 'x' is not allowed" in refusal("labels: {one: x}")
+    assert "title.deeper: no such config key" in refusal("title: {deeper: 3}")
+
+
+# Unions
+
+
+def test_keys_reach_into_every_member_of_a_union():
+    assert build("shape: {kind: square, side: 2}").shape == Square(side=2)
+    assert resolve_key(Drawing, "shape.side").description == "Length of an edge, in pixels."
+    assert (
+        resolve_key(Drawing, "shape.radius").description == "Distance from the middle to the rim, in pixels."
+    )
+    assert resolve_key(Drawing, "frame.side").description == "Length of an edge, in pixels."
+    with pytest.raises(ConfigError, match=r"no such config key\.\nNearest: shape\.side"):
+        resolve_key(Drawing, "shape.sid")
+
+
+def test_a_wrong_value_within_a_union_is_told_by_its_key():
+    assert refusal("shape: {kind: square, side: 11}") == (
+        "a.yaml: shape.side: 11 is not allowed: input should be less than or equal to 10."
+    )
+    assert refusal("frame: {side: 0}") == (
+        "a.yaml: frame.side: 0 is not allowed: input should be greater than 0."
+    )
+    assert refusal("shape: {kind: circle, side: 2}").startswith("a.yaml: shape.side: ")
+
+
+def test_a_union_wants_its_tag():
+    assert refusal("shape: {radius: 2}") == "a.yaml: shape.kind: must be given."
+    assert refusal("shape: {kind: oval}") == (
+        "a.yaml: shape.kind: 'oval' is not allowed: one of 'circle', 'square' is."
+    )
+
+
+def test_leaves_are_the_keys_that_hold_values_each_once():
+    assert [key for key, _ in leaves(Drawing)] == [
+        "shape.kind", "shape.radius", "shape.side", "frame.kind", "frame.side", "pen.width", "pen.colour",
+        "pen.dashed", "points", "labels", "title", "speed",
+    ]  # fmt: skip
+    assert [key for key, field in leaves(Drawing) if not has_effect(field)] == ["speed"]
+
+
+@given(st.text("abcdefghijklmnopqrstuvwxyz._", max_size=12))
+def test_whatever_the_key_the_answer_names_keys(key: str):
+    assert "Keys " in nearest_key(Drawing, key)
+
+
+# Inert keys
+
+
+def test_inert_keys_are_found_by_dotted_key_with_the_reason():
+    assert inert_keys(Drawing()) == {"frame": "there is no wall", "pen.dashed": "width is null"}
+    assert inert_keys(build("pen: {width: 1}")) == {"frame": "there is no wall"}
+
+
+def test_a_key_below_an_inert_section_is_inert():
+    assert inert_reason(Drawing(), "frame.side") == "there is no wall"
+    assert inert_reason(Drawing(), "pen.dashed") == "width is null"
+    assert inert_reason(Drawing(), "pen.width") is None
+
+
+# Writing
+
+
+def test_a_config_written_is_the_config_read():
+    config = build(
+        "shape: {kind: square, side: 2.5}\npoints: [1e-7, 2]\npen: {width: 3, dashed: 0.25}\ntitle: 'on'"
+    )
+    for text in (to_yaml(config), annotated_yaml(config)):
+        assert build(text) == config
+
+
+def test_annotations_say_meaning_unit_and_range():
+    assert annotated_yaml(Pen(width=2)) == (
+        "# What draws. Every key, with its meaning, its unit and what is allowed.\n"
+        "\n"
+        "# Width of a line, in pixels; null: a hair. Allowed: >= 1 or null.\n"
+        "width: 2\n"
+        "# Ink. Allowed: one of red, blue.\n"
+        "colour: red\n"
+        "# Share of gaps; true means 0.5. Allowed: >= 0 and <= 1.\n"
+        "dashed: false\n"
+    )
+
+
+def test_sections_stand_apart():
+    text = annotated_yaml(Drawing())
+    assert "\n\n# Round.\nshape:\n" in text
+    assert "\n\n# What draws.\npen:\n" in text
+    assert "\n\n# Where to begin.\npoints: [0.5, 1.0e-05]\n" in text
+    assert "\n\n\n" not in text
+    assert all(len(line) <= 100 and line == line.rstrip() for line in text.splitlines())
+
+
+def test_what_is_allowed_is_said_in_words():
+    found = {key: allowed(field) for key, field in leaves(Drawing)}
+    assert found["shape.radius"] == "> 0"
+    assert found["shape.side"] == "> 0 and <= 10"
+    assert found["pen.width"] == ">= 1 or null"
+    assert found["pen.colour"] == "one of red, blue"
+    assert found["title"] == ""
+
+
+def test_a_config_cannot_be_changed():
+    with pytest.raises(ValidationError, match="frozen"):
+        Pen().width = 3  # pyright: ignore
+
+
+plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
+words = st.text("abc1e-.:# '\"", max_size=6)
+
+
+@given(
+    st.recursive(
+        plain | words,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", min_size=1), inner),
+    )
+)
+def test_what_pyyaml_writes_is_read_back(value: Any):
+    assert parse_yaml(yaml.safe_dump(value)) == value

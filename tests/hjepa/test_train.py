@@ -1,0 +1,282 @@
+"""Training: the numbers do not depend on how a run is cut, resumed or watched."""
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from hjepa import Report, RunConfig, train
+from hjepa.schema import ConfigError
+from hjepa.train import NonFiniteError, baselines, build_run, train_run
+
+Tiny = Callable[..., RunConfig]
+
+# Every source of chance that a run has, over four epochs.
+LONG: dict[str, Any] = {
+    "training.epochs": 4,
+    "training.warmup_epochs": 1,
+    "loss.use_sigreg": True,
+    "data.augmentation.horizontal_flip": True,
+    "data.augmentation.color_jitter": 0.2,
+    "evaluation.linear_probe.enabled": True,
+    "evaluation.linear_probe.epochs": 2,
+    "model.fpn.use_fpn": True,
+}
+
+
+def numbers(report: Report) -> dict[str, float]:
+    """What of a report is no matter of speed."""
+    found = {name: value for name, value in report.metrics.items() if not name.startswith("time/")}
+    return {"epoch": report.epoch, "step": report.step} | found
+
+
+def saved(report: Report, path: Path) -> dict[str, Any]:
+    report.save(path)
+    return torch.load(path, weights_only=True)
+
+
+def assert_same_bits(found: Any, expected: Any, where: str = "") -> None:
+    assert type(found) is type(expected), where
+    if isinstance(found, Tensor):
+        assert torch.equal(found, expected), where
+    elif isinstance(found, dict):
+        assert found.keys() == expected.keys(), where
+        for key in found:
+            assert_same_bits(found[key], expected[key], f"{where}.{key}")
+    elif isinstance(found, list | tuple):
+        assert len(found) == len(expected), where
+        for i, pair in enumerate(zip(found, expected, strict=True)):
+            assert_same_bits(*pair, f"{where}.{i}")
+    else:
+        assert found == expected, where
+
+
+@pytest.fixture(scope="module")
+def straight(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict], dict[str, Any]]:
+    """Four epochs without a break: the numbers of each, and what is saved at the end."""
+    reports = list(train(tiny(LONG)))
+    return [*map(numbers, reports)], saved(reports[-1], tmp_path_factory.mktemp("straight") / "end.pt")
+
+
+# Cut and resumed
+
+
+def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(tiny: Tiny, tmp_path: Path, straight: Any):
+    first = train(tiny(LONG))
+    found = [numbers(next(first))]
+    report = next(first)
+    report.save(tmp_path / "middle.pt")
+    found.append(numbers(report))
+    first.close()
+    rest = list(train(tiny(LONG), resume=tmp_path / "middle.pt"))
+    assert [*found, *map(numbers, rest)] == straight[0]
+    assert_same_bits(saved(rest[-1], tmp_path / "end.pt"), straight[1])
+
+
+def test_saving_is_no_part_of_the_run(tiny: Tiny, tmp_path: Path, straight: Any):
+    found = []
+    for report in train(tiny(LONG)):
+        report.save(tmp_path / f"{report.epoch}.pt")
+        report.save(tmp_path / "again.pt")
+        found.append(numbers(report))
+    assert found == straight[0]
+
+
+def test_a_finished_run_resumed_has_nothing_to_report(tiny: Tiny, tmp_path: Path):
+    (report,) = train(tiny())
+    report.save(tmp_path / "end.pt")
+    assert list(train(tiny(), resume=tmp_path / "end.pt")) == []
+
+
+def test_resuming_keeps_the_settings_of_the_config(tiny: Tiny, tmp_path: Path):
+    (report,) = train(tiny())
+    report.save(tmp_path / "end.pt")
+    run = build_run(tiny({"training.epochs": 2, "training.weight_decay": 0.3, "training.betas": [0.5, 0.6]}))
+    run.load(tmp_path / "end.pt")
+    assert [group["weight_decay"] for group in run.optimizer.param_groups] == [0.3, 0.0]
+    assert all(tuple(group["betas"]) == (0.5, 0.6) for group in run.optimizer.param_groups)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"model.embed_dim": 24}, {"model.depth": 3}, {"model.fpn.use_fpn": True}, {"training.optimizer": "sgd"}],
+    ids=str,
+)
+def test_a_checkpoint_of_another_model_or_optimizer_is_refused_by_name(
+    tiny: Tiny, tmp_path: Path, other: dict[str, Any]
+):
+    (report,) = train(tiny())
+    report.save(tmp_path / "end.pt")
+    with pytest.raises(ConfigError, match=r"end\.pt: is of a run with another model or optimizer"):
+        next(train(tiny(other), resume=tmp_path / "end.pt"))
+
+
+# Randomness
+
+
+def global_states() -> tuple[Any, ...]:
+    name, keys, *rest = np.random.get_state()
+    return torch.get_rng_state().tolist(), random.getstate(), name, keys.tolist(), rest
+
+
+def test_a_run_leaves_the_process_generators_as_they_were(tiny: Tiny):
+    torch.manual_seed(1)
+    before = global_states()
+    reports = train(tiny(LONG))
+    next(reports)
+    assert global_states() == before
+    next(reports)
+    reports.close()
+    assert global_states() == before
+    baselines(tiny())
+    assert global_states() == before
+
+
+def test_nothing_drawn_between_reports_can_disturb_a_run(tiny: Tiny, straight: Any):
+    found = []
+    for report in train(tiny(LONG)):
+        found.append(numbers(report))
+        torch.manual_seed(report.epoch)
+        torch.rand(report.epoch)
+        np.random.seed(report.epoch)
+        random.seed(report.epoch)
+    assert found == straight[0]
+
+
+def alternate(*generators: Iterator[Report]) -> list[list[dict[str, float]]]:
+    return [[numbers(report) for report in row] for row in zip(*generators, strict=True)]
+
+
+def test_two_runs_in_turns_give_the_numbers_of_each_alone(tiny: Tiny, straight: Any):
+    other = LONG | {"seed": 7, "training.lr": 0.003, "model.rope.use_rope": True}
+    apart = [*map(numbers, train(tiny(other)))]
+    together = alternate(train(tiny(LONG)), train(tiny(other)))
+    assert [row[0] for row in together] == straight[0]
+    assert [row[1] for row in together] == apart
+
+
+def test_another_seed_gives_other_numbers(tiny: Tiny, straight: Any):
+    first = numbers(next(train(tiny(LONG | {"seed": 43}))))
+    assert first["train/loss"] != straight[0][0]["train/loss"]
+    assert first["val/rankme"] != straight[0][0]["val/rankme"]
+
+
+def test_epochs_draw_from_streams_of_their_own(tiny: Tiny):
+    # With the learning rate at almost nothing, equal draws would give equal losses.
+    config = tiny({"training.epochs": 3, "training.lr": 1e-12})
+    losses = [report.metrics["train/loss"] for report in train(config)]
+    assert len({round(loss, 6) for loss in losses}) == 3
+
+
+# Accumulation
+
+
+def after_one_step(config: RunConfig) -> tuple[dict[str, Tensor], dict[str, float]]:
+    run = build_run(config)
+    assert run.steps_per_epoch == 1
+    (report,) = train_run(run)
+    return run.model.state_dict(), report.metrics
+
+
+@pytest.mark.parametrize("kind", ["mse", "smoothl1", "huber", "cosine"])
+@pytest.mark.parametrize("parts", [2, 4])
+def test_accumulating_parts_matches_one_batch(tiny: Tiny, kind: str, parts: int):
+    changed = {"loss.type": kind, "training.optimizer": "sgd", "training.lr_schedule": "constant"}
+    changed |= {"training.lr": 0.5, "data.augmentation.color_jitter": 0.3}
+    start = build_run(tiny(changed)).model.state_dict()
+    whole, whole_metrics = after_one_step(tiny(changed | {"data.batch_size": 600}))
+    cut, cut_metrics = after_one_step(
+        tiny(changed | {"data.batch_size": 600 // parts, "training.accumulation_steps": parts})
+    )
+    for name, value in whole.items():
+        torch.testing.assert_close(cut[name], value, rtol=1e-4, atol=1e-6, msg=name)
+    assert (whole["encoder.patch_embed.weight"] - start["encoder.patch_embed.weight"]).abs().max() > 1e-3
+    for name in ("train/loss", "train/loss_level0", "train/loss_level1", "train/grad_norm"):
+        assert cut_metrics[name] == pytest.approx(whole_metrics[name], rel=1e-4)
+
+
+def test_more_images_to_a_step_than_there_are_is_refused(tiny: Tiny):
+    config = tiny({"data.batch_size": 400, "training.accumulation_steps": 2})
+    with pytest.raises(
+        ConfigError, match=r"batch_size 400 x training.accumulation_steps 2 is more than the 719"
+    ):
+        next(train(config))
+
+
+# What is reported
+
+
+def test_reports_count_epochs_and_steps_and_add_up(tiny: Tiny):
+    config = tiny({"training.epochs": 2, "loss.use_vicreg": True, "loss.use_sigreg": True})
+    reports = list(train(config))
+    assert [(report.epoch, report.step) for report in reports] == [(1, 3), (2, 6)]
+    for report in reports:
+        terms = ("loss_level0", "loss_level1", "vicreg_sim", "vicreg_std", "vicreg_cov", "sigreg")
+        total = sum(report.metrics[f"train/{term}"] for term in terms)
+        assert report.metrics["train/loss"] == pytest.approx(total, rel=1e-5)
+        assert report.collapsed is None
+    assert reports[-1].metrics["train/lr"] == 0.0
+
+
+def test_evaluation_comes_every_nth_epoch_and_at_the_end(tiny: Tiny):
+    reports = train(tiny({"training.epochs": 5, "evaluation.eval_frequency": 2}))
+    assert [r.epoch for r in reports if "val/knn_top1" in r.metrics] == [2, 4, 5]
+
+
+def test_the_target_follows_after_the_step(tiny: Tiny):
+    # With a momentum of 0 the target is the encoder as the step left it, not as it was before.
+    run = build_run(tiny({"model.ema.momentum": 0.0, "model.ema.momentum_end": 0.0}))
+    before = run.model.encoder.patch_embed.weight.clone()
+    list(train_run(run))
+    assert torch.equal(run.model.target_encoder.patch_embed.weight, run.model.encoder.patch_embed.weight)
+    assert not torch.equal(run.model.encoder.patch_embed.weight, before)
+
+
+def test_a_target_that_stands_still_is_learnt(tiny: Tiny):
+    still = {"model.ema.momentum": 1.0, "model.ema.momentum_end": 1.0}
+    first, *_, last = train(tiny(still | {"training.epochs": 4, "data.batch_size": 64}))
+    for level in (0, 1):
+        name = f"train/loss_level{level}"
+        assert last.metrics[name] < 0.8 * first.metrics[name]
+
+
+# Bad ends
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_names_the_step(tiny: Tiny):
+    absurd = {"training.optimizer": "sgd", "training.lr": 1e30, "training.clip_grad": None}
+    with pytest.raises(NonFiniteError, match=r"is (nan|inf|-inf) at step [1-9]"):
+        list(train(tiny(absurd | {"training.lr_schedule": "constant", "training.epochs": 2})))
+
+
+def test_targets_that_are_no_numbers_end_the_run_though_every_loss_was_one(tiny: Tiny):
+    # One step: its loss is that of the first weights, and what it leaves is beyond numbers.
+    absurd = {"training.optimizer": "sgd", "training.lr": 1e30, "training.clip_grad": None}
+    one = {"data.batch_size": 600, "training.lr_schedule": "constant", "model.ema.momentum_end": 0.0}
+    with pytest.raises(NonFiniteError, match="not finite at step 1"):
+        list(train(tiny(absurd | one)))
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"evaluation.collapse.min_std": 100.0}, "nearly the same features"),
+        ({"evaluation.collapse.min_rank": 100.0}, "too few directions"),
+    ],
+    ids=["spread", "rank"],
+)
+def test_a_collapsed_run_says_so_and_ends(tiny: Tiny, changed: dict[str, Any], reason: str):
+    (report,) = train(tiny(changed | {"training.epochs": 3}))
+    assert report.epoch == 1
+    assert reason in (report.collapsed or "")
+
+
+def test_a_device_that_is_not_there_is_refused(tiny: Tiny, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="device: cuda is not available here; available: "):
+        next(train(tiny({"device": "cuda"})))
