@@ -1,8 +1,10 @@
 """Optuna's samplers, and the queue of trials as a Ray Tune searcher."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
+from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from ray.tune.search import Searcher
 
@@ -16,15 +18,11 @@ def build_sampler(sweep: Sweep, asked: int) -> BaseSampler:
 
     Its seed moves on with them: a resumed sweep would else propose the same values again.
     """
-    import warnings
-
-    import optuna
-
     seed = (sweep.config.search.seed + asked) % 2**32
     if sweep.config.search.algorithm != "tpe":
         return RandomSampler(seed=seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        warnings.simplefilter("ignore", ExperimentalWarning)
         # Grouped, since keys under a `when:` are not in every trial; a multivariate sampler
         # without groups draws those independently of the rest.
         return TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
