@@ -1,5 +1,6 @@
 """What a sweep shows while it runs: a live table on a terminal, plain lines elsewhere."""
 
+import json
 import sys
 import threading
 import time
@@ -24,12 +25,30 @@ class Counts:
     asked: int = 0
     total: int = 0
     ended: dict[str, int] = field(default_factory=dict)
+    best: str = ""
+    """The best so far in words, with the base beside it."""
 
     def words(self) -> str:
         """`7 of 24 trials over: 2 completed, 5 pruned`."""
         over = sum(self.ended.values())
         parts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(self.ended.items()))
         return f"{over} of {self.total} trials over" + (f": {parts}" if parts else "")
+
+
+def describe(record: TrialRecord, short: bool = False) -> str:
+    """What a trial is: its values, or that it is the base, or which one it runs again."""
+    if record.role == "base":
+        return "base config"
+    if record.role == "confirm":
+        return f"trial {record.confirms:04d} again, seed {record.seed}"
+    shown = ((key.rsplit(".", 1)[-1] if short else key, value) for key, value in record.values.items())
+    return "  ".join(f"{key}={_short(value)}" for key, value in shown)
+
+
+def _short(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 class Progress:
@@ -85,8 +104,7 @@ class Lines(Progress):
 
     def started(self, record: TrialRecord) -> None:
         self._running[record.number] = record
-        values = "  ".join(f"{key}={value}" for key, value in record.values.items())
-        self._write(f"trial {record.id} begins: {'base config' if record.role == 'base' else values}")
+        self._write(f"trial {record.id} begins: {describe(record)}")
 
     def reported(self, record: TrialRecord) -> None:
         epoch = max(record.reports, default=0)
@@ -95,7 +113,7 @@ class Lines(Progress):
     def ended(self, record: TrialRecord) -> None:
         self._running.pop(record.number, None)
         reason = f" ({record.reason})" if record.reason else ""
-        self._write(f"trial {record.id} {record.outcome}{reason}; {self.counts.words()}")
+        self._write(f"trial {record.id} {record.outcome}{reason}; {self.counts.words()}; {self.counts.best}")
 
     def note(self, text: str) -> None:
         self._write(text)
@@ -141,14 +159,13 @@ class LiveTable(Progress):
             table.add_column(name, overflow="ellipsis", no_wrap=name != "values")
         for record in [*over, *running]:
             table.add_row(*self._cells(record))
-        head = Text(f"{self.elapsed()}  {self.counts.words()}")
-        return Group(head, table, *(Text(note) for note in self._notes))
+        head = Text("  ".join((self.elapsed(), self.counts.words(), self.counts.best)))
+        return Group(*(Text(note) for note in self._notes), head, table)
 
     def _cells(self, record: TrialRecord) -> Iterable[str]:
         epoch = f"{max(record.reports, default=0)}/{self.max_epochs}"
-        values = "  ".join(f"{key.rsplit('.', 1)[-1]}={value}" for key, value in record.values.items())
-        shown = "base config" if record.role == "base" else values
-        return record.id, epoch, self.value(record), record.outcome or "running", shown
+        state = record.outcome or "running"
+        return record.id, epoch, self.value(record), state, describe(record, short=True)
 
 
 def progress(metric: str, max_epochs: int, counts: Counts, quiet: bool) -> Progress:

@@ -262,9 +262,18 @@ class SweepRun:
     def _end(self, record: TrialRecord, outcome: Ending, reason: str = "") -> None:
         self.study.end(record.number, outcome, reason)
         self._count(outcome)
+        self.counts.best = self._best_so_far()
         self.tracker.end_trial(record.id, _STATUS[outcome], {"outcome": outcome, "reason": reason})
         self._tidy(record)
         self.progress.ended(record)
+
+    def _best_so_far(self) -> str:
+        parts = []
+        for name, record in (("best", self.study.best()), ("base", self.study.base())):
+            last = record.last(self.study.metric) if record is not None else None
+            if record is not None and last is not None:
+                parts.append(f"{name} {last[1]:.4f} (trial {record.id}, epoch {last[0]})")
+        return ", ".join(parts)
 
     def _tidy(self, record: TrialRecord) -> None:
         """Keep the last checkpoint of a completed trial, none of a weak one, all of a failed one."""
