@@ -3,12 +3,11 @@
 import argparse
 import math
 import sys
-import time
 from pathlib import Path
 
 from hjepa.checkpoint import CheckpointFolder
 from hjepa.config import RunConfig, load_config
-from hjepa.records import JsonLines, free_folder
+from hjepa.records import Records, free_folder
 from hjepa.schema import ConfigError, parse_overrides, to_yaml
 from hjepa.train import NonFiniteError, Report, Run, baselines, build_run, test_accuracy, train_run
 
@@ -74,7 +73,7 @@ def _train(config: RunConfig, test: bool) -> int:
         folder = moved
         checkpoints = CheckpointFolder(config.checkpoint, _checkpoint_dir(config, folder))
     _describe(run, resume)
-    records = JsonLines(folder / "metrics.jsonl")
+    records = Records(config.logging, folder, config.model_dump(mode="json"))
     (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
     for name, value in baselines(config).items():
         print(f"{name.replace('_', ' ').replace('/', ', ')}: {value:.4f}")
@@ -82,7 +81,7 @@ def _train(config: RunConfig, test: bool) -> int:
     try:
         for report in train_run(run):
             last = report
-            records.write({"epoch": report.epoch, "step": report.step, "time": time.time()} | report.metrics)
+            records.write(report.epoch, report.step, report.metrics)
             if checkpoints.due(report.epoch, config.training.epochs):
                 report.save(checkpoints.path(report.epoch))
                 checkpoints.prune(report.epoch, report.metrics.get(config.checkpoint.metric))
@@ -95,6 +94,8 @@ def _train(config: RunConfig, test: bool) -> int:
         hint = f"go on with --set checkpoint.resume={newest}" if newest else "no checkpoint was due yet"
         print(f"\nhjepa-train: interrupted; {hint}.", file=sys.stderr)
         return INTERRUPTED
+    finally:
+        records.close()
     if last is not None and last.collapsed:
         print(f"hjepa-train: collapsed at epoch {last.epoch}: {last.collapsed}.", file=sys.stderr)
         return FAILED

@@ -70,14 +70,18 @@ class TrainingConfig(Config):
 
 
 def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int) -> float:
-    """Learning rate of `step`, counted from 0 over the whole run; the last step's is final_lr."""
+    """Learning rate of `step`, counted from 0 over the whole run.
+
+    The last step's is final_lr, or lr in a run that is all warm-up.
+    """
     last = config.epochs * steps_per_epoch - 1
     warmup = min(config.warmup_epochs * steps_per_epoch, last)
     if step < warmup:
         return config.lr * (config.warmup_lr_ratio + (1 - config.warmup_lr_ratio) * step / warmup)
     if config.lr_schedule == "constant":
         return config.lr
-    progress = min((step - warmup) / (last - warmup), 1.0) if last > warmup else 1.0
+    # A run that is all warm-up, or a single step, ends at lr: there is nothing left to fall in.
+    progress = min((step - warmup) / (last - warmup), 1.0) if last > warmup else 0.0
     share = (1 + math.cos(math.pi * progress)) / 2 if config.lr_schedule == "cosine" else 1 - progress
     return config.final_lr + (config.lr - config.final_lr) * share
 

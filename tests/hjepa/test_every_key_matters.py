@@ -35,6 +35,11 @@ EXEMPT = (
     "logging.experiment_name",
     "logging.log_dir",
     "logging.log_frequency",
+    "logging.wandb.enabled",
+    "logging.wandb.project",
+    "logging.wandb.entity",
+    "logging.wandb.tags",
+    "logging.tensorboard.enabled",
     "device",
     "threads",
 )
