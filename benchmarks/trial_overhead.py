@@ -94,7 +94,8 @@ def run_train(trials: Trials, scratch: Path) -> None:
             ),
         ).fit()
 
-    _tune(tune.with_resources(trial, {"cpu": 0.01}), trials, scratch)
+    # The trials' own share leaves room for many; a second one would wait for the worker's core.
+    _tune(tune.with_resources(trial, {"cpu": 0.01}), trials, scratch, at_a_time=1)
 
 
 def train_in_worker(config: dict[str, Any]) -> None:
@@ -107,13 +108,13 @@ def train_in_worker(config: dict[str, Any]) -> None:
         ray.train.report(report.metrics)
 
 
-def _tune(trainable: Any, trials: Trials, scratch: Path) -> None:
+def _tune(trainable: Any, trials: Trials, scratch: Path, at_a_time: int | None = None) -> None:
     tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=TuneSearcher(lambda: next(trials, FINISHED)),
             num_samples=-1,
-            max_concurrent_trials=1,
+            max_concurrent_trials=at_a_time,
             reuse_actors=False,
         ),
         run_config=tune.RunConfig(
