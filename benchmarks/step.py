@@ -20,9 +20,8 @@ from torch import Tensor
 
 from hjepa.config import RunConfig
 from hjepa.masking import Masks, sample_masks
-from hjepa.optim import ema_momentum
 from hjepa.schema import ConfigError, Layers
-from hjepa.train import Run, autocast, build_run, losses, random_stream
+from hjepa.train import Run, build_run, optimize, random_stream
 
 ENCODER, IMAGE_SIZE, TARGET_BLOCKS, SEED = "vit_tiny_patch16_224", 224, 4, 0
 WARMUP_PAIRS = 2
@@ -84,31 +83,22 @@ def mark_parts(run: Run, clock: Clock) -> None:
         tokens_BKD.register_hook(lambda _gradient: clock.mark("predictor, loss"))
 
     run.model.encoder.register_forward_hook(encoded)
+    run.optimizer.register_step_pre_hook(lambda *_: clock.mark("context encoder"))
     run.model.target_encoder.register_forward_pre_hook(lambda *_: clock.mark("predictor, loss"))
     run.model.target_encoder.register_forward_hook(lambda *_: clock.mark("target encoder"))
 
 
 def timed_step(run: Run, images_BCHW: Tensor, side: str, clock: Clock) -> Step:
-    """One training step, as `hjepa.train.train_step` does it."""
-    config, model, cpu_start = run.config, run.model, time.process_time()
+    """One training step."""
+    model, cpu_start = run.model, time.process_time()
     clock.mark("start")
-    masks = sample_masks(config.masking, run.batch, model.grid, torch.default_generator)
+    masks = sample_masks(run.config.masking, run.batch, model.grid, torch.default_generator)
     if side == "all visible":
         visible_BK = torch.arange(masks.target_BN.shape[1]).expand(run.batch, -1).contiguous()
         masks = Masks(visible_BK, masks.target_BN)
     masks = Masks(masks.visible_BK.to(run.device), masks.target_BN.to(run.device))
-    weights = model.level_weights(masks)
     clock.mark("masks")
-    run.optimizer.zero_grad(set_to_none=True)
-    with autocast(run):
-        prediction = model(images_BCHW, masks)
-    terms = losses(config, prediction, weights, [weights_BL.sum() for weights_BL in weights], parts=1)
-    torch.stack(list(terms.values())).sum().backward()
-    clock.mark("context encoder")
-    trained = [p for p in model.parameters() if p.grad is not None]
-    torch.nn.utils.clip_grad_norm_(trained, config.training.clip_grad or float("inf"))
-    run.optimizer.step()
-    model.update_target(ema_momentum(config.model.ema, run.step, run.steps_per_epoch, config.training.epochs))
+    optimize(run, images_BCHW, masks)
     clock.mark("optimizer, EMA")
     parts = clock.read()
     return Step(parts, sum(parts.values()), time.process_time() - cpu_start, masks.visible_BK.shape[1])

@@ -219,16 +219,24 @@ def train_epoch(run: Run) -> dict[str, float]:
 
 
 def train_step(run: Run, indices_B: np.ndarray) -> dict[str, Tensor]:
-    """One optimizer step, the target's included; its losses, still on the device.
+    """One optimizer step on some of the training images; its losses, still on the device.
 
-    Augmentation and masks are drawn for all images at once and losses are divided by the counts of
-    all, so that cutting the step into `accumulation_steps` parts changes rounding only. A
-    regularizer sees one part at a time: its statistics are those of data.batch_size samples.
+    Augmentation and masks are drawn for all images at once, whatever the parts they are cut into.
+    """
+    images_BCHW = run.augment(to_device(run, run.data.train, indices_B))
+    masks = sample_masks(run.config.masking, run.batch, run.model.grid, torch.default_generator)
+    masks = Masks(masks.visible_BK.to(run.device), masks.target_BN.to(run.device))
+    return optimize(run, images_BCHW, masks)
+
+
+def optimize(run: Run, images_BCHW: Tensor, masks: Masks) -> dict[str, Tensor]:
+    """One optimizer step on these images, the target's included; its losses, still on the device.
+
+    Losses are divided by the counts of the whole step, so that cutting it into `accumulation_steps`
+    parts changes rounding only. A regularizer sees one part at a time: its statistics are those of
+    data.batch_size samples.
     """
     config, model = run.config, run.model
-    images_BCHW = run.augment(to_device(run, run.data.train, indices_B))
-    masks = sample_masks(config.masking, run.batch, model.grid, torch.default_generator)
-    masks = Masks(masks.visible_BK.to(run.device), masks.target_BN.to(run.device))
     totals = [weights_BL.sum() for weights_BL in model.level_weights(masks)]
     parts = config.training.accumulation_steps
     sizes = [config.data.batch_size] * parts
