@@ -5,11 +5,12 @@ import math
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from hjepa.evaluate import METRIC_MODES
 from hjepa.schema import NO_EFFECT, Config, ConfigError
 
 FORMAT = 1
@@ -27,11 +28,19 @@ class CheckpointConfig(Config):
     metric: str = Field(default="val/knn_top1", json_schema_extra=NO_EFFECT)
     """Metric that ranks checkpoints."""
     mode: Literal["min", "max"] = Field(default="max", json_schema_extra=NO_EFFECT)
-    """Whether less or more of it is better."""
+    """Whether less or more of it is better; as the metric has it."""
     checkpoint_dir: str | None = Field(default=None, json_schema_extra=NO_EFFECT)
     """Folder of the checkpoints; null: checkpoints/ inside logging.log_dir."""
     resume: str | None = Field(default=None, json_schema_extra=NO_EFFECT)
     """Checkpoint file to go on from, or `auto`: the newest in the folder, if any; null: start anew."""
+
+    @model_validator(mode="after")
+    def _metric_is_reported(self) -> Self:
+        if self.metric not in METRIC_MODES:
+            raise ValueError(f"no run reports metric {self.metric!r}; one of {', '.join(METRIC_MODES)}")
+        if self.mode != METRIC_MODES[self.metric]:
+            raise ValueError(f"mode {self.mode} would keep the worst by {self.metric}")
+        return self
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

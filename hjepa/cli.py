@@ -36,6 +36,10 @@ def main(arguments: list[str] | None = None) -> int:
     except ConfigError as error:
         print(f"hjepa-train: {error}", file=sys.stderr)
         return USER_ERROR
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"hjepa-train: {where}{error.strerror or error}", file=sys.stderr)
+        return USER_ERROR
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -43,6 +43,12 @@ class RunConfig(Config):
                 f"loss.hierarchy_weights has {len(weights)} weights, {list(weights)}, "
                 f"but model.num_hierarchies is {levels}; give one weight per level"
             )
+        probed = self.evaluation.linear_probe.enabled
+        if self.checkpoint.metric == "val/linear_probe_top1" and not probed:
+            raise ValueError(
+                "checkpoint.metric is val/linear_probe_top1, "
+                "which evaluation.linear_probe.enabled: false does not measure"
+            )
         patch, image = self.model.shape.patch_size, self.data.image_size
         if image % patch:
             raise ValueError(

@@ -13,6 +13,17 @@ from torch import Tensor, nn
 
 from hjepa.schema import Config
 
+# Metrics that a run reports, and which way is better. A loss is comparable only between runs that
+# minimise the same one.
+METRIC_MODES: dict[str, str] = {
+    "val/knn_top1": "max",
+    "val/linear_probe_top1": "max",
+    "val/rankme": "max",
+    "val/feature_std": "max",
+    "train/loss": "min",
+    "time/images_per_s": "max",
+}
+
 _MAX_CHUNK_VALUES = 2**24  # 64 MiB of float32
 _RANKME_EPS = 1e-7
 

@@ -33,17 +33,6 @@ from hjepa.schema import ConfigError
 
 EVALUATION_BATCH = 512
 
-# Metrics that a run reports, and which way is better. A loss is comparable only between runs that
-# minimise the same one.
-METRIC_MODES: dict[str, str] = {
-    "val/knn_top1": "max",
-    "val/linear_probe_top1": "max",
-    "val/rankme": "max",
-    "val/feature_std": "max",
-    "train/loss": "min",
-    "time/images_per_s": "max",
-}
-
 
 class NonFiniteError(ArithmeticError):
     """A loss or gradient that is NaN or infinite; the text names the step."""

@@ -21,7 +21,7 @@ exit status: 0 done, 1 no trial came to an end, 2 something is wrong with what w
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     # Imported here, because Ray and torch take seconds and --help should not.
     from orchestrator.space import ConfigError, load_sweep, parse_overrides
 
@@ -41,6 +41,10 @@ def main(arguments: list[str] | None = None) -> int:
     except ConfigError as error:
         print(f"hjepa-sweep: {error}", file=sys.stderr)
         return USER_ERROR
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"hjepa-sweep: {where}{error.strerror or error}", file=sys.stderr)
+        return USER_ERROR
     except KeyboardInterrupt:
         print(
             "\nhjepa-sweep: interrupted; what was reported is kept. Go on with the same command:\n"
@@ -54,16 +58,17 @@ def main(arguments: list[str] | None = None) -> int:
     return PARTIAL if result.failed else 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The command line's grammar."""
+    command = argparse.ArgumentParser(
         prog="hjepa-sweep",
         description="Search a space of H-JEPA configs: which choice is better?",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("space", help="YAML search space, such as search_spaces/fpn.yaml")
-    parser.add_argument("--base", metavar="CONFIG", help="run config to vary, in place of the space's")
-    parser.add_argument(
+    command.add_argument("space", help="YAML search space, such as search_spaces/fpn.yaml")
+    command.add_argument("--base", metavar="CONFIG", help="run config to vary, in place of the space's")
+    command.add_argument(
         "--set",
         metavar="KEY=VALUE",
         action="append",
@@ -71,16 +76,16 @@ def _parser() -> argparse.ArgumentParser:
         help="override a key of the sweep (scheduler.max_epochs=9, name=again) or of the base config "
         "(training.warmup_epochs=2); may be repeated",
     )
-    parser.add_argument("--trials", type=int, metavar="N", help="how many, in place of search.num_trials")
-    parser.add_argument(
+    command.add_argument("--trials", type=int, metavar="N", help="how many, in place of search.num_trials")
+    command.add_argument(
         "--results", default="results", metavar="DIR", help="where sweeps are kept (default: results)"
     )
-    parser.add_argument(
+    command.add_argument(
         "--tracking-uri",
         metavar="URI",
         help="MLflow's store or server (default: mlflow.db in the results)",
     )
-    return parser
+    return command
 
 
 if __name__ == "__main__":

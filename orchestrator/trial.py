@@ -92,6 +92,8 @@ class TrialActor(tune.Trainable):
         self.run = self.task.run_config()
         self.folder = Path(self.task.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
+        for torn in self.folder.glob(".epoch_*.tmp"):  # of a process killed while it saved
+            torn.unlink(missing_ok=True)
         (self.folder / "config.yaml").write_text(to_yaml(self.run), encoding="utf-8")
         self.records = JsonLines(self.folder / "metrics.jsonl")
         self.reports = train(self.run, resume=self.task.resume)

@@ -4,7 +4,10 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch reads it
 
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +16,7 @@ from hypothesis import settings
 
 from hjepa.config import RunConfig
 from hjepa.schema import Layers
+from tests.workplace import Workplace
 
 # The same examples on every run and no folder of them; how long one takes depends on the machine.
 settings.register_profile("repeatable", derandomize=True, database=None, deadline=None, max_examples=50)
@@ -63,3 +67,21 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def state_folder() -> Iterator[Path]:
+    """A short path, for Ray's sockets do not fit below pytest's own folders."""
+    folder = Path(tempfile.mkdtemp(prefix="hj"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, state_folder: Path) -> Workplace:
+    return Workplace(tmp_path, state_folder)
+
+
+@pytest.fixture(scope="module")
+def shared_workplace(tmp_path_factory: pytest.TempPathFactory, state_folder: Path) -> Workplace:
+    return Workplace(tmp_path_factory.mktemp("sweep"), state_folder)

@@ -9,11 +9,11 @@ from pydantic import (
     model_validator,
 )
 
+from hjepa.evaluate import METRIC_MODES
 from hjepa.schema import (
     NO_EFFECT,
     Config,
 )
-from hjepa.train import METRIC_MODES
 from orchestrator.space.distribution import Distribution
 
 if TYPE_CHECKING:

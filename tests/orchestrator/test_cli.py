@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.orchestrator.conftest import SPACE, TINY, Workplace
+from tests.workplace import SPACE, TINY, Workplace
 
 LR = {"training.lr": {"loguniform": [1e-4, 1e-2]}}
 

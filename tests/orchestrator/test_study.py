@@ -11,7 +11,7 @@ import yaml
 from orchestrator.search import build_sampler
 from orchestrator.space import ConfigError, Sweep, load_sweep
 from orchestrator.study import Study, SweepLock
-from tests.orchestrator.conftest import SPACE, TINY
+from tests.workplace import SPACE, TINY
 
 
 @pytest.fixture

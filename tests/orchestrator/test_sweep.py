@@ -16,7 +16,7 @@ from mlflow.entities import Run
 from orchestrator.search import build_sampler
 from orchestrator.space import load_sweep
 from orchestrator.study import Study, TrialRecord
-from tests.orchestrator.conftest import SPACE, TINY, Workplace
+from tests.workplace import SPACE, TINY, Workplace
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
 CONFIRMED = SPACE | {"confirm": {"top_k": 1, "seeds": 2}}

@@ -1,12 +1,10 @@
+"""A folder with a tiny config and space, and the commands run in it as a user would."""
+
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 import yaml
 
 TINY = {
@@ -92,21 +90,3 @@ class Workplace:
             for file in self.folder.rglob("*")
             if file.is_file() and "cache" not in file.relative_to(self.folder).parts
         }
-
-
-@pytest.fixture(scope="session")
-def state_folder() -> Iterator[Path]:
-    """A short path, for Ray's sockets do not fit below pytest's own folders."""
-    folder = Path(tempfile.mkdtemp(prefix="hj"))
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture
-def workplace(tmp_path: Path, state_folder: Path) -> Workplace:
-    return Workplace(tmp_path, state_folder)
-
-
-@pytest.fixture(scope="module")
-def shared_workplace(tmp_path_factory: pytest.TempPathFactory, state_folder: Path) -> Workplace:
-    return Workplace(tmp_path_factory.mktemp("sweep"), state_folder)

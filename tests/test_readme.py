@@ -1,0 +1,70 @@
+"""The README's commands and its example, as they stand there."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cli import parser
+from orchestrator.space import load_sweep, parse_overrides
+from tests.workplace import Workplace
+
+ROOT = Path(__file__).parent.parent
+BLOCKS = re.findall(r"(?m)(?:^    .*\n?)+", (ROOT / "README.md").read_text(encoding="utf-8"))
+LINES = [line.strip() for block in BLOCKS for line in block.splitlines()]
+SWEEPS = [line for line in LINES if line.startswith("hjepa-sweep search_spaces")]
+SMALL = ["--trials", "2", "--set", "scheduler.max_epochs=2", "--set", "scheduler.grace_epochs=1"]
+
+
+@pytest.fixture
+def cifar10(tmp_path: Path) -> Path:
+    """A folder with the names of CIFAR-10's files, which is as far as validation looks."""
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
+        (folder / name).touch()
+    return folder
+
+
+def test_the_two_commands_are_targets_of_the_makefile() -> None:
+    for command in ("make sweep", "make test"):
+        assert command in LINES
+        subprocess.run([*command.split(), "--dry-run"], cwd=ROOT, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("line", SWEEPS)
+def test_every_sweep_command_is_valid(line: str, cifar10: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    options = parser().parse_args(shlex.split(line.replace("DIR", str(cifar10)))[1:])
+    load_sweep(
+        options.space, base=options.base, overrides=parse_overrides(options.set), trials=options.trials
+    )
+
+
+def test_the_example_space_is_valid(tmp_path: Path) -> None:
+    (example,) = (block for block in BLOCKS if "name: fpn" in block)
+    (tmp_path / "search_spaces").mkdir()
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    space = tmp_path / "search_spaces/fpn.yaml"
+    space.write_text(re.sub(r"(?m)^    ", "", example))
+    assert load_sweep(space).num_trials == 24
+
+
+def test_the_shipped_space_runs_and_its_best_config_with_it(workplace: Workplace) -> None:
+    space = str(ROOT / "search_spaces/fpn.yaml")
+    done = workplace.sweep(space, *SMALL, "--set", "confirm.top_k=0")
+    assert done.returncode == 0, done.stdout + done.stderr
+    again = workplace.train("results/fpn/best.yaml", "--test")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "test/knn_top1" in again.stdout
+
+
+def test_mlflow_ui_knows_the_option_that_the_readme_names() -> None:
+    help_text = subprocess.run(
+        [sys.executable, "-m", "mlflow", "ui", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    assert "--backend-store-uri" in help_text
+    assert any(line.startswith("mlflow ui --backend-store-uri sqlite:///") for line in LINES)
