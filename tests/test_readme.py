@@ -14,7 +14,7 @@ from tests.workplace import Workplace
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"(?m)(?:^    .*\n?)+", (ROOT / "README.md").read_text(encoding="utf-8"))
-LINES = [line.strip() for block in BLOCKS for line in block.splitlines()]
+LINES = [line.strip() for block in BLOCKS for line in block.replace("\\\n", " ").splitlines()]
 SWEEPS = [line for line in LINES if line.startswith("hjepa-sweep search_spaces")]
 SMALL = ["--trials", "2", "--set", "scheduler.max_epochs=2", "--set", "scheduler.grace_epochs=1"]
 
