@@ -17,7 +17,7 @@ from typing import Any, Literal
 import optuna
 from optuna.samplers import BaseSampler
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from orchestrator.space import ConfigError, Sweep
@@ -76,7 +76,9 @@ class Study:
         direction = "maximize" if sweep.objective_mode == "max" else "minimize"
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         folder.mkdir(parents=True, exist_ok=True)
-        storage = JournalStorage(JournalFileBackend(str(folder / "study.journal")))
+        journal = folder / "study.journal"
+        _drop_torn_line(journal)
+        storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=_JournalLock(journal)))
         self._study = optuna.create_study(
             study_name=sweep.config.name,
             storage=storage,
@@ -96,8 +98,10 @@ class Study:
                     self._study.tell(frozen.number, state=TrialState.FAIL)
                 continue
             self.trials[record.number] = record
-            if record.outcome is None:
+            if not frozen.state.is_finished():
                 self._open[record.number] = Trial(self._study, frozen._trial_id)
+                if record.outcome is not None:  # the process died while it was told
+                    self.end(record.number, record.outcome, record.reason)
 
     def use_sampler(self, sampler: BaseSampler) -> None:
         """Let `sampler` propose from now on."""
@@ -195,10 +199,39 @@ def _record(frozen: FrozenTrial) -> TrialRecord | None:
         report = attributes[f"epoch:{epoch}"]
         record.reports[epoch] = report["metrics"]
         record.checkpoint = report["checkpoint"] or record.checkpoint
-    if frozen.state.is_finished():
-        end = attributes.get("end", {"outcome": "failed", "reason": "ended without a record"})
-        record.outcome, record.reason = end["outcome"], end["reason"]
+    if "end" in attributes:
+        record.outcome, record.reason = attributes["end"]["outcome"], attributes["end"]["reason"]
+    elif frozen.state.is_finished():
+        record.outcome, record.reason = "failed", "ended without a record"
     return record
+
+
+class _JournalLock(JournalFileOpenLock):
+    """Held for a single read or write of the journal.
+
+    Optuna's own locks are files, which a killed process leaves behind; a resumed sweep would wait for
+    ever. This one is the kernel's, and gone with its holder.
+    """
+
+    def __init__(self, journal: Path):
+        self._path = journal.with_suffix(".lock")
+
+    def acquire(self) -> bool:
+        self._file = self._path.open("a")
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        return True
+
+    def release(self) -> None:
+        self._file.close()
+
+
+def _drop_torn_line(journal: Path) -> None:
+    """Cut off a last line that a crash left half-written: Optuna would append to it and read neither."""
+    if not journal.exists():
+        return
+    with journal.open("r+b") as file:
+        data = file.read()
+        file.truncate(data.rfind(b"\n") + 1)
 
 
 class SweepLock:

@@ -174,9 +174,11 @@ class SweepRun:
             self._fill_rungs(record)
             if record.outcome is not None:
                 self._count(record.outcome)
-        self.waiting = deque(study.unfinished())
         self.grid = self._grid_left()
         tracker.start_sweep({"search_space": json.dumps(sweep.definition()["sweep"]["space"])}, {})
+        for record in study.unfinished():
+            self._decide(record, max(record.reports, default=0))
+        self.waiting = deque(study.unfinished())
 
     def _grid_left(self) -> deque[dict[str, Any]] | None:
         if self.sweep.config.search.algorithm != "grid":
@@ -193,11 +195,14 @@ class SweepRun:
         run = self.sweep.resolve(record.values | fresh)
         folder = self.folder / "trials" / record.id
         resume = folder / record.checkpoint if record.checkpoint else None
+        if resume is not None and not resume.exists():
+            self.progress.note(f"trial {record.id} starts anew: {resume} is not there any more")
+            resume = None
         return Task(
             number=record.number,
             run=run.model_dump_json(),
             folder=str(folder.resolve()),
-            resume=str(resume.resolve()) if resume is not None and resume.exists() else None,
+            resume=str(resume.resolve()) if resume is not None else None,
             baselines=record.role == "base",
         ).config()
 
@@ -240,11 +245,19 @@ class SweepRun:
         self.progress.reported(record)
         if outcome.collapsed is not None:
             self._end(record, "collapsed", outcome.collapsed)
-        elif outcome.finished:
-            self._end(record, "completed")
-        elif record.role == "search" and not self.asha.goes_on(record.number, outcome.epoch):
-            self._end(record, "pruned", self.asha.rank(record.number, outcome.epoch))
+        else:
+            self._decide(record, outcome.epoch)
         return record.outcome is None
+
+    def _decide(self, record: TrialRecord, epoch: int) -> None:
+        """End a trial that has reported `epoch`, if that is its last or ASHA says so.
+
+        Also asked when a sweep goes on: it may have died between a report and what follows from it.
+        """
+        if epoch >= self.sweep.max_epochs:
+            self._end(record, "completed")
+        elif record.role == "search" and not self.asha.goes_on(record.number, epoch):
+            self._end(record, "pruned", self.asha.rank(record.number, epoch))
 
     def crashed(self, config: dict[str, Any], error: str) -> None:
         """A trial's process died: try again from its checkpoint, or give the trial up."""

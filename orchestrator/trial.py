@@ -37,6 +37,11 @@ class Task:
         """Its run config."""
         return RunConfig.model_validate_json(self.run, strict=True)
 
+    @property
+    def resumes_after(self) -> int:
+        """Epochs that its checkpoint holds; 0 without one."""
+        return int(Path(self.resume).stem.removeprefix("epoch_")) if self.resume else 0
+
     def config(self) -> dict[str, Any]:
         """As a Tune config."""
         return {"task": asdict(self)}
@@ -57,7 +62,7 @@ class Outcome:
     checkpoint: str | None
     """Checkpoint of this epoch, its name inside the trial's folder."""
     finished: bool
-    """Whether the trial has reached its last epoch."""
+    """Whether this was its last epoch."""
     collapsed: str | None = None
     """Why its features count as collapsed."""
     failure: str | None = None
@@ -96,6 +101,7 @@ class TrialActor(tune.Trainable):
             torn.unlink(missing_ok=True)
         (self.folder / "config.yaml").write_text(to_yaml(self.run), encoding="utf-8")
         self.records = JsonLines(self.folder / "metrics.jsonl")
+        self.records.keep(lambda line: line["epoch"] <= self.task.resumes_after)
         self.reports = train(self.run, resume=self.task.resume)
         self.epoch = 0
         return True

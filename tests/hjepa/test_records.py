@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hjepa.records import LoggingConfig, Records, TensorboardConfig, WandbConfig, free_folder
+from hjepa.records import JsonLines, LoggingConfig, Records, TensorboardConfig, WandbConfig, free_folder
 from hjepa.schema import ConfigError
 
 METRICS = {"val/knn_top1": 0.5, "train/loss": 2.0}
@@ -24,6 +24,17 @@ def test_every_epoch_is_one_json_line(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(line["epoch"], line["step"]) for line in lines] == [(1, 10), (2, 20)]
     assert lines[0].items() >= METRICS.items()
+
+
+def test_unwanted_and_torn_lines_are_dropped(tmp_path: Path) -> None:
+    lines = JsonLines(tmp_path / "metrics.jsonl")
+    lines.keep(lambda record: False)
+    for epoch in (1, 2, 3):
+        lines.write({"epoch": epoch})
+    with lines.path.open("a") as file:
+        file.write('{"epoch": 4, "tr')
+    lines.keep(lambda record: record["epoch"] <= 2)
+    assert lines.path.read_text() == '{"epoch": 1}\n{"epoch": 2}\n'
 
 
 def test_tensorboard_gets_every_metric_by_epoch(tmp_path: Path) -> None:

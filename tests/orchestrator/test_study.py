@@ -150,6 +150,42 @@ def test_what_a_killed_process_reported_is_there(folder: Path, sweep: Sweep) -> 
     assert record.checkpoint == "epoch_1.pt"
 
 
+def test_a_process_killed_in_the_middle_of_a_write_leaves_no_lock(folder: Path, sweep: Sweep) -> None:
+    opened(folder, sweep).ask()
+    code = (
+        "import os, signal, sys; from pathlib import Path; from orchestrator.study import _JournalLock\n"
+        "_JournalLock(Path(sys.argv[1])).acquire(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(folder / "study.journal")], check=False)
+    assert len(opened(folder, sweep).unfinished()) == 1
+
+
+def test_a_half_written_last_line_costs_only_itself(folder: Path, sweep: Sweep) -> None:
+    study = opened(folder, sweep)
+    number = study.ask().number
+    study.report(number, 1, knn(0.5), "a.pt")
+    whole = (folder / "study.journal").read_bytes()
+    study.report(number, 2, knn(0.6), "b.pt")
+    journal = folder / "study.journal"
+    journal.write_bytes(journal.read_bytes()[: len(whole) + 20])
+    again = opened(folder, sweep)
+    assert again.trials[number].reports == {1: knn(0.5)}
+    again.report(number, 2, knn(0.7), "b.pt")
+    assert opened(folder, sweep).trials[number].reports == {1: knn(0.5), 2: knn(0.7)}
+
+
+def test_an_end_that_was_not_told_to_the_sampler_is_told_on_opening(folder: Path, sweep: Sweep) -> None:
+    study = opened(folder, sweep)
+    number = study.ask().number
+    study.report(number, 1, knn(0.5), None)
+    # What `end` writes first; the process dies before the rest.
+    study._open[number].set_user_attr("end", {"outcome": "pruned", "reason": "place 2 of 2"})
+    again = opened(folder, sweep)
+    assert again.unfinished() == []
+    assert again.trials[number].outcome == "pruned"
+    assert opened(folder, sweep).trials == again.trials
+
+
 def test_a_second_holder_of_the_lock_is_refused_by_name(tmp_path: Path) -> None:
     lock = SweepLock(tmp_path)
     with pytest.raises(ConfigError, match=rf"running already: process {os.getpid()} since"):

@@ -206,6 +206,24 @@ def test_a_killed_sweep_goes_on_with_every_trial_and_loses_no_report(workplace: 
     assert {run.info.status for run in mlflow_runs(workplace)} == {"FINISHED"}
 
 
+def test_what_follows_from_a_last_report_is_made_up_for_after_a_crash(workplace: Workplace) -> None:
+    """The base had reported its last epoch, and a weak trial a rung, when the process died."""
+    sweep = load_sweep(workplace.folder / "tiny.yaml")
+    folder = workplace.folder / "results/tiny"
+    assert workplace.sweep("tiny.yaml", "--trials", "1").returncode == 0
+    study = Study(folder, sweep, build_sampler(sweep, 0))
+    weak, done = study.ask().number, study.ask().number
+    study.report(weak, 1, {"val/knn_top1": 0.01}, "epoch_00001.pt")
+    for epoch in (1, 2, 3):
+        study.report(done, epoch, {"val/knn_top1": 0.2}, f"epoch_{epoch:05d}.pt")
+    again = workplace.sweep("tiny.yaml", "--trials", "3")
+    assert again.returncode == 0, again.stdout + again.stderr
+    after = {record.number: record for record in records(workplace)}
+    assert (after[weak].outcome, list(after[weak].reports)) == ("pruned", [1])
+    assert (after[done].outcome, list(after[done].reports)) == ("completed", [1, 2, 3])
+    assert {run.info.status for run in mlflow_runs(workplace)} == {"FINISHED"}
+
+
 def test_ctrl_c_leaves_a_sweep_that_the_same_command_goes_on_with(workplace: Workplace) -> None:
     workplace.write("tiny.yaml", LONG)
     process = workplace.start_sweep("tiny.yaml")
