@@ -49,7 +49,14 @@ class EncoderConfig(Config):
     """Side of a patch, in pixels; null: the named encoder's, or 2 for `vit`."""
     mlp_ratio: float | None = Field(default=None, gt=0)
     """Width of a block's hidden layer over that of a token; null: the named encoder's, or 4 for `vit`."""
+    use_layerscale: bool = False
+    """Scale what each half of a block adds, feature by feature, by a learned factor (Touvron et al. 2021)."""
+    layerscale_init: float = Field(default=1e-5, gt=0)
+    """That factor at the start; timm's init_values."""
     rope: RopeConfig = RopeConfig()
+
+    def inert(self) -> dict[str, str]:
+        return {} if self.use_layerscale else {"layerscale_init": "model.use_layerscale is false"}
 
     @property
     def shape(self) -> "EncoderShape":
@@ -117,14 +124,25 @@ def timm_shape(name: str) -> EncoderShape:
     )
 
 
+@dataclass(frozen=True)
+class BlockSpec:
+    """What the encoder's and the predictor's configs say of a block."""
+
+    dim: int
+    num_heads: int
+    mlp_ratio: float
+    layerscale_init: float | None = None
+    """None: what a block adds is not scaled."""
+
+
 class Attention(nn.Module):
     """Multi-head self-attention, with rotary positions where given."""
 
-    def __init__(self, dim: int, num_heads: int):
+    def __init__(self, spec: BlockSpec):
         super().__init__()
-        self.num_heads = num_heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.num_heads = spec.num_heads
+        self.qkv = nn.Linear(spec.dim, 3 * spec.dim)
+        self.proj = nn.Linear(spec.dim, spec.dim)
 
     def forward(self, x_BKD: Tensor, rotary: Tensor | None = None) -> Tensor:
         batch, tokens, dim = x_BKD.shape
@@ -136,21 +154,34 @@ class Attention(nn.Module):
         return self.proj(out_BHKE.transpose(1, 2).reshape(batch, tokens, dim))
 
 
+class LayerScale(nn.Module):
+    """A learned factor for each feature (CaiT, Touvron et al. 2021, eq. 4)."""
+
+    def __init__(self, dim: int, init: float):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((dim,), init))
+
+    def forward(self, x_BKD: Tensor) -> Tensor:
+        return x_BKD * self.gamma
+
+
 class Block(nn.Module):
     """Pre-norm transformer block; its parameters are named as timm's."""
 
-    def __init__(self, dim: int, num_heads: int, mlp_ratio: float):
+    def __init__(self, spec: BlockSpec):
         super().__init__()
+        dim, hidden = spec.dim, int(spec.dim * spec.mlp_ratio)
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.attn = Attention(dim, num_heads)
+        self.attn = Attention(spec)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        hidden = int(dim * mlp_ratio)
         layers = {"fc1": nn.Linear(dim, hidden), "act": nn.GELU(), "fc2": nn.Linear(hidden, dim)}
         self.mlp = nn.Sequential(OrderedDict(layers))
+        init = spec.layerscale_init
+        self.ls1, self.ls2 = (nn.Identity() if init is None else LayerScale(dim, init) for _ in range(2))
 
     def forward(self, x_BKD: Tensor, rotary: Tensor | None = None) -> Tensor:
-        x_BKD = x_BKD + self.attn(self.norm1(x_BKD), rotary)
-        return x_BKD + self.mlp(self.norm2(x_BKD))
+        x_BKD = x_BKD + self.ls1(self.attn(self.norm1(x_BKD), rotary))
+        return x_BKD + self.ls2(self.mlp(self.norm2(x_BKD)))
 
 
 def run_blocks(blocks: Iterable[nn.Module], x_BKD: Tensor, rotary: Tensor | None, recompute: bool) -> Tensor:
@@ -175,7 +206,9 @@ class Encoder(nn.Module):
         self.recompute = False
         dim = shape.embed_dim
         self.patch_embed = nn.Linear(3 * shape.patch_size**2, dim)
-        self.blocks = nn.ModuleList(Block(dim, shape.num_heads, shape.mlp_ratio) for _ in range(shape.depth))
+        init = config.layerscale_init if config.use_layerscale else None
+        spec = BlockSpec(dim, shape.num_heads, shape.mlp_ratio, init)
+        self.blocks = nn.ModuleList(Block(spec) for _ in range(shape.depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.pos_embed: nn.Parameter | None = None
         self.rotary_NF: Tensor | None

@@ -43,8 +43,10 @@ class ModelConfig(EncoderConfig):
     fpn: FpnConfig = FpnConfig()
 
     def inert(self) -> dict[str, str]:
-        one = self.num_hierarchies == 1
-        return {"fpn.fusion_method": "model.num_hierarchies is 1: nothing to fuse"} if one else {}
+        found = super().inert()
+        if self.num_hierarchies == 1:
+            found["fpn.fusion_method"] = "model.num_hierarchies is 1: nothing to fuse"
+        return found
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from hjepa.encoder import Block, init_weights, run_blocks, sincos_positions
+from hjepa.encoder import Block, BlockSpec, init_weights, run_blocks, sincos_positions
 from hjepa.schema import Config
 
 
@@ -51,9 +51,8 @@ class Predictor(nn.Module):
         self.mask_token = nn.Parameter(torch.zeros(width))
         self.register_buffer("positions_NW", sincos_positions(grid, width), persistent=False)
         self.positions_NW: Tensor
-        self.blocks = nn.ModuleList(
-            Block(width, config.num_heads, config.mlp_ratio) for _ in range(config.depth)
-        )
+        spec = BlockSpec(width, config.num_heads, config.mlp_ratio)
+        self.blocks = nn.ModuleList(Block(spec) for _ in range(config.depth))
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.project = nn.Linear(width, encoder_dim)
         self.apply(init_weights)

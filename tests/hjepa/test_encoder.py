@@ -171,12 +171,11 @@ def test_every_position_differs_at_any_width(height: int, width: int, dim: int):
 # Against timm
 
 
-def from_timm(model: VisionTransformer) -> Encoder:
+def from_timm(model: VisionTransformer, **config: Any) -> Encoder:
     """Our encoder with timm's weights."""
     block: Any = model.blocks[0]
-    encoder = small(
-        embed_dim=model.embed_dim, num_heads=block.attn.num_heads, mlp_ratio=3.0, depth=len(model.blocks)
-    )
+    measures = {"embed_dim": model.embed_dim, "num_heads": block.attn.num_heads, "depth": len(model.blocks)}
+    encoder = small(**measures, mlp_ratio=3.0, **config)
     weights = {k: v for k, v in model.state_dict().items() if not k.startswith(("patch_embed", "head"))}
     weights["patch_embed.weight"] = model.patch_embed.proj.weight.flatten(1)
     weights["patch_embed.bias"] = model.patch_embed.proj.bias
@@ -185,11 +184,11 @@ def from_timm(model: VisionTransformer) -> Encoder:
     return encoder
 
 
-def timm_vit() -> VisionTransformer:
+def timm_vit(**settings: Any) -> VisionTransformer:
     torch.manual_seed(3)
     model = VisionTransformer(
-        img_size=16, patch_size=4, embed_dim=24, depth=2, num_heads=3, mlp_ratio=3.0, num_classes=0,
-        class_token=False, global_pool="",
+        img_size=16, patch_size=4, embed_dim=24, depth=3, num_heads=3, mlp_ratio=3.0, num_classes=0,
+        class_token=False, global_pool="", **settings,
     )  # fmt: skip
     with torch.no_grad():
         for parameter in model.parameters():  # biases and norms too, which start at 0 and 1
@@ -197,10 +196,22 @@ def timm_vit() -> VisionTransformer:
     return model.eval()
 
 
-def test_with_timms_weights_the_output_is_timms():
-    model, images = timm_vit(), normal(3, 3, 16, 16)
+@pytest.mark.parametrize(
+    ("settings", "config"),
+    [({}, {}), ({"init_values": 0.3}, {"use_layerscale": True})],
+    ids=["plain", "scaled"],
+)
+def test_with_timms_weights_the_output_is_timms(settings: dict[str, Any], config: dict[str, Any]):
+    model, images = timm_vit(**settings), normal(3, 3, 16, 16)
     with torch.no_grad():
-        torch.testing.assert_close(from_timm(model)(images), model(images), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(from_timm(model, **config)(images), model(images), rtol=1e-4, atol=1e-5)
+
+
+def test_layer_scale_starts_where_timms_does():
+    ours = small(use_layerscale=True, layerscale_init=0.3).blocks.state_dict()
+    scales = {name: value for name, value in ours.items() if name.endswith(".gamma")}
+    assert list(scales) == [f"{block}.{half}.gamma" for block in (0, 1) for half in ("ls1", "ls2")]
+    assert all(torch.equal(value, torch.full((16,), 0.3)) for value in scales.values())
 
 
 def test_a_timm_name_builds_its_measures():

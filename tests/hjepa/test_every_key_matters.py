@@ -53,6 +53,7 @@ class Row(NamedTuple):
 
 
 ROPE = {"model.rope.use_rope": True}
+LAYERSCALE = {"model.use_layerscale": True}
 FPN = {"model.fpn.use_fpn": True}
 THREE_LEVELS = {"data.image_size": 16, "loss.hierarchy_weights": [1.0, 0.5, 0.25], "model.num_hierarchies": 3}
 WARM = {"training.epochs": 2, "training.warmup_epochs": 1}
@@ -80,6 +81,8 @@ TABLE: dict[str, Row] = {
     "model.num_heads": Row(4),
     "model.patch_size": Row(4, {"masking.min_keep": 1}),
     "model.mlp_ratio": Row(2.0),
+    "model.use_layerscale": Row(True),
+    "model.layerscale_init": Row(0.5, LAYERSCALE),
     "model.rope.use_rope": Row(True),
     "model.rope.theta": Row(10.0, ROPE),
     "model.num_hierarchies": Row(2, THREE_LEVELS),  # with one weight less
@@ -248,6 +251,7 @@ def test_the_weight_of_a_single_level_matters(configured: Tiny):
 
 
 INERT: list[tuple[str, Any, dict[str, Any]]] = [
+    ("model.layerscale_init", 0.5, {}),
     ("model.rope.theta", 10.0, {}),
     ("model.ema.momentum", 0.5, {"model.ema.momentum_warmup_epochs": 0}),
     ("model.ema.momentum_warmup_epochs", 0.5, {"model.ema.momentum": 0.9, "model.ema.momentum_end": 0.9}),

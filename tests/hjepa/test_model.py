@@ -21,6 +21,7 @@ FPN = {"model.fpn.use_fpn": True}
 SHAPES: dict[str, dict[str, Any]] = {
     "plain": {},
     "rope": {"model.rope.use_rope": True},
+    "layer scale": {"model.use_layerscale": True},
     "fpn add": FPN,
     "fpn concat": FPN | {"model.fpn.fusion_method": "concat", "model.fpn.feature_dim": 12},
     "one level": {"model.num_hierarchies": 1, "loss.hierarchy_weights": [1.0]},
