@@ -6,7 +6,7 @@ H heads, E width of a head.
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Self
 
@@ -53,10 +53,18 @@ class EncoderConfig(Config):
     """Scale what each half of a block adds, feature by feature, by a learned factor (Touvron et al. 2021)."""
     layerscale_init: float = Field(default=1e-5, gt=0)
     """That factor at the start; timm's init_values."""
+    drop_path_rate: float = Field(default=0.0, ge=0, lt=1)
+    """Chance that an image skips a half of the last block in training, linear from 0 at the first block
+    (stochastic depth, Huang et al. 2016). The target encoder skips nothing."""
     rope: RopeConfig = RopeConfig()
 
     def inert(self) -> dict[str, str]:
-        return {} if self.use_layerscale else {"layerscale_init": "model.use_layerscale is false"}
+        found: dict[str, str] = {}
+        if not self.use_layerscale:
+            found["layerscale_init"] = "model.use_layerscale is false"
+        if self.shape.depth == 1:
+            found["drop_path_rate"] = "the encoder has one block, and the first block's chance is 0"
+        return found
 
     @property
     def shape(self) -> "EncoderShape":
@@ -133,6 +141,8 @@ class BlockSpec:
     mlp_ratio: float
     layerscale_init: float | None = None
     """None: what a block adds is not scaled."""
+    drop_path: float = 0.0
+    """Chance of a sample to skip a half of the block in training."""
 
 
 class Attention(nn.Module):
@@ -165,6 +175,21 @@ class LayerScale(nn.Module):
         return x_BKD * self.gamma
 
 
+class DropPath(nn.Module):
+    """In training, zero for a random share `rate` of the samples; the others are scaled up, so that
+    the mean stays. Draws from torch's global generator (stochastic depth, Huang et al. 2016)."""
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x_BKD: Tensor) -> Tensor:
+        if self.rate == 0 or not self.training:
+            return x_BKD
+        keep = 1 - self.rate
+        return x_BKD * x_BKD.new_empty(len(x_BKD), 1, 1).bernoulli_(keep).div_(keep)
+
+
 class Block(nn.Module):
     """Pre-norm transformer block; its parameters are named as timm's."""
 
@@ -178,10 +203,11 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(OrderedDict(layers))
         init = spec.layerscale_init
         self.ls1, self.ls2 = (nn.Identity() if init is None else LayerScale(dim, init) for _ in range(2))
+        self.drop_path = DropPath(spec.drop_path)
 
     def forward(self, x_BKD: Tensor, rotary: Tensor | None = None) -> Tensor:
-        x_BKD = x_BKD + self.ls1(self.attn(self.norm1(x_BKD), rotary))
-        return x_BKD + self.ls2(self.mlp(self.norm2(x_BKD)))
+        x_BKD = x_BKD + self.drop_path(self.ls1(self.attn(self.norm1(x_BKD), rotary)))
+        return x_BKD + self.drop_path(self.ls2(self.mlp(self.norm2(x_BKD))))
 
 
 def run_blocks(blocks: Iterable[nn.Module], x_BKD: Tensor, rotary: Tensor | None, recompute: bool) -> Tensor:
@@ -208,7 +234,8 @@ class Encoder(nn.Module):
         self.patch_embed = nn.Linear(3 * shape.patch_size**2, dim)
         init = config.layerscale_init if config.use_layerscale else None
         spec = BlockSpec(dim, shape.num_heads, shape.mlp_ratio, init)
-        self.blocks = nn.ModuleList(Block(spec) for _ in range(shape.depth))
+        rates = torch.linspace(0, config.drop_path_rate, shape.depth).tolist()
+        self.blocks = nn.ModuleList(Block(replace(spec, drop_path=rate)) for rate in rates)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.pos_embed: nn.Parameter | None = None
         self.rotary_NF: Tensor | None

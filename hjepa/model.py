@@ -5,6 +5,7 @@ Shape letters: B images, N patches of the grid, K visible patches, D width, L po
 
 import copy
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -83,6 +84,14 @@ class HJEPA(nn.Module):
         self.heads.apply(init_weights)
         self.target_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
         self.target_pyramid = copy.deepcopy(self.pyramid).requires_grad_(False)
+        self.train()
+
+    def train(self, mode: bool = True) -> Self:
+        """Training or evaluation mode; the target stays in the latter, so that nothing in it is random."""
+        super().train(mode)
+        self.target_encoder.eval()
+        self.target_pyramid.eval()
+        return self
 
     def forward(self, images_BCHW: Tensor, masks: Masks) -> Prediction:
         """Predictions and targets of a batch of normalised float images."""

@@ -13,6 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from hjepa.encoder import (
+    DropPath,
     Encoder,
     EncoderConfig,
     EncoderShape,
@@ -88,7 +89,7 @@ def test_position_matters(rope: bool):
 def test_recomputing_activations_gives_the_same_gradients(rope: bool):
     gradients = []
     for recompute in (False, True):
-        encoder = small(rope)
+        encoder = small(rope, drop_path_rate=0.5).train()
         encoder.recompute = recompute
         encoder(normal(2, 3, 16, 16), torch.tensor([[0, 3, 5], [1, 2, 10]])).square().mean().backward()
         gradients.append([p.grad for p in encoder.parameters()])
@@ -212,6 +213,38 @@ def test_layer_scale_starts_where_timms_does():
     scales = {name: value for name, value in ours.items() if name.endswith(".gamma")}
     assert list(scales) == [f"{block}.{half}.gamma" for block in (0, 1) for half in ("ls1", "ls2")]
     assert all(torch.equal(value, torch.full((16,), 0.3)) for value in scales.values())
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_paths_are_dropped_as_timm_drops_them(scaled: bool):
+    model = timm_vit(drop_path_rate=0.6, init_values=0.3 if scaled else None).train()
+    encoder = from_timm(model, drop_path_rate=0.6, use_layerscale=scaled).train()
+    images = normal(8, 3, 16, 16)
+
+    def drawn(vit: torch.nn.Module) -> Tensor:
+        torch.manual_seed(5)
+        with torch.no_grad():
+            return vit(images)
+
+    training = drawn(encoder)
+    torch.testing.assert_close(training, drawn(model), rtol=1e-4, atol=1e-5)
+    evaluated = drawn(encoder.eval())
+    torch.testing.assert_close(evaluated, drawn(model.eval()), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(training, evaluated, atol=1e-2)
+
+
+def test_the_rate_of_dropped_paths_rises_linearly_from_zero():
+    blocks: Any = small(depth=4, drop_path_rate=0.6).blocks
+    assert [block.drop_path.rate for block in blocks] == pytest.approx([0.0, 0.2, 0.4, 0.6])
+
+
+def test_a_dropped_path_is_zero_for_whole_samples_and_the_mean_stays():
+    torch.manual_seed(0)
+    found = DropPath(0.25).train()(torch.ones(20_000, 2, 3))
+    assert torch.equal(found, found[:, :1, :1].expand_as(found))
+    assert found.unique().tolist() == pytest.approx([0, 4 / 3])
+    # Four standard errors of the mean of a share of 20,000.
+    assert found.mean().item() == pytest.approx(1, abs=4 * (1 / 3 / 20_000) ** 0.5)
 
 
 def test_a_timm_name_builds_its_measures():

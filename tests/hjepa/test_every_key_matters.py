@@ -83,6 +83,7 @@ TABLE: dict[str, Row] = {
     "model.mlp_ratio": Row(2.0),
     "model.use_layerscale": Row(True),
     "model.layerscale_init": Row(0.5, LAYERSCALE),
+    "model.drop_path_rate": Row(0.5),
     "model.rope.use_rope": Row(True),
     "model.rope.theta": Row(10.0, ROPE),
     "model.num_hierarchies": Row(2, THREE_LEVELS),  # with one weight less
@@ -252,6 +253,7 @@ def test_the_weight_of_a_single_level_matters(configured: Tiny):
 
 INERT: list[tuple[str, Any, dict[str, Any]]] = [
     ("model.layerscale_init", 0.5, {}),
+    ("model.drop_path_rate", 0.5, {"model.depth": 1}),
     ("model.rope.theta", 10.0, {}),
     ("model.ema.momentum", 0.5, {"model.ema.momentum_warmup_epochs": 0}),
     ("model.ema.momentum_warmup_epochs", 0.5, {"model.ema.momentum": 0.9, "model.ema.momentum_end": 0.9}),

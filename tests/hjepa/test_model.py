@@ -22,6 +22,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "plain": {},
     "rope": {"model.rope.use_rope": True},
     "layer scale": {"model.use_layerscale": True},
+    "stochastic depth": {"model.drop_path_rate": 0.5},
     "fpn add": FPN,
     "fpn concat": FPN | {"model.fpn.fusion_method": "concat", "model.fpn.feature_dim": 12},
     "one level": {"model.num_hierarchies": 1, "loss.hierarchy_weights": [1.0]},
@@ -105,6 +106,19 @@ def test_targets_are_normalised_over_features_and_carry_no_gradient(tiny: Tiny, 
         deviation = target.var(-1, correction=0)
         torch.testing.assert_close(deviation, torch.ones_like(deviation), rtol=0, atol=1e-2)
     assert not prediction.target_BD.requires_grad
+
+
+def test_the_target_drops_no_path_in_training(tiny: Tiny):
+    config = tiny({"model.drop_path_rate": 0.9})
+    model = built(config)
+    images, masks = batch(config, model)
+    for mode in (True, False, True):
+        model.train(mode)
+        first, second = model(images, masks), model(images, masks)
+        assert torch.equal(first.context_BD, second.context_BD) is not mode
+        assert all(map(torch.equal, first.target, second.target))
+        assert torch.equal(first.target_BD, second.target_BD)
+        assert torch.equal(first.target_BD, model.features(images))
 
 
 def test_targets_are_normalised_before_they_are_pooled_too(tiny: Tiny):
