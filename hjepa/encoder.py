@@ -6,6 +6,7 @@ H heads, E width of a head.
 
 from collections import OrderedDict
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Self
@@ -14,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
-from hjepa.schema import Config
+from hjepa.schema import NO_EFFECT, Config
 
 EXPLICIT = "vit"
 
@@ -56,6 +58,9 @@ class EncoderConfig(Config):
     drop_path_rate: float = Field(default=0.0, ge=0, lt=1)
     """Chance that an image skips a half of the last block in training, linear from 0 at the first block
     (stochastic depth, Huang et al. 2016). The target encoder skips nothing."""
+    use_flash_attention: bool = Field(default=True, json_schema_extra=NO_EFFECT)
+    """Compute attention, the predictor's too, by the fastest kernel that torch has for the device; false: by
+    the plain one, which holds every score in memory. The same numbers up to rounding."""
     rope: RopeConfig = RopeConfig()
 
     def inert(self) -> dict[str, str]:
@@ -143,6 +148,8 @@ class BlockSpec:
     """None: what a block adds is not scaled."""
     drop_path: float = 0.0
     """Chance of a sample to skip a half of the block in training."""
+    flash: bool = True
+    """False: attention by the plain kernel."""
 
 
 class Attention(nn.Module):
@@ -151,6 +158,7 @@ class Attention(nn.Module):
     def __init__(self, spec: BlockSpec):
         super().__init__()
         self.num_heads = spec.num_heads
+        self.flash = spec.flash
         self.qkv = nn.Linear(spec.dim, 3 * spec.dim)
         self.proj = nn.Linear(spec.dim, spec.dim)
 
@@ -160,7 +168,8 @@ class Attention(nn.Module):
         q_BHKE, k_BHKE, v_BHKE = qkv.permute(2, 0, 3, 1, 4)
         if rotary is not None:
             q_BHKE, k_BHKE = rotate(q_BHKE, rotary), rotate(k_BHKE, rotary)
-        out_BHKE = F.scaled_dot_product_attention(q_BHKE, k_BHKE, v_BHKE)
+        with nullcontext() if self.flash else sdpa_kernel(SDPBackend.MATH):
+            out_BHKE = F.scaled_dot_product_attention(q_BHKE, k_BHKE, v_BHKE)
         return self.proj(out_BHKE.transpose(1, 2).reshape(batch, tokens, dim))
 
 
@@ -233,7 +242,7 @@ class Encoder(nn.Module):
         dim = shape.embed_dim
         self.patch_embed = nn.Linear(3 * shape.patch_size**2, dim)
         init = config.layerscale_init if config.use_layerscale else None
-        spec = BlockSpec(dim, shape.num_heads, shape.mlp_ratio, init)
+        spec = BlockSpec(dim, shape.num_heads, shape.mlp_ratio, init, flash=config.use_flash_attention)
         rates = torch.linspace(0, config.drop_path_rate, shape.depth).tolist()
         self.blocks = nn.ModuleList(Block(replace(spec, drop_path=rate)) for rate in rates)
         self.norm = nn.LayerNorm(dim, eps=1e-6)

@@ -72,7 +72,7 @@ class HJEPA(nn.Module):
         dim = config.shape.embed_dim
         self.encoder = Encoder(config, image_size)
         self.grid = self.encoder.grid
-        self.predictor = Predictor(config.predictor, dim, self.grid)
+        self.predictor = Predictor(config.predictor, dim, self.grid, config.use_flash_attention)
         self.pyramid = Pyramid(config.fpn, config.num_hierarchies, dim)
         # Without FPN the finest level is what the predictor puts out; a further layer adds nothing.
         self.heads = nn.ModuleList(

@@ -43,7 +43,7 @@ class PredictorConfig(Config):
 class Predictor(nn.Module):
     """Predicts the whole grid at once, visible patches included, so that it can be pooled."""
 
-    def __init__(self, config: PredictorConfig, encoder_dim: int, grid: tuple[int, int]):
+    def __init__(self, config: PredictorConfig, encoder_dim: int, grid: tuple[int, int], flash: bool = True):
         super().__init__()
         width = config.width(encoder_dim)
         self.recompute = False
@@ -51,7 +51,7 @@ class Predictor(nn.Module):
         self.mask_token = nn.Parameter(torch.zeros(width))
         self.register_buffer("positions_NW", sincos_positions(grid, width), persistent=False)
         self.positions_NW: Tensor
-        spec = BlockSpec(width, config.num_heads, config.mlp_ratio)
+        spec = BlockSpec(width, config.num_heads, config.mlp_ratio, flash=flash)
         self.blocks = nn.ModuleList(Block(spec) for _ in range(config.depth))
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.project = nn.Linear(width, encoder_dim)

@@ -11,8 +11,11 @@ from timm.layers import build_sincos2d_pos_embed
 from timm.layers.pos_embed_sincos import apply_rot_embed_cat, build_rotary_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hjepa.encoder import (
+    Attention,
+    BlockSpec,
     DropPath,
     Encoder,
     EncoderConfig,
@@ -167,6 +170,75 @@ def test_every_position_differs_at_any_width(height: int, width: int, dim: int):
     found = sincos_positions((height, width), dim)
     assert found.shape == (height * width, dim)
     assert len(found.unique(dim=0)) == height * width
+
+
+# Kernels of attention
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+
+
+class Operations(TorchDispatchMode):
+    """Within, collects the names of torch's operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names = set[str]()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def fused(attention: Attention, x_BKD: Tensor) -> list[str]:
+    """The kernels of attention in one piece that a pass goes through."""
+    with Operations() as seen:
+        attention(x_BKD)
+    return [name for name in seen.names if "scaled_dot_product" in name]
+
+
+def attention(flash: bool) -> Attention:
+    torch.manual_seed(0)
+    return Attention(BlockSpec(32, num_heads=2, mlp_ratio=4.0, flash=flash))
+
+
+@pytest.mark.parametrize("flash", [False, True])
+@with_and_without_rope
+def test_either_kernel_gives_softmax_attention_and_its_gradient(flash: bool, rope: bool):
+    layer, x_BKD = attention(flash), normal(3, 12, 32).requires_grad_()
+    rotary = rotary_table((3, 4), 16, 100.0) if rope else None
+    q_BHKE, k_BHKE, v_BHKE = layer.qkv(x_BKD).view(3, 12, 3, 2, 16).permute(2, 0, 3, 1, 4)
+    if rotary is not None:
+        q_BHKE, k_BHKE = rotate(q_BHKE, rotary), rotate(k_BHKE, rotary)
+    shares = (q_BHKE @ k_BHKE.transpose(2, 3) / 16**0.5).softmax(-1)
+    expected = layer.proj((shares @ v_BHKE).transpose(1, 2).reshape(3, 12, 32))
+    found = layer(x_BKD, rotary)
+    torch.testing.assert_close(found, expected)
+    (expected_gradient,) = torch.autograd.grad(expected.square().sum(), x_BKD)
+    (gradient,) = torch.autograd.grad(found.square().sum(), x_BKD)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-4, atol=1e-5)
+
+
+def test_the_key_chooses_the_kernel():
+    assert fused(attention(False), normal(2, 12, 32)) == []
+    assert any("flash" in name for name in fused(attention(True), normal(2, 12, 32)))
+
+
+@needs_cuda
+def test_attention_on_cuda_is_flash_attention_in_bfloat16():
+    x_BKD = normal(2, 12, 32).cuda()
+    with torch.autocast("cuda", torch.bfloat16):
+        assert fused(attention(False).cuda(), x_BKD) == []
+        names = fused(attention(True).cuda(), x_BKD)
+    # cuDNN's is flash attention too, and torch prefers it on some devices.
+    assert any("flash" in name or "cudnn" in name for name in names)
+
+
+@needs_cuda
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_kernels_agree_on_cuda(dtype: torch.dtype):
+    x_BKD = normal(2, 50, 32).to("cuda", dtype)
+    found, expected = (attention(flash).to("cuda", dtype)(x_BKD) for flash in (True, False))
+    torch.testing.assert_close(found, expected, rtol=2e-2, atol=1e-2 if dtype == torch.bfloat16 else 1e-3)
 
 
 # Against timm

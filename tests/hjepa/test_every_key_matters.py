@@ -22,6 +22,7 @@ Tiny = Callable[..., RunConfig]
 
 # Speed and place only. A key belongs here where it changes neither weights nor metrics.
 EXEMPT = (
+    "model.use_flash_attention",
     "data.pin_memory",
     "data.cache_dir",
     "training.use_gradient_checkpointing",

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from hjepa.config import RunConfig
+from hjepa.encoder import Attention
 from hjepa.masking import Masks, sample_masks
 from hjepa.model import HJEPA
 from hjepa.pyramid import pool
@@ -172,6 +173,18 @@ def test_every_level_predicts_its_grid(tiny: Tiny, changed: dict[str, Any]):
     for level, (found, target) in enumerate(zip(prediction.predicted, prediction.target, strict=True)):
         assert found.shape == target.shape == (6, (-(-side // 2**level)) ** 2, width)
     assert prediction.context_BD.shape == prediction.target_BD.shape == (6, 16)
+
+
+def test_the_plain_kernel_of_attention_is_for_every_block_and_predicts_the_same(tiny: Tiny):
+    models = [built(tiny({"model.use_flash_attention": flash})) for flash in (True, False)]
+    for model, flash in zip(models, (True, False), strict=True):
+        layers = [layer for layer in model.modules() if isinstance(layer, Attention)]
+        assert len(layers) == 5  # two in each encoder, one in the predictor
+        assert all(layer.flash is flash for layer in layers)
+    images, masks = batch(tiny(), models[0])
+    found, expected = (model(images, masks) for model in models)
+    torch.testing.assert_close(found.predicted, expected.predicted)
+    torch.testing.assert_close(found.target, expected.target)
 
 
 @every_shape
