@@ -150,6 +150,10 @@ class BlockSpec:
     """Chance of a sample to skip a half of the block in training."""
     flash: bool = True
     """False: attention by the plain kernel."""
+    dropout: float = 0.0
+    """Share of what attention and both layers of the MLP put out that is zeroed in training."""
+    qkv_bias: bool = True
+    """Whether queries, keys and values have a bias."""
 
 
 class Attention(nn.Module):
@@ -159,8 +163,9 @@ class Attention(nn.Module):
         super().__init__()
         self.num_heads = spec.num_heads
         self.flash = spec.flash
-        self.qkv = nn.Linear(spec.dim, 3 * spec.dim)
+        self.qkv = nn.Linear(spec.dim, 3 * spec.dim, bias=spec.qkv_bias)
         self.proj = nn.Linear(spec.dim, spec.dim)
+        self.proj_drop = nn.Dropout(spec.dropout)
 
     def forward(self, x_BKD: Tensor, rotary: Tensor | None = None) -> Tensor:
         batch, tokens, dim = x_BKD.shape
@@ -170,7 +175,7 @@ class Attention(nn.Module):
             q_BHKE, k_BHKE = rotate(q_BHKE, rotary), rotate(k_BHKE, rotary)
         with nullcontext() if self.flash else sdpa_kernel(SDPBackend.MATH):
             out_BHKE = F.scaled_dot_product_attention(q_BHKE, k_BHKE, v_BHKE)
-        return self.proj(out_BHKE.transpose(1, 2).reshape(batch, tokens, dim))
+        return self.proj_drop(self.proj(out_BHKE.transpose(1, 2).reshape(batch, tokens, dim)))
 
 
 class LayerScale(nn.Module):
@@ -208,7 +213,13 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
         self.attn = Attention(spec)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        layers = {"fc1": nn.Linear(dim, hidden), "act": nn.GELU(), "fc2": nn.Linear(hidden, dim)}
+        layers = {
+            "fc1": nn.Linear(dim, hidden),
+            "act": nn.GELU(),
+            "drop1": nn.Dropout(spec.dropout),
+            "fc2": nn.Linear(hidden, dim),
+            "drop2": nn.Dropout(spec.dropout),
+        }
         self.mlp = nn.Sequential(OrderedDict(layers))
         init = spec.layerscale_init
         self.ls1, self.ls2 = (nn.Identity() if init is None else LayerScale(dim, init) for _ in range(2))

@@ -25,6 +25,10 @@ class PredictorConfig(Config):
     """Attention heads."""
     mlp_ratio: float = Field(default=4.0, gt=0)
     """Width of a block's hidden layer over that of a token."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of what attention and both layers of the MLP put out that is zeroed in training."""
+    qkv_bias: bool = True
+    """Whether queries, keys and values have a bias."""
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Self:
@@ -51,7 +55,14 @@ class Predictor(nn.Module):
         self.mask_token = nn.Parameter(torch.zeros(width))
         self.register_buffer("positions_NW", sincos_positions(grid, width), persistent=False)
         self.positions_NW: Tensor
-        spec = BlockSpec(width, config.num_heads, config.mlp_ratio, flash=flash)
+        spec = BlockSpec(
+            width,
+            config.num_heads,
+            config.mlp_ratio,
+            flash=flash,
+            dropout=config.dropout,
+            qkv_bias=config.qkv_bias,
+        )
         self.blocks = nn.ModuleList(Block(spec) for _ in range(config.depth))
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.project = nn.Linear(width, encoder_dim)

@@ -92,6 +92,8 @@ TABLE: dict[str, Row] = {
     "model.predictor.depth": Row(2),
     "model.predictor.num_heads": Row(4),
     "model.predictor.mlp_ratio": Row(2.0),
+    "model.predictor.dropout": Row(0.5),
+    "model.predictor.qkv_bias": Row(False),
     "model.ema.momentum": Row(0.9),
     "model.ema.momentum_end": Row(0.5, MOMENTUM),
     "model.ema.momentum_warmup_epochs": Row(0.5, MOMENTUM),

@@ -24,6 +24,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     "rope": {"model.rope.use_rope": True},
     "layer scale": {"model.use_layerscale": True},
     "stochastic depth": {"model.drop_path_rate": 0.5},
+    "dropout": {"model.predictor.dropout": 0.2},
+    "no bias": {"model.predictor.qkv_bias": False},
     "fpn add": FPN,
     "fpn concat": FPN | {"model.fpn.fusion_method": "concat", "model.fpn.feature_dim": 12},
     "one level": {"model.num_hierarchies": 1, "loss.hierarchy_weights": [1.0]},

@@ -27,6 +27,7 @@ LONG: dict[str, Any] = {
     "evaluation.linear_probe.epochs": 2,
     "model.fpn.use_fpn": True,
     "model.drop_path_rate": 0.3,
+    "model.predictor.dropout": 0.1,
 }
 
 
