@@ -62,6 +62,8 @@ class Prediction:
     """Context tokens, averaged over the visible patches."""
     target_BD: Tensor
     """Target tokens, averaged over all patches, without gradient."""
+    second_BD: Tensor | None = None
+    """As context_BD, of the second view, where there is one."""
 
 
 class HJEPA(nn.Module):
@@ -93,8 +95,11 @@ class HJEPA(nn.Module):
         self.target_pyramid.eval()
         return self
 
-    def forward(self, images_BCHW: Tensor, masks: Masks) -> Prediction:
-        """Predictions and targets of a batch of normalised float images."""
+    def forward(self, images_BCHW: Tensor, masks: Masks, second_BCHW: Tensor | None = None) -> Prediction:
+        """Predictions and targets of a batch of normalised float images.
+
+        `second_BCHW` is another view of the same images, of which only the visible patches are encoded.
+        """
         context_BKD = self.encoder(images_BCHW, masks.visible_BK)
         predicted_BND = self.predictor(context_BKD, masks.visible_BK)
         predicted = [
@@ -105,7 +110,8 @@ class HJEPA(nn.Module):
             target_BND = self.target_encoder(images_BCHW)
             levels = self.target_pyramid(self.as_grid(_normalize(target_BND)))
             target = [_normalize(as_tokens(grid)) for grid in levels]
-        return Prediction(predicted, target, context_BKD.mean(1), target_BND.mean(1))
+        second_BD = None if second_BCHW is None else self.encoder(second_BCHW, masks.visible_BK).mean(1)
+        return Prediction(predicted, target, context_BKD.mean(1), target_BND.mean(1), second_BD)
 
     def level_weights(self, masks: Masks) -> list[Tensor]:
         """Weight of each position in its level's loss, (B, L): the share of its patches to predict."""

@@ -60,6 +60,7 @@ THREE_LEVELS = {"data.image_size": 16, "loss.hierarchy_weights": [1.0, 0.5, 0.25
 WARM = {"training.epochs": 2, "training.warmup_epochs": 1}
 VICREG = {"loss.use_vicreg": True}
 SIGREG = {"loss.use_sigreg": True}
+NTXENT = {"loss.use_ntxent": True}
 PROBE = {"evaluation.linear_probe.enabled": True, "evaluation.linear_probe.epochs": 2}
 CROWDED = {"masking.mask_scale": [0.8, 0.9]}
 MOMENTUM = {"model.ema.momentum": 0.5, "model.ema.momentum_end": 0.9}
@@ -144,6 +145,9 @@ TABLE: dict[str, Row] = {
     "loss.sigreg.weight": Row(1.0, SIGREG),
     "loss.sigreg.num_slices": Row(16, SIGREG),
     "loss.sigreg.num_points": Row(5, SIGREG),
+    "loss.use_ntxent": Row(True),
+    "loss.ntxent.weight": Row(1.0, NTXENT),
+    "loss.ntxent.temperature": Row(1.0, NTXENT),
     "evaluation.eval_frequency": Row(2, {"training.epochs": 3}),
     "evaluation.knn.k": Row(1),
     "evaluation.knn.temperature": Row(1e-4),
@@ -278,6 +282,7 @@ INERT: list[tuple[str, Any, dict[str, Any]]] = [
     ("loss.vicreg.weight", 1.0, {}),
     ("loss.vicreg.std_coeff", 1.0, {}),
     ("loss.sigreg.num_slices", 16, {}),
+    ("loss.ntxent.temperature", 1.0, {}),
     ("evaluation.linear_probe.lr", 1.0, {}),
 ]
 

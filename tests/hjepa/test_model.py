@@ -189,6 +189,17 @@ def test_the_plain_kernel_of_attention_is_for_every_block_and_predicts_the_same(
     torch.testing.assert_close(found.target, expected.target)
 
 
+def test_a_second_view_shows_the_same_patches_and_is_learnt_from(tiny: Tiny):
+    model = built(tiny())
+    images, masks = batch(tiny(), model)
+    plain, paired = model(images, masks), model(images, masks, images.flip(-1))
+    assert plain.second_BD is None
+    assert all(map(torch.equal, paired.predicted, plain.predicted))
+    torch.testing.assert_close(paired.second_BD, model.encoder(images.flip(-1), masks.visible_BK).mean(1))
+    paired.second_BD.square().sum().backward()
+    assert all(p.grad is not None and p.grad.norm() > 0 for p in model.encoder.blocks.parameters())
+
+
 @every_shape
 def test_masked_pixels_change_the_target_but_not_the_prediction(tiny: Tiny, changed: dict[str, Any]):
     config = tiny(changed)
