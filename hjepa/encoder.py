@@ -6,7 +6,8 @@ H heads, E width of a head.
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Self
 
@@ -14,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
-from hjepa.schema import Config
+from hjepa.schema import NO_EFFECT, Config
 
 EXPLICIT = "vit"
 
@@ -49,7 +51,25 @@ class EncoderConfig(Config):
     """Side of a patch, in pixels; null: the named encoder's, or 2 for `vit`."""
     mlp_ratio: float | None = Field(default=None, gt=0)
     """Width of a block's hidden layer over that of a token; null: the named encoder's, or 4 for `vit`."""
+    use_layerscale: bool = False
+    """Scale what each half of a block adds, feature by feature, by a learned factor (Touvron et al. 2021)."""
+    layerscale_init: float = Field(default=1e-5, gt=0)
+    """That factor at the start; timm's init_values."""
+    drop_path_rate: float = Field(default=0.0, ge=0, lt=1)
+    """Chance that an image skips a half of the last block in training, linear from 0 at the first block
+    (stochastic depth, Huang et al. 2016). The target encoder skips nothing."""
+    use_flash_attention: bool = Field(default=True, json_schema_extra=NO_EFFECT)
+    """Compute attention, the predictor's too, by the fastest kernel that torch has for the device; false: by
+    the plain one, which holds every score in memory. The same numbers up to rounding."""
     rope: RopeConfig = RopeConfig()
+
+    def inert(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        if not self.use_layerscale:
+            found["layerscale_init"] = "model.use_layerscale is false"
+        if self.shape.depth == 1:
+            found["drop_path_rate"] = "the encoder has one block, and the first block's chance is 0"
+        return found
 
     @property
     def shape(self) -> "EncoderShape":
@@ -117,14 +137,35 @@ def timm_shape(name: str) -> EncoderShape:
     )
 
 
+@dataclass(frozen=True)
+class BlockSpec:
+    """What the encoder's and the predictor's configs say of a block."""
+
+    dim: int
+    num_heads: int
+    mlp_ratio: float
+    layerscale_init: float | None = None
+    """None: what a block adds is not scaled."""
+    drop_path: float = 0.0
+    """Chance of a sample to skip a half of the block in training."""
+    flash: bool = True
+    """False: attention by the plain kernel."""
+    dropout: float = 0.0
+    """Share of what attention and both layers of the MLP put out that is zeroed in training."""
+    qkv_bias: bool = True
+    """Whether queries, keys and values have a bias."""
+
+
 class Attention(nn.Module):
     """Multi-head self-attention, with rotary positions where given."""
 
-    def __init__(self, dim: int, num_heads: int):
+    def __init__(self, spec: BlockSpec):
         super().__init__()
-        self.num_heads = num_heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.num_heads = spec.num_heads
+        self.flash = spec.flash
+        self.qkv = nn.Linear(spec.dim, 3 * spec.dim, bias=spec.qkv_bias)
+        self.proj = nn.Linear(spec.dim, spec.dim)
+        self.proj_drop = nn.Dropout(spec.dropout)
 
     def forward(self, x_BKD: Tensor, rotary: Tensor | None = None) -> Tensor:
         batch, tokens, dim = x_BKD.shape
@@ -132,25 +173,61 @@ class Attention(nn.Module):
         q_BHKE, k_BHKE, v_BHKE = qkv.permute(2, 0, 3, 1, 4)
         if rotary is not None:
             q_BHKE, k_BHKE = rotate(q_BHKE, rotary), rotate(k_BHKE, rotary)
-        out_BHKE = F.scaled_dot_product_attention(q_BHKE, k_BHKE, v_BHKE)
-        return self.proj(out_BHKE.transpose(1, 2).reshape(batch, tokens, dim))
+        with nullcontext() if self.flash else sdpa_kernel(SDPBackend.MATH):
+            out_BHKE = F.scaled_dot_product_attention(q_BHKE, k_BHKE, v_BHKE)
+        return self.proj_drop(self.proj(out_BHKE.transpose(1, 2).reshape(batch, tokens, dim)))
+
+
+class LayerScale(nn.Module):
+    """A learned factor for each feature (CaiT, Touvron et al. 2021, eq. 4)."""
+
+    def __init__(self, dim: int, init: float):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((dim,), init))
+
+    def forward(self, x_BKD: Tensor) -> Tensor:
+        return x_BKD * self.gamma
+
+
+class DropPath(nn.Module):
+    """In training, zero for a random share `rate` of the samples; the others are scaled up, so that
+    the mean stays. Draws from torch's global generator (stochastic depth, Huang et al. 2016)."""
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x_BKD: Tensor) -> Tensor:
+        if self.rate == 0 or not self.training:
+            return x_BKD
+        keep = 1 - self.rate
+        return x_BKD * x_BKD.new_empty(len(x_BKD), 1, 1).bernoulli_(keep).div_(keep)
 
 
 class Block(nn.Module):
     """Pre-norm transformer block; its parameters are named as timm's."""
 
-    def __init__(self, dim: int, num_heads: int, mlp_ratio: float):
+    def __init__(self, spec: BlockSpec):
         super().__init__()
+        dim, hidden = spec.dim, int(spec.dim * spec.mlp_ratio)
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.attn = Attention(dim, num_heads)
+        self.attn = Attention(spec)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        hidden = int(dim * mlp_ratio)
-        layers = {"fc1": nn.Linear(dim, hidden), "act": nn.GELU(), "fc2": nn.Linear(hidden, dim)}
+        layers = {
+            "fc1": nn.Linear(dim, hidden),
+            "act": nn.GELU(),
+            "drop1": nn.Dropout(spec.dropout),
+            "fc2": nn.Linear(hidden, dim),
+            "drop2": nn.Dropout(spec.dropout),
+        }
         self.mlp = nn.Sequential(OrderedDict(layers))
+        init = spec.layerscale_init
+        self.ls1, self.ls2 = (nn.Identity() if init is None else LayerScale(dim, init) for _ in range(2))
+        self.drop_path = DropPath(spec.drop_path)
 
     def forward(self, x_BKD: Tensor, rotary: Tensor | None = None) -> Tensor:
-        x_BKD = x_BKD + self.attn(self.norm1(x_BKD), rotary)
-        return x_BKD + self.mlp(self.norm2(x_BKD))
+        x_BKD = x_BKD + self.drop_path(self.ls1(self.attn(self.norm1(x_BKD), rotary)))
+        return x_BKD + self.drop_path(self.ls2(self.mlp(self.norm2(x_BKD))))
 
 
 def run_blocks(blocks: Iterable[nn.Module], x_BKD: Tensor, rotary: Tensor | None, recompute: bool) -> Tensor:
@@ -175,7 +252,10 @@ class Encoder(nn.Module):
         self.recompute = False
         dim = shape.embed_dim
         self.patch_embed = nn.Linear(3 * shape.patch_size**2, dim)
-        self.blocks = nn.ModuleList(Block(dim, shape.num_heads, shape.mlp_ratio) for _ in range(shape.depth))
+        init = config.layerscale_init if config.use_layerscale else None
+        spec = BlockSpec(dim, shape.num_heads, shape.mlp_ratio, init, flash=config.use_flash_attention)
+        rates = torch.linspace(0, config.drop_path_rate, shape.depth).tolist()
+        self.blocks = nn.ModuleList(Block(replace(spec, drop_path=rate)) for rate in rates)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.pos_embed: nn.Parameter | None = None
         self.rotary_NF: Tensor | None

@@ -56,6 +56,16 @@ class SigregConfig(Config):
     """Knots of the integral over the characteristic function's argument, on [0, 3]."""
 
 
+class NtxentConfig(Config):
+    """Normalised temperature-scaled cross entropy (SimCLR, Chen et al. 2020) between pooled context
+    features of two augmentations of each image, which show the same patches."""
+
+    weight: float = Field(default=0.1, ge=0)
+    """Weight beside the prediction loss."""
+    temperature: float = Field(default=0.1, gt=0)
+    """Cosine similarities are divided by this; the lower, the more the hardest negatives count."""
+
+
 class LossConfig(Config):
     """What is minimised: prediction errors of all levels, and regularizers beside them."""
 
@@ -73,6 +83,9 @@ class LossConfig(Config):
     use_sigreg: bool = False
     """Add SIGReg."""
     sigreg: SigregConfig = SigregConfig()
+    use_ntxent: bool = False
+    """Add NT-Xent, which encodes a second augmentation of every image."""
+    ntxent: NtxentConfig = NtxentConfig()
 
     @model_validator(mode="after")
     def _weights_weigh(self) -> Self:
@@ -95,6 +108,8 @@ class LossConfig(Config):
             found["vicreg"] = "loss.use_vicreg is false"
         if not self.use_sigreg:
             found["sigreg"] = "loss.use_sigreg is false"
+        if not self.use_ntxent:
+            found["ntxent"] = "loss.use_ntxent is false"
         return found
 
 
@@ -183,6 +198,20 @@ def sigreg(z_SD: Tensor, directions_DK: Tensor, num_points: int) -> Tensor:
 def random_directions(features: int, slices: int, device: torch.device) -> Tensor:
     """Unit columns (features, slices), uniform on the sphere, from torch's global generator."""
     return F.normalize(torch.randn(features, slices, device=device), dim=0)
+
+
+def ntxent(first_SD: Tensor, second_SD: Tensor, temperature: float) -> Tensor:
+    """Mean cross entropy of finding each sample's other view among all views but itself, a scalar.
+
+    Row i of either argument is a view of image i; at least 2 images, else ValueError.
+    SimCLR, Chen et al. 2020, eq. 1.
+    """
+    _need_two(first_SD)
+    views_SD = F.normalize(torch.cat([first_SD, second_SD]), dim=1)
+    itself = torch.eye(len(views_SD), dtype=torch.bool, device=views_SD.device)
+    logits_SS = (views_SD @ views_SD.T / temperature).masked_fill(itself, -torch.inf)
+    other_S = torch.arange(len(views_SD), device=views_SD.device).roll(len(first_SD))
+    return F.cross_entropy(logits_SS, other_S)
 
 
 def _need_two(z_SD: Tensor) -> None:

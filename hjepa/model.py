@@ -5,6 +5,7 @@ Shape letters: B images, N patches of the grid, K visible patches, D width, L po
 
 import copy
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -43,8 +44,10 @@ class ModelConfig(EncoderConfig):
     fpn: FpnConfig = FpnConfig()
 
     def inert(self) -> dict[str, str]:
-        one = self.num_hierarchies == 1
-        return {"fpn.fusion_method": "model.num_hierarchies is 1: nothing to fuse"} if one else {}
+        found = super().inert()
+        if self.num_hierarchies == 1:
+            found["fpn.fusion_method"] = "model.num_hierarchies is 1: nothing to fuse"
+        return found
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class Prediction:
     """Context tokens, averaged over the visible patches."""
     target_BD: Tensor
     """Target tokens, averaged over all patches, without gradient."""
+    second_BD: Tensor | None = None
+    """As context_BD, of the second view, where there is one."""
 
 
 class HJEPA(nn.Module):
@@ -69,7 +74,7 @@ class HJEPA(nn.Module):
         dim = config.shape.embed_dim
         self.encoder = Encoder(config, image_size)
         self.grid = self.encoder.grid
-        self.predictor = Predictor(config.predictor, dim, self.grid)
+        self.predictor = Predictor(config.predictor, dim, self.grid, config.use_flash_attention)
         self.pyramid = Pyramid(config.fpn, config.num_hierarchies, dim)
         # Without FPN the finest level is what the predictor puts out; a further layer adds nothing.
         self.heads = nn.ModuleList(
@@ -81,9 +86,20 @@ class HJEPA(nn.Module):
         self.heads.apply(init_weights)
         self.target_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
         self.target_pyramid = copy.deepcopy(self.pyramid).requires_grad_(False)
+        self.train()
 
-    def forward(self, images_BCHW: Tensor, masks: Masks) -> Prediction:
-        """Predictions and targets of a batch of normalised float images."""
+    def train(self, mode: bool = True) -> Self:
+        """Training or evaluation mode; the target stays in the latter, so that nothing in it is random."""
+        super().train(mode)
+        self.target_encoder.eval()
+        self.target_pyramid.eval()
+        return self
+
+    def forward(self, images_BCHW: Tensor, masks: Masks, second_BCHW: Tensor | None = None) -> Prediction:
+        """Predictions and targets of a batch of normalised float images.
+
+        `second_BCHW` is another view of the same images, of which only the visible patches are encoded.
+        """
         context_BKD = self.encoder(images_BCHW, masks.visible_BK)
         predicted_BND = self.predictor(context_BKD, masks.visible_BK)
         predicted = [
@@ -94,7 +110,8 @@ class HJEPA(nn.Module):
             target_BND = self.target_encoder(images_BCHW)
             levels = self.target_pyramid(self.as_grid(_normalize(target_BND)))
             target = [_normalize(as_tokens(grid)) for grid in levels]
-        return Prediction(predicted, target, context_BKD.mean(1), target_BND.mean(1))
+        second_BD = None if second_BCHW is None else self.encoder(second_BCHW, masks.visible_BK).mean(1)
+        return Prediction(predicted, target, context_BKD.mean(1), target_BND.mean(1), second_BD)
 
     def level_weights(self, masks: Masks) -> list[Tensor]:
         """Weight of each position in its level's loss, (B, L): the share of its patches to predict."""

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from hjepa.encoder import Block, init_weights, run_blocks, sincos_positions
+from hjepa.encoder import Block, BlockSpec, init_weights, run_blocks, sincos_positions
 from hjepa.schema import Config
 
 
@@ -25,6 +25,10 @@ class PredictorConfig(Config):
     """Attention heads."""
     mlp_ratio: float = Field(default=4.0, gt=0)
     """Width of a block's hidden layer over that of a token."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of what attention and both layers of the MLP put out that is zeroed in training."""
+    qkv_bias: bool = True
+    """Whether queries, keys and values have a bias."""
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Self:
@@ -43,7 +47,7 @@ class PredictorConfig(Config):
 class Predictor(nn.Module):
     """Predicts the whole grid at once, visible patches included, so that it can be pooled."""
 
-    def __init__(self, config: PredictorConfig, encoder_dim: int, grid: tuple[int, int]):
+    def __init__(self, config: PredictorConfig, encoder_dim: int, grid: tuple[int, int], flash: bool = True):
         super().__init__()
         width = config.width(encoder_dim)
         self.recompute = False
@@ -51,9 +55,15 @@ class Predictor(nn.Module):
         self.mask_token = nn.Parameter(torch.zeros(width))
         self.register_buffer("positions_NW", sincos_positions(grid, width), persistent=False)
         self.positions_NW: Tensor
-        self.blocks = nn.ModuleList(
-            Block(width, config.num_heads, config.mlp_ratio) for _ in range(config.depth)
+        spec = BlockSpec(
+            width,
+            config.num_heads,
+            config.mlp_ratio,
+            flash=flash,
+            dropout=config.dropout,
+            qkv_bias=config.qkv_bias,
         )
+        self.blocks = nn.ModuleList(Block(spec) for _ in range(config.depth))
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.project = nn.Linear(width, encoder_dim)
         self.apply(init_weights)

@@ -25,7 +25,7 @@ from hjepa.evaluate import (
     rankme,
     raw_pixel_features,
 )
-from hjepa.losses import prediction_loss, random_directions, sigreg, vicreg
+from hjepa.losses import ntxent, prediction_loss, random_directions, sigreg, vicreg
 from hjepa.masking import Masks, sample_masks
 from hjepa.model import HJEPA, Prediction
 from hjepa.optim import build_optimizer, ema_momentum, learning_rate
@@ -212,15 +212,20 @@ def train_step(run: Run, indices_B: np.ndarray) -> dict[str, Tensor]:
 
     Augmentation and masks are drawn for all images at once, whatever the parts they are cut into.
     """
-    images_BCHW = run.augment(to_device(run, run.data.train, indices_B))
+    stored_BCHW = to_device(run, run.data.train, indices_B)
+    images_BCHW = run.augment(stored_BCHW)
     masks = sample_masks(run.config.masking, run.batch, run.model.grid, torch.default_generator)
     masks = Masks(masks.visible_BK.to(run.device), masks.target_BN.to(run.device))
-    return optimize(run, images_BCHW, masks)
+    second_BCHW = run.augment(stored_BCHW) if run.config.loss.use_ntxent else None
+    return optimize(run, images_BCHW, masks, second_BCHW)
 
 
-def optimize(run: Run, images_BCHW: Tensor, masks: Masks) -> dict[str, Tensor]:
+def optimize(
+    run: Run, images_BCHW: Tensor, masks: Masks, second_BCHW: Tensor | None = None
+) -> dict[str, Tensor]:
     """One optimizer step on these images, the target's included; its losses, still on the device.
 
+    `second_BCHW`, another view of the same images, is for NT-Xent, which needs it.
     Losses are divided by the counts of the whole step, so that cutting it into `accumulation_steps`
     parts changes rounding only. A regularizer sees one part at a time: its statistics are those of
     data.batch_size samples.
@@ -234,9 +239,10 @@ def optimize(run: Run, images_BCHW: Tensor, masks: Masks) -> dict[str, Tensor]:
         group["lr"] = learning_rate(config.training, run.step, run.steps_per_epoch)
     run.optimizer.zero_grad(set_to_none=True)
     sums: dict[str, Tensor] = {}
-    for part, part_masks in zip(images_BCHW.split(sizes), masks.chunks(sizes), strict=True):
+    seconds = [None] * parts if second_BCHW is None else second_BCHW.split(sizes)
+    for part, part_masks, second in zip(images_BCHW.split(sizes), masks.chunks(sizes), seconds, strict=True):
         with autocast(run):
-            prediction = model(part, part_masks)
+            prediction = model(part, part_masks, second)
         terms = losses(config, prediction, model.level_weights(part_masks), totals, parts)
         terms["train/loss"] = torch.stack(list(terms.values())).sum()
         terms["train/loss"].backward()
@@ -278,6 +284,11 @@ def losses(
         directions_DK = random_directions(context_SD.shape[1], settings.num_slices, context_SD.device)
         distance = sigreg(context_SD, directions_DK, settings.num_points)
         terms["train/sigreg"] = settings.weight * distance / parts
+    if config.loss.use_ntxent:
+        assert prediction.second_BD is not None
+        settings = config.loss.ntxent
+        contrast = ntxent(context_SD, prediction.second_BD.float(), settings.temperature)
+        terms["train/ntxent"] = settings.weight * contrast / parts
     return terms
 
 

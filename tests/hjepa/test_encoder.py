@@ -11,8 +11,12 @@ from timm.layers import build_sincos2d_pos_embed
 from timm.layers.pos_embed_sincos import apply_rot_embed_cat, build_rotary_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hjepa.encoder import (
+    Attention,
+    BlockSpec,
+    DropPath,
     Encoder,
     EncoderConfig,
     EncoderShape,
@@ -88,7 +92,7 @@ def test_position_matters(rope: bool):
 def test_recomputing_activations_gives_the_same_gradients(rope: bool):
     gradients = []
     for recompute in (False, True):
-        encoder = small(rope)
+        encoder = small(rope, drop_path_rate=0.5).train()
         encoder.recompute = recompute
         encoder(normal(2, 3, 16, 16), torch.tensor([[0, 3, 5], [1, 2, 10]])).square().mean().backward()
         gradients.append([p.grad for p in encoder.parameters()])
@@ -168,15 +172,83 @@ def test_every_position_differs_at_any_width(height: int, width: int, dim: int):
     assert len(found.unique(dim=0)) == height * width
 
 
+# Kernels of attention
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+
+
+class Operations(TorchDispatchMode):
+    """Within, collects the names of torch's operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names = set[str]()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def fused(attention: Attention, x_BKD: Tensor) -> list[str]:
+    """The kernels of attention in one piece that a pass goes through."""
+    with Operations() as seen:
+        attention(x_BKD)
+    return [name for name in seen.names if "scaled_dot_product" in name]
+
+
+def attention(flash: bool) -> Attention:
+    torch.manual_seed(0)
+    return Attention(BlockSpec(32, num_heads=2, mlp_ratio=4.0, flash=flash))
+
+
+@pytest.mark.parametrize("flash", [False, True])
+@with_and_without_rope
+def test_either_kernel_gives_softmax_attention_and_its_gradient(flash: bool, rope: bool):
+    layer, x_BKD = attention(flash), normal(3, 12, 32).requires_grad_()
+    rotary = rotary_table((3, 4), 16, 100.0) if rope else None
+    q_BHKE, k_BHKE, v_BHKE = layer.qkv(x_BKD).view(3, 12, 3, 2, 16).permute(2, 0, 3, 1, 4)
+    if rotary is not None:
+        q_BHKE, k_BHKE = rotate(q_BHKE, rotary), rotate(k_BHKE, rotary)
+    shares = (q_BHKE @ k_BHKE.transpose(2, 3) / 16**0.5).softmax(-1)
+    expected = layer.proj((shares @ v_BHKE).transpose(1, 2).reshape(3, 12, 32))
+    found = layer(x_BKD, rotary)
+    torch.testing.assert_close(found, expected)
+    (expected_gradient,) = torch.autograd.grad(expected.square().sum(), x_BKD)
+    (gradient,) = torch.autograd.grad(found.square().sum(), x_BKD)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-4, atol=1e-5)
+
+
+def test_the_key_chooses_the_kernel():
+    assert fused(attention(False), normal(2, 12, 32)) == []
+    assert any("flash" in name for name in fused(attention(True), normal(2, 12, 32)))
+
+
+@needs_cuda
+def test_attention_on_cuda_is_flash_attention_in_bfloat16():
+    x_BKD = normal(2, 12, 32).cuda()
+    with torch.autocast("cuda", torch.bfloat16):
+        assert fused(attention(False).cuda(), x_BKD) == []
+        names = fused(attention(True).cuda(), x_BKD)
+    # cuDNN's is flash attention too, and torch prefers it on some devices.
+    assert any("flash" in name or "cudnn" in name for name in names)
+
+
+@needs_cuda
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_kernels_agree_on_cuda(dtype: torch.dtype):
+    x_BKD = normal(2, 50, 32).to("cuda", dtype)
+    found, expected = (attention(flash).to("cuda", dtype)(x_BKD) for flash in (True, False))
+    torch.testing.assert_close(found, expected, rtol=2e-2, atol=1e-2 if dtype == torch.bfloat16 else 1e-3)
+
+
 # Against timm
 
 
-def from_timm(model: VisionTransformer) -> Encoder:
+def from_timm(model: VisionTransformer, **config: Any) -> Encoder:
     """Our encoder with timm's weights."""
     block: Any = model.blocks[0]
-    encoder = small(
-        embed_dim=model.embed_dim, num_heads=block.attn.num_heads, mlp_ratio=3.0, depth=len(model.blocks)
-    )
+    measures = {"embed_dim": model.embed_dim, "num_heads": block.attn.num_heads, "depth": len(model.blocks)}
+    encoder = small(**measures, mlp_ratio=3.0, **config)
     weights = {k: v for k, v in model.state_dict().items() if not k.startswith(("patch_embed", "head"))}
     weights["patch_embed.weight"] = model.patch_embed.proj.weight.flatten(1)
     weights["patch_embed.bias"] = model.patch_embed.proj.bias
@@ -185,11 +257,11 @@ def from_timm(model: VisionTransformer) -> Encoder:
     return encoder
 
 
-def timm_vit() -> VisionTransformer:
+def timm_vit(**settings: Any) -> VisionTransformer:
     torch.manual_seed(3)
     model = VisionTransformer(
-        img_size=16, patch_size=4, embed_dim=24, depth=2, num_heads=3, mlp_ratio=3.0, num_classes=0,
-        class_token=False, global_pool="",
+        img_size=16, patch_size=4, embed_dim=24, depth=3, num_heads=3, mlp_ratio=3.0, num_classes=0,
+        class_token=False, global_pool="", **settings,
     )  # fmt: skip
     with torch.no_grad():
         for parameter in model.parameters():  # biases and norms too, which start at 0 and 1
@@ -197,10 +269,54 @@ def timm_vit() -> VisionTransformer:
     return model.eval()
 
 
-def test_with_timms_weights_the_output_is_timms():
-    model, images = timm_vit(), normal(3, 3, 16, 16)
+@pytest.mark.parametrize(
+    ("settings", "config"),
+    [({}, {}), ({"init_values": 0.3}, {"use_layerscale": True})],
+    ids=["plain", "scaled"],
+)
+def test_with_timms_weights_the_output_is_timms(settings: dict[str, Any], config: dict[str, Any]):
+    model, images = timm_vit(**settings), normal(3, 3, 16, 16)
     with torch.no_grad():
-        torch.testing.assert_close(from_timm(model)(images), model(images), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(from_timm(model, **config)(images), model(images), rtol=1e-4, atol=1e-5)
+
+
+def test_layer_scale_starts_where_timms_does():
+    ours = small(use_layerscale=True, layerscale_init=0.3).blocks.state_dict()
+    scales = {name: value for name, value in ours.items() if name.endswith(".gamma")}
+    assert list(scales) == [f"{block}.{half}.gamma" for block in (0, 1) for half in ("ls1", "ls2")]
+    assert all(torch.equal(value, torch.full((16,), 0.3)) for value in scales.values())
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_paths_are_dropped_as_timm_drops_them(scaled: bool):
+    model = timm_vit(drop_path_rate=0.6, init_values=0.3 if scaled else None).train()
+    encoder = from_timm(model, drop_path_rate=0.6, use_layerscale=scaled).train()
+    images = normal(8, 3, 16, 16)
+
+    def drawn(vit: torch.nn.Module) -> Tensor:
+        torch.manual_seed(5)
+        with torch.no_grad():
+            return vit(images)
+
+    training = drawn(encoder)
+    torch.testing.assert_close(training, drawn(model), rtol=1e-4, atol=1e-5)
+    evaluated = drawn(encoder.eval())
+    torch.testing.assert_close(evaluated, drawn(model.eval()), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(training, evaluated, atol=1e-2)
+
+
+def test_the_rate_of_dropped_paths_rises_linearly_from_zero():
+    blocks: Any = small(depth=4, drop_path_rate=0.6).blocks
+    assert [block.drop_path.rate for block in blocks] == pytest.approx([0.0, 0.2, 0.4, 0.6])
+
+
+def test_a_dropped_path_is_zero_for_whole_samples_and_the_mean_stays():
+    torch.manual_seed(0)
+    found = DropPath(0.25).train()(torch.ones(20_000, 2, 3))
+    assert torch.equal(found, found[:, :1, :1].expand_as(found))
+    assert found.unique().tolist() == pytest.approx([0, 4 / 3])
+    # Four standard errors of the mean of a share of 20,000.
+    assert found.mean().item() == pytest.approx(1, abs=4 * (1 / 3 / 20_000) ** 0.5)
 
 
 def test_a_timm_name_builds_its_measures():

@@ -22,6 +22,7 @@ Tiny = Callable[..., RunConfig]
 
 # Speed and place only. A key belongs here where it changes neither weights nor metrics.
 EXEMPT = (
+    "model.use_flash_attention",
     "data.pin_memory",
     "data.cache_dir",
     "training.use_gradient_checkpointing",
@@ -53,11 +54,13 @@ class Row(NamedTuple):
 
 
 ROPE = {"model.rope.use_rope": True}
+LAYERSCALE = {"model.use_layerscale": True}
 FPN = {"model.fpn.use_fpn": True}
 THREE_LEVELS = {"data.image_size": 16, "loss.hierarchy_weights": [1.0, 0.5, 0.25], "model.num_hierarchies": 3}
 WARM = {"training.epochs": 2, "training.warmup_epochs": 1}
 VICREG = {"loss.use_vicreg": True}
 SIGREG = {"loss.use_sigreg": True}
+NTXENT = {"loss.use_ntxent": True}
 PROBE = {"evaluation.linear_probe.enabled": True, "evaluation.linear_probe.epochs": 2}
 CROWDED = {"masking.mask_scale": [0.8, 0.9]}
 MOMENTUM = {"model.ema.momentum": 0.5, "model.ema.momentum_end": 0.9}
@@ -80,6 +83,9 @@ TABLE: dict[str, Row] = {
     "model.num_heads": Row(4),
     "model.patch_size": Row(4, {"masking.min_keep": 1}),
     "model.mlp_ratio": Row(2.0),
+    "model.use_layerscale": Row(True),
+    "model.layerscale_init": Row(0.5, LAYERSCALE),
+    "model.drop_path_rate": Row(0.5),
     "model.rope.use_rope": Row(True),
     "model.rope.theta": Row(10.0, ROPE),
     "model.num_hierarchies": Row(2, THREE_LEVELS),  # with one weight less
@@ -87,6 +93,8 @@ TABLE: dict[str, Row] = {
     "model.predictor.depth": Row(2),
     "model.predictor.num_heads": Row(4),
     "model.predictor.mlp_ratio": Row(2.0),
+    "model.predictor.dropout": Row(0.5),
+    "model.predictor.qkv_bias": Row(False),
     "model.ema.momentum": Row(0.9),
     "model.ema.momentum_end": Row(0.5, MOMENTUM),
     "model.ema.momentum_warmup_epochs": Row(0.5, MOMENTUM),
@@ -137,6 +145,9 @@ TABLE: dict[str, Row] = {
     "loss.sigreg.weight": Row(1.0, SIGREG),
     "loss.sigreg.num_slices": Row(16, SIGREG),
     "loss.sigreg.num_points": Row(5, SIGREG),
+    "loss.use_ntxent": Row(True),
+    "loss.ntxent.weight": Row(1.0, NTXENT),
+    "loss.ntxent.temperature": Row(1.0, NTXENT),
     "evaluation.eval_frequency": Row(2, {"training.epochs": 3}),
     "evaluation.knn.k": Row(1),
     "evaluation.knn.temperature": Row(1e-4),
@@ -248,6 +259,8 @@ def test_the_weight_of_a_single_level_matters(configured: Tiny):
 
 
 INERT: list[tuple[str, Any, dict[str, Any]]] = [
+    ("model.layerscale_init", 0.5, {}),
+    ("model.drop_path_rate", 0.5, {"model.depth": 1}),
     ("model.rope.theta", 10.0, {}),
     ("model.ema.momentum", 0.5, {"model.ema.momentum_warmup_epochs": 0}),
     ("model.ema.momentum_warmup_epochs", 0.5, {"model.ema.momentum": 0.9, "model.ema.momentum_end": 0.9}),
@@ -269,6 +282,7 @@ INERT: list[tuple[str, Any, dict[str, Any]]] = [
     ("loss.vicreg.weight", 1.0, {}),
     ("loss.vicreg.std_coeff", 1.0, {}),
     ("loss.sigreg.num_slices", 16, {}),
+    ("loss.ntxent.temperature", 1.0, {}),
     ("evaluation.linear_probe.lr", 1.0, {}),
 ]
 

@@ -20,6 +20,7 @@ from hjepa.losses import (
     SigregConfig,
     VicregConfig,
     covariance_penalty,
+    ntxent,
     prediction_loss,
     random_directions,
     sigreg,
@@ -132,6 +133,31 @@ def test_vicreg_coefficients_scale_their_terms():
 def test_vicreg_of_one_sample_is_refused(penalty: Callable[[Tensor], Tensor]):
     with pytest.raises(ValueError, match="at least 2 samples, got 1"):
         penalty(torch.zeros(1, 4))
+
+
+# NT-Xent
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.1, 0.5, 2.0])
+@pytest.mark.parametrize("images", [2, 3, 40])
+def test_ntxent_and_its_gradients_are_lightlys(temperature: float, images: int):
+    views = 0.3 * normal(images, 8).requires_grad_(), normal(images, 8, seed=1).requires_grad_()
+    found = ntxent(*views, temperature)
+    expected = lightly.loss.NTXentLoss(temperature=temperature)(*views)
+    torch.testing.assert_close(found, expected)
+    gradients = torch.autograd.grad(found, views)
+    torch.testing.assert_close(gradients, torch.autograd.grad(expected, views), rtol=1e-4, atol=1e-6)
+
+
+def test_ntxent_of_features_all_alike_is_that_of_a_guess():
+    ones = torch.ones(20, 8)
+    assert ntxent(ones, ones, 0.1).item() == pytest.approx(np.log(39), rel=1e-5)
+    assert ntxent(torch.eye(20), torch.eye(20), 0.1) < 0.01
+
+
+def test_ntxent_of_one_image_is_refused():
+    with pytest.raises(ValueError, match="at least 2 samples, got 1"):
+        ntxent(torch.ones(1, 4), torch.ones(1, 4), 0.1)
 
 
 # Prediction losses: one contract for every type

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from hjepa.config import RunConfig
+from hjepa.encoder import Attention
 from hjepa.masking import Masks, sample_masks
 from hjepa.model import HJEPA
 from hjepa.pyramid import pool
@@ -21,6 +22,10 @@ FPN = {"model.fpn.use_fpn": True}
 SHAPES: dict[str, dict[str, Any]] = {
     "plain": {},
     "rope": {"model.rope.use_rope": True},
+    "layer scale": {"model.use_layerscale": True},
+    "stochastic depth": {"model.drop_path_rate": 0.5},
+    "dropout": {"model.predictor.dropout": 0.2},
+    "no bias": {"model.predictor.qkv_bias": False},
     "fpn add": FPN,
     "fpn concat": FPN | {"model.fpn.fusion_method": "concat", "model.fpn.feature_dim": 12},
     "one level": {"model.num_hierarchies": 1, "loss.hierarchy_weights": [1.0]},
@@ -106,6 +111,19 @@ def test_targets_are_normalised_over_features_and_carry_no_gradient(tiny: Tiny, 
     assert not prediction.target_BD.requires_grad
 
 
+def test_the_target_drops_no_path_in_training(tiny: Tiny):
+    config = tiny({"model.drop_path_rate": 0.9})
+    model = built(config)
+    images, masks = batch(config, model)
+    for mode in (True, False, True):
+        model.train(mode)
+        first, second = model(images, masks), model(images, masks)
+        assert torch.equal(first.context_BD, second.context_BD) is not mode
+        assert all(map(torch.equal, first.target, second.target))
+        assert torch.equal(first.target_BD, second.target_BD)
+        assert torch.equal(first.target_BD, model.features(images))
+
+
 def test_targets_are_normalised_before_they_are_pooled_too(tiny: Tiny):
     config = tiny()
     model = built(config)
@@ -157,6 +175,29 @@ def test_every_level_predicts_its_grid(tiny: Tiny, changed: dict[str, Any]):
     for level, (found, target) in enumerate(zip(prediction.predicted, prediction.target, strict=True)):
         assert found.shape == target.shape == (6, (-(-side // 2**level)) ** 2, width)
     assert prediction.context_BD.shape == prediction.target_BD.shape == (6, 16)
+
+
+def test_the_plain_kernel_of_attention_is_for_every_block_and_predicts_the_same(tiny: Tiny):
+    models = [built(tiny({"model.use_flash_attention": flash})) for flash in (True, False)]
+    for model, flash in zip(models, (True, False), strict=True):
+        layers = [layer for layer in model.modules() if isinstance(layer, Attention)]
+        assert len(layers) == 5  # two in each encoder, one in the predictor
+        assert all(layer.flash is flash for layer in layers)
+    images, masks = batch(tiny(), models[0])
+    found, expected = (model(images, masks) for model in models)
+    torch.testing.assert_close(found.predicted, expected.predicted)
+    torch.testing.assert_close(found.target, expected.target)
+
+
+def test_a_second_view_shows_the_same_patches_and_is_learnt_from(tiny: Tiny):
+    model = built(tiny())
+    images, masks = batch(tiny(), model)
+    plain, paired = model(images, masks), model(images, masks, images.flip(-1))
+    assert plain.second_BD is None
+    assert all(map(torch.equal, paired.predicted, plain.predicted))
+    torch.testing.assert_close(paired.second_BD, model.encoder(images.flip(-1), masks.visible_BK).mean(1))
+    paired.second_BD.square().sum().backward()
+    assert all(p.grad is not None and p.grad.norm() > 0 for p in model.encoder.blocks.parameters())
 
 
 @every_shape

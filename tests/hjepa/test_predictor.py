@@ -1,12 +1,17 @@
 """The predictor: a bottleneck that fills the grid from what is visible."""
 
+from functools import partial
+from typing import Any
+
 import pytest
 import torch
-from torch import Tensor
+from timm.models.vision_transformer import Block as TimmBlock
+from torch import Tensor, nn
 
 from hjepa.encoder import sincos_positions, take
 from hjepa.predictor import Predictor, PredictorConfig
 
+NORM = partial(nn.LayerNorm, eps=1e-6)
 VISIBLE = torch.tensor([[0, 3, 5], [2, 7, 8]])
 
 
@@ -14,7 +19,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def small(**config: int) -> Predictor:
+def small(**config: Any) -> Predictor:
     torch.manual_seed(0)
     return Predictor(PredictorConfig(**{"depth": 2, "num_heads": 2, **config}), 16, (3, 3)).eval()
 
@@ -73,9 +78,32 @@ def test_heads_must_divide_a_width_that_is_given():
 def test_recomputing_activations_gives_the_same_gradients():
     gradients = []
     for recompute in (False, True):
-        predictor = small()
+        predictor = small(dropout=0.5).train()
+        torch.manual_seed(1)
         predictor.recompute = recompute
         predictor(normal(2, 3, 16), VISIBLE).square().mean().backward()
         gradients.append([p.grad for p in predictor.parameters()])
     for plain, again in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, again)
+
+
+# Against timm
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_block_with_timms_weights_drops_what_timms_drops(bias: bool):
+    torch.manual_seed(3)
+    theirs = TimmBlock(16, num_heads=2, mlp_ratio=3.0, qkv_bias=bias, proj_drop=0.4, norm_layer=NORM)
+    ours = small(embed_dim=16, mlp_ratio=3.0, qkv_bias=bias, dropout=0.4).blocks[0]
+    ours.load_state_dict(theirs.state_dict())
+    tokens = normal(4, 9, 16)
+
+    def drawn(block: nn.Module) -> Tensor:
+        torch.manual_seed(5)
+        return block(tokens)
+
+    training = drawn(ours.train())
+    torch.testing.assert_close(training, drawn(theirs.train()))
+    evaluated = drawn(ours.eval())
+    torch.testing.assert_close(evaluated, drawn(theirs.eval()))
+    assert not torch.allclose(training, evaluated, atol=1e-2)

@@ -21,11 +21,14 @@ LONG: dict[str, Any] = {
     "training.epochs": 4,
     "training.warmup_epochs": 1,
     "loss.use_sigreg": True,
+    "loss.use_ntxent": True,
     "data.augmentation.horizontal_flip": True,
     "data.augmentation.color_jitter": 0.2,
     "evaluation.linear_probe.enabled": True,
     "evaluation.linear_probe.epochs": 2,
     "model.fpn.use_fpn": True,
+    "model.drop_path_rate": 0.3,
+    "model.predictor.dropout": 0.1,
 }
 
 
@@ -208,15 +211,29 @@ def test_more_images_to_a_step_than_there_are_is_refused(tiny: Tiny):
         next(train(config))
 
 
+# Two views
+
+
+def test_ntxent_contrasts_two_augmentations_of_each_image(tiny: Tiny):
+    still = {"loss.use_ntxent": True, "data.batch_size": 600}
+    _, apart = after_one_step(tiny(still))
+    _, same = after_one_step(tiny(still | {"data.augmentation.random_crop": False}))
+    _, one = after_one_step(tiny({"data.batch_size": 600}))
+    assert apart["train/ntxent"] > same["train/ntxent"] > 0  # to find one's own copy is easier
+    # The first view and the masks are those of a run without a second view.
+    assert apart["train/loss_level0"] == one["train/loss_level0"]
+
+
 # What is reported
 
 
 def test_reports_count_epochs_and_steps_and_add_up(tiny: Tiny):
-    config = tiny({"training.epochs": 2, "loss.use_vicreg": True, "loss.use_sigreg": True})
+    used = {f"loss.use_{name}": True for name in ("vicreg", "sigreg", "ntxent")}
+    config = tiny(used | {"training.epochs": 2})
     reports = list(train(config))
     assert [(report.epoch, report.step) for report in reports] == [(1, 3), (2, 6)]
     for report in reports:
-        terms = ("loss_level0", "loss_level1", "vicreg_sim", "vicreg_std", "vicreg_cov", "sigreg")
+        terms = ("loss_level0", "loss_level1", "vicreg_sim", "vicreg_std", "vicreg_cov", "sigreg", "ntxent")
         total = sum(report.metrics[f"train/{term}"] for term in terms)
         assert report.metrics["train/loss"] == pytest.approx(total, rel=1e-5)
         assert report.collapsed is None
