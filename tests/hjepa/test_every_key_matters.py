@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hjepa.config import RunConfig
-from hjepa.data import cifar10
+from hjepa.data.cifar import CIFAR10, IMAGE_BYTES
 from hjepa.schema import has_effect, inert_reason, leaves
 from hjepa.train import build_run, train_run
 
@@ -168,8 +168,8 @@ class Result(NamedTuple):
 def write_cifar10(folder: Path, seed: int) -> str:
     folder.mkdir()
     random = np.random.default_rng(seed)
-    for batch in cifar10._BATCHES:
-        rows = random.integers(0, 256, (20, 1 + cifar10.IMAGE_BYTES), dtype=np.uint8)
+    for batch in CIFAR10.train + CIFAR10.test:
+        rows = random.integers(0, 256, (20, 1 + IMAGE_BYTES), dtype=np.uint8)
         rows[:, 0] = np.arange(20) % 10
         (folder / f"{batch}.bin").write_bytes(rows.tobytes())
     return str(folder)
