@@ -14,6 +14,8 @@ import numpy as np
 from hjepa.schema import ConfigError
 
 LABEL_TYPE = np.dtype("<i2")
+NO_LABEL = -1
+"""Class of an image that has none."""
 
 
 def records(images_MCHW: np.ndarray, labels_M: np.ndarray) -> np.ndarray:

@@ -11,10 +11,13 @@ from hjepa.schema import NO_EFFECT, Config
 class DataConfig(Config):
     """Which images are learnt from, and how they reach the model."""
 
-    dataset: Literal["digits", "cifar10", "cifar100"] = "digits"
+    dataset: Literal["digits", "cifar10", "cifar100", "stl10"] = "digits"
     """Data set; digits is embedded, 1,797 grey images of 8x8 pixels."""
     data_path: str | None = None
     """Folder that holds the data set's public files; null for digits."""
+    unlabeled: bool = False
+    """Learn from the 100,000 unlabelled images of stl10 too. They have no class, so evaluation and its
+    bank go without."""
     image_size: int = Field(default=16, ge=4)
     """Side of the square image that the model sees, in pixels."""
     batch_size: int = Field(default=64, ge=2)
@@ -31,4 +34,9 @@ class DataConfig(Config):
     augmentation: AugmentationConfig = AugmentationConfig()
 
     def inert(self) -> dict[str, str]:
-        return {"data_path": "digits is embedded"} if self.dataset == "digits" else {}
+        found: dict[str, str] = {}
+        if self.dataset == "digits":
+            found["data_path"] = "digits is embedded"
+        if self.dataset != "stl10":
+            found["unlabeled"] = f"{self.dataset} has no unlabelled images"
+        return found

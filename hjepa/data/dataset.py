@@ -4,6 +4,7 @@ Shape letters: N images of a split, C channels.
 """
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hjepa.data import cifar, digits
-from hjepa.data.cache import default_cache_dir, mapped
+from hjepa.data import cifar, digits, stl10
+from hjepa.data.cache import NO_LABEL, default_cache_dir, mapped
 from hjepa.data.config import DataConfig
 from hjepa.data.source import Source, unreadable
 from hjepa.data.split import Split, stratified_split
@@ -22,19 +23,26 @@ _FINDERS: dict[str, Callable[[DataConfig], Source]] = {
     "digits": digits.find,
     "cifar10": cifar.find,
     "cifar100": cifar.find,
+    "stl10": stl10.find,
 }
 _CACHE_VERSION = 2
 _CHUNK_IMAGES = 1024
+# All of CIFAR's training pixels, and enough of a larger set's: 2,700 images of 256 x 256.
+_STATISTICS_BYTES = 1 << 29
 
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """The training set, split in two. The test set is not in here: see `load_test`."""
+    """The training set, split into images to learn from and images to evaluate on; for the test set, see
+    `load_test`."""
 
     train: Split
+    """Images to learn from; some may have no class."""
+    bank: Split
+    """Those of them that have one, to classify by; `train` itself where all have."""
     val: Split
     mean_C: np.ndarray
-    """float32, of `train`'s pixels scaled to [0, 1]."""
+    """float32, of `train`'s pixels scaled to [0, 1]; of evenly spaced images where there are many."""
     std_C: np.ndarray
     """float32, of the same."""
     num_classes: int
@@ -75,12 +83,16 @@ def _cache_file(config: DataConfig, source: Source, part: str) -> Path:
 @lru_cache(maxsize=8)
 def _load_data(source: Source, cache: Path, val_fraction: float, split_seed: int) -> Data:
     stored_M = mapped(cache, lambda: source.decode("train"))
-    train, val = (
-        _split(stored_M, indices_N)
-        for indices_N in stratified_split(stored_M["label"], val_fraction, split_seed)
-    )
+    labels_M = np.array(stored_M["label"])
+    labelled = np.flatnonzero(labels_M != NO_LABEL)
+    kept, held = stratified_split(labels_M[labelled], val_fraction, split_seed)
+    kept, held = labelled[kept], labelled[held]
+    bank, val = _split(stored_M, kept), _split(stored_M, held)
+    is_held = np.zeros(len(labels_M), dtype=bool)
+    is_held[held] = True
+    train = bank if len(labelled) == len(labels_M) else _split(stored_M, np.flatnonzero(~is_held))
     mean_C, std_C = _pixel_statistics(train)
-    return Data(train, val, mean_C, std_C, source.num_classes)
+    return Data(train, bank, val, mean_C, std_C, source.num_classes)
 
 
 @lru_cache(maxsize=8)
@@ -95,9 +107,11 @@ def _split(stored_M: np.ndarray, indices_N: np.ndarray) -> Split:
 
 def _pixel_statistics(split: Split) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation per channel of pixels in [0, 1], (3,) float32 each."""
+    image_bytes = math.prod(split.stored_MCHW.shape[1:])
+    sampled = np.arange(0, len(split), math.ceil(len(split) * image_bytes / _STATISTICS_BYTES))
     counts_CV = np.zeros((3, 256), dtype=np.int64)
-    for start in range(0, len(split), _CHUNK_IMAGES):
-        images_BCHW = split.images(np.arange(start, min(start + _CHUNK_IMAGES, len(split))))
+    for start in range(0, len(sampled), _CHUNK_IMAGES):
+        images_BCHW = split.images(sampled[start : start + _CHUNK_IMAGES])
         for channel, counts_V in enumerate(counts_CV):
             counts_V += np.bincount(images_BCHW[:, channel].ravel(), minlength=256)
     values_V = np.arange(256) / 255
