@@ -354,11 +354,11 @@ def split_features(run: Run, split: Split, of: Callable[[Tensor], Tensor]) -> Te
 def evaluate(run: Run) -> tuple[dict[str, float], str | None]:
     """Metrics of the target's features on the evaluation split, and why they count as collapsed."""
     settings = run.config.evaluation
-    bank_ND = split_features(run, run.data.train, run.model.features)
+    bank_ND = split_features(run, run.data.bank, run.model.features)
     val_MD = split_features(run, run.data.val, run.model.features)
     if not (bank_ND.isfinite().all() and val_MD.isfinite().all()):
         raise NonFiniteError(f"target features are not finite at step {run.step}")
-    bank_N = torch.from_numpy(run.data.train.labels_N).to(run.device)
+    bank_N = torch.from_numpy(run.data.bank.labels_N).to(run.device)
     labels_M = torch.from_numpy(run.data.val.labels_N).to(run.device)
     metrics = {
         "val/knn_top1": knn_accuracy(bank_ND, bank_N, val_MD, labels_M, settings.knn),
@@ -374,10 +374,10 @@ def evaluate(run: Run) -> tuple[dict[str, float], str | None]:
 
 def test_accuracy(run: Run) -> float:
     """k-NN accuracy on the test set, with the training images as bank. Nothing may be chosen by it."""
-    bank_ND = split_features(run, run.data.train, run.model.features)
+    bank_ND = split_features(run, run.data.bank, run.model.features)
     test = load_test(run.config.data)
     test_MD = split_features(run, test, run.model.features)
-    bank_N = torch.from_numpy(run.data.train.labels_N).to(run.device)
+    bank_N = torch.from_numpy(run.data.bank.labels_N).to(run.device)
     labels_M = torch.from_numpy(test.labels_N).to(run.device)
     return knn_accuracy(bank_ND, bank_N, test_MD, labels_M, run.config.evaluation.knn)
 
@@ -385,11 +385,11 @@ def test_accuracy(run: Run) -> float:
 def baselines(config: RunConfig) -> dict[str, float]:
     """What learning has to beat: k-NN accuracy on raw pixels, and on the model as initialised."""
     run = build_run(config)
-    bank_N = torch.from_numpy(run.data.train.labels_N).to(run.device)
+    bank_N = torch.from_numpy(run.data.bank.labels_N).to(run.device)
     labels_M = torch.from_numpy(run.data.val.labels_N).to(run.device)
     found = {}
     for name, of in (("raw_pixels", raw_pixel_features), ("random_init", run.model.features)):
-        bank_ND = split_features(run, run.data.train, of)
+        bank_ND = split_features(run, run.data.bank, of)
         val_MD = split_features(run, run.data.val, of)
         found[f"{name}/knn_top1"] = knn_accuracy(bank_ND, bank_N, val_MD, labels_M, config.evaluation.knn)
     return found

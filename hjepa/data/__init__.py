@@ -1,7 +1,8 @@
 """Data sets: their on-disk formats, splits, decoded cache and device-side augmentation."""
 
 from hjepa.data.augmentation import Augmentation, AugmentationConfig
-from hjepa.data.dataset import Data, DataConfig, check_data, load_data, load_test
+from hjepa.data.config import DataConfig
+from hjepa.data.dataset import Data, check_data, load_data, load_test
 from hjepa.data.split import Split
 
 __all__ = [

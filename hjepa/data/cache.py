@@ -5,17 +5,22 @@ Images and labels of a set are one array of records in one `.npy`: written toget
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from hjepa.schema import ConfigError
 
+LABEL_TYPE = np.dtype("<i2")
+NO_LABEL = -1
+"""Class of an image that has none."""
+
 
 def records(images_MCHW: np.ndarray, labels_M: np.ndarray) -> np.ndarray:
-    """uint8 images and labels of up to 256 classes as records with the fields `image` and `label`."""
-    dtype = np.dtype([("image", np.uint8, images_MCHW.shape[1:]), ("label", np.uint8)])
+    """uint8 images and their classes as records with the fields `image` and `label`."""
+    dtype = np.dtype([("image", np.uint8, images_MCHW.shape[1:]), ("label", LABEL_TYPE)])
     found_M = np.empty(len(images_MCHW), dtype)
     found_M["image"] = images_MCHW
     found_M["label"] = labels_M
@@ -27,22 +32,21 @@ def default_cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hjepa"
 
 
-def mapped(path: Path, build: Callable[[], np.ndarray]) -> np.ndarray:
+def mapped(path: Path, build: Callable[[], Iterable[np.ndarray]]) -> np.ndarray:
     """The records stored at `path`, read-only and memory-mapped; built first where they are not there.
 
-    A file that is cut short or no array of records is built again. Several processes may call this at
-    once. Raises ConfigError where the folder cannot be written.
+    `build` gives them a chunk at a time, at least one. A file that is cut short or no array of records is
+    built again. Several processes may call this at once. Raises ConfigError where the folder cannot be
+    written.
     """
     found_M = _map(path)
     if found_M is None:
-        built_M = build()
         try:
-            _write(path, built_M)
+            _write(path, build())
         except OSError as error:
             raise ConfigError(
                 f"data.cache_dir: {path.parent} cannot be written: {error.strerror or error}.\n"
-                "Set data.cache_dir to a folder with room for the decoded images "
-                f"({built_M.nbytes / 1e6:,.0f} MB)."
+                "Set data.cache_dir to a folder with room for the decoded images."
             ) from None
         found_M = _map(path)
         assert found_M is not None, path
@@ -57,17 +61,17 @@ def _map(path: Path) -> np.ndarray | None:
     kind = found.dtype
     if kind.names != ("image", "label") or found.ndim != 1 or len(found) == 0:
         return None
-    is_records = kind["image"].base == np.uint8 and kind["label"] == np.uint8
+    is_records = kind["image"].base == np.uint8 and kind["label"] == LABEL_TYPE
     is_whole = found.offset + found.nbytes == path.stat().st_size
     return found if is_records and is_whole else None
 
 
-def _write(path: Path, array: np.ndarray) -> None:
+def _write(path: Path, chunks: Iterable[np.ndarray]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            np.save(file, array)
+            _write_npy(file, chunks)
             file.flush()
             # Renamed before its bytes are on disk, a power cut would leave a full-sized file of zeros.
             os.fsync(handle)
@@ -77,3 +81,23 @@ def _write(path: Path, array: np.ndarray) -> None:
             os.replace(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+def _write_npy(file: BinaryIO, chunks: Iterable[np.ndarray]) -> None:
+    """One `.npy` of all chunks, whose number of records is known at the end only."""
+    count, dtype = 0, None
+    for chunk in chunks:
+        if dtype is None:
+            dtype = chunk.dtype
+            _write_header(file, dtype, 0)
+        file.write(chunk.view(np.uint8).data)
+        count += len(chunk)
+    assert dtype is not None, "no records"
+    file.seek(0)
+    _write_header(file, dtype, count)
+
+
+def _write_header(file: BinaryIO, dtype: np.dtype, count: int) -> None:
+    # numpy pads for the number of records to grow, so the second header is as long as the first.
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (count,)}
+    np.lib.format.write_array_header_1_0(file, header)

@@ -17,7 +17,7 @@ class Split:
     indices_N: np.ndarray
     """int64, ascending: which of the stored images belong to this split."""
     labels_N: np.ndarray
-    """int64, class of each image of this split."""
+    """int64, class of each image of this split; -1 where it has none."""
 
     def __len__(self) -> int:
         return len(self.indices_N)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hjepa.config import RunConfig
-from hjepa.data import cifar10
+from hjepa.data.cifar import CIFAR10, IMAGE_BYTES
 from hjepa.schema import has_effect, inert_reason, leaves
 from hjepa.train import build_run, train_run
 
@@ -66,6 +66,7 @@ CROWDED = {"masking.mask_scale": [0.8, 0.9]}
 MOMENTUM = {"model.ema.momentum": 0.5, "model.ema.momentum_end": 0.9}
 # Folders of a few made-up images each, in the public format.
 CIFAR = {"data.dataset": "cifar10", "data.data_path": "ONE FOLDER", "data.batch_size": 16}
+STL10 = {"data.dataset": "stl10", "data.data_path": "STL10 FOLDER", "data.batch_size": 20}
 NAMED: dict[str, Any] = {
     "model.encoder_type": "test_vit",
     "model.embed_dim": None,
@@ -103,6 +104,7 @@ TABLE: dict[str, Row] = {
     "model.fpn.fusion_method": Row("concat", FPN),
     "data.dataset": Row("digits", CIFAR),
     "data.data_path": Row("ANOTHER FOLDER", CIFAR),
+    "data.unlabeled": Row(True, STL10),
     "data.image_size": Row(12),
     "data.batch_size": Row(240),
     "data.val_fraction": Row(0.4),
@@ -179,19 +181,30 @@ class Result(NamedTuple):
 def write_cifar10(folder: Path, seed: int) -> str:
     folder.mkdir()
     random = np.random.default_rng(seed)
-    for batch in cifar10._BATCHES:
-        rows = random.integers(0, 256, (20, 1 + cifar10.IMAGE_BYTES), dtype=np.uint8)
+    for batch in CIFAR10.train + CIFAR10.test:
+        rows = random.integers(0, 256, (20, 1 + IMAGE_BYTES), dtype=np.uint8)
         rows[:, 0] = np.arange(20) % 10
         (folder / f"{batch}.bin").write_bytes(rows.tobytes())
     return str(folder)
 
 
+def write_stl10(folder: Path) -> str:
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for part in ("train", "test", "unlabeled"):
+        images = random.integers(0, 256, (40, 3, 96, 96), dtype=np.uint8)
+        (folder / f"{part}_X.bin").write_bytes(images.tobytes())
+        (folder / f"{part}_y.bin").write_bytes(bytes(i % 10 + 1 for i in range(40)))
+    return str(folder)
+
+
 @pytest.fixture(scope="module")
 def configured(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    root = tmp_path_factory.mktemp("cifar10")
+    root = tmp_path_factory.mktemp("data")
     folders = {
         name: write_cifar10(root / name, seed) for seed, name in enumerate(("ONE FOLDER", "ANOTHER FOLDER"))
     }
+    folders["STL10 FOLDER"] = write_stl10(root / "STL10 FOLDER")
 
     def config(changed: dict[str, Any]) -> RunConfig:
         path = changed.get("data.data_path")
@@ -272,6 +285,7 @@ INERT: list[tuple[str, Any, dict[str, Any]]] = [
         FPN | {"model.num_hierarchies": 1, "loss.hierarchy_weights": [1.0]},
     ),
     ("data.data_path", "ONE FOLDER", {}),
+    ("data.unlabeled", True, {}),
     ("data.augmentation.crop_scale", [0.3, 0.9], {"data.augmentation.random_crop": False}),
     ("training.warmup_lr_ratio", 0.5, {}),
     ("training.min_lr", 0.005, {"training.lr_schedule": "constant"}),

@@ -1,0 +1,65 @@
+"""What every data set offers: where its files are, and their decoding."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from hjepa.schema import ConfigError
+
+
+class Source(ABC):
+    """A data set's files, found and not yet decoded; equal sources give equal images.
+
+    Parts are `train` and `test`. Subclasses are frozen dataclasses.
+    """
+
+    @property
+    @abstractmethod
+    def num_classes(self) -> int: ...
+
+    @abstractmethod
+    def files(self, part: str) -> tuple[Path, ...]:
+        """Files or folders of a part: while none of them changes, what was decoded stands."""
+
+    @abstractmethod
+    def decode(self, part: str) -> Iterator[np.ndarray]:
+        """The part's records, a chunk at a time. Raises ConfigError naming a file that is damaged."""
+
+
+def require_folder(data_path: str | None, dataset: str, mend: str) -> Path:
+    """The folder that `data.data_path` names. Raises ConfigError, ending in `mend`, where it names none."""
+    if data_path is None:
+        raise ConfigError(f"data.data_path: null is not allowed with data.dataset {dataset}.\n{mend}")
+    root = Path(data_path).expanduser()
+    try:
+        if root.is_dir():
+            return root
+        problem = "is not a folder" if root.exists() else "does not exist"
+    except OSError as error:
+        raise unreadable(root, error) from None
+    raise ConfigError(f"data.data_path: {data_path!r} {problem}.\n{mend}")
+
+
+def require_files(candidates: list[list[Path]], data_path: str | None, title: str, mend: str) -> list[Path]:
+    """The first of several alternative lists of files that is there whole.
+
+    Raises ConfigError where none is, naming what the most complete one lacks.
+    """
+    try:
+        present = [sum(file.is_file() for file in files) for files in candidates]
+        best = max(range(len(candidates)), key=present.__getitem__)
+        missing = [file for file in candidates[best] if not file.is_file()]
+    except OSError as error:
+        raise ConfigError(f"data.data_path: {data_path!r} cannot be read: {error.strerror}.") from None
+    if not missing:
+        return candidates[best]
+    if present[best] == 0:
+        raise ConfigError(f"data.data_path: {data_path!r} holds no {title}.\n{mend}")
+    names = ", ".join(file.name for file in missing)
+    raise ConfigError(f"data.data_path: {missing[0].parent} is incomplete, it lacks {names}.\n{mend}")
+
+
+def unreadable(file: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"data.data_path: {file} cannot be read: {error.strerror or error}.")
