@@ -160,9 +160,17 @@ SCORES: dict[int, float | None] = {1: 0.3, 2: 0.9, 3: 0.1, 4: 0.8, 5: 0.2, 6: 0.
 def test_the_newest_and_the_best_are_kept(
     tmp_path: Path, last: int, best: int, mode: Any, expected: list[int]
 ):
-    config = CheckpointConfig(keep_last_k=last, keep_best_n=best, mode=mode)
+    metric = "val/knn_top1" if mode == "max" else "train/loss"
+    config = CheckpointConfig(keep_last_k=last, keep_best_n=best, metric=metric, mode=mode)
     save_scores(CheckpointFolder(config, tmp_path), SCORES)
     assert kept(tmp_path) == expected
+
+
+def test_a_metric_that_no_run_reports_or_the_wrong_way_round_is_refused():
+    with pytest.raises(ValueError, match="no run reports metric 'val_loss'"):
+        CheckpointConfig(metric="val_loss")
+    with pytest.raises(ValueError, match="would keep the worst"):
+        CheckpointConfig(metric="train/loss", mode="max")
 
 
 def test_a_checkpoint_without_a_score_is_kept_only_while_new(tmp_path: Path):
