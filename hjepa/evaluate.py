@@ -1,7 +1,8 @@
 """What frozen features are worth: k-NN, linear probe, rank, and whether they have collapsed.
 
 Pure functions of features on any device; accuracies are shares in [0, 1].
-Shape letters: N images of the bank or training set, M queries, D features, C classes, K neighbours.
+Shape letters: N images of the bank or training set, M queries, D features, C classes, K neighbours,
+V views of an image.
 """
 
 import math
@@ -26,6 +27,8 @@ METRIC_MODES: dict[str, str] = {
 
 _MAX_CHUNK_VALUES = 2**24  # 64 MiB of float32
 _RANKME_EPS = 1e-7
+_LIDAR_DELTA = 1e-4  # variance that every direction has within an image, so that none divides by zero
+_ALPHA_RANKS = (4, 100)
 
 
 class KnnConfig(Config):
@@ -55,6 +58,22 @@ class LinearProbeConfig(Config):
         return dict.fromkeys(("epochs", "lr", "batch_size"), "linear_probe.enabled is false")
 
 
+class LidarConfig(Config):
+    """LiDAR (Thilak et al. 2023): in how many directions images differ beyond what augmentation changes."""
+
+    enabled: bool = False
+    """Whether to measure it, as val/lidar; comparable between runs of the same data.augmentation only."""
+    num_images: int = Field(default=1000, ge=2)
+    """Images of the evaluation split, evenly spread; no more than there are."""
+    num_views: int = Field(default=10, ge=2)
+    """Augmentations of each, drawn as in training, the same at every evaluation and for every seed."""
+
+    def inert(self) -> dict[str, str]:
+        if self.enabled:
+            return {}
+        return dict.fromkeys(("num_images", "num_views"), "lidar.enabled is false")
+
+
 class CollapseConfig(Config):
     """Below either of these a run counts as collapsed."""
 
@@ -71,6 +90,7 @@ class EvaluationConfig(Config):
     """Epochs between evaluations."""
     knn: KnnConfig = KnnConfig()
     linear_probe: LinearProbeConfig = LinearProbeConfig()
+    lidar: LidarConfig = LidarConfig()
     collapse: CollapseConfig = CollapseConfig()
 
 
@@ -111,9 +131,59 @@ def rankme(z_ND: Tensor) -> float:
     _require_two(z_ND)
     if not z_ND.isfinite().all():
         return math.nan
-    sizes = torch.linalg.svdvals(z_ND.float())
-    shares = sizes / sizes.sum().clamp(min=torch.finfo(sizes.dtype).tiny) + _RANKME_EPS
-    return math.exp(-(shares * shares.log()).sum().item())
+    return _exp_entropy(torch.linalg.svdvals(z_ND.float()))
+
+
+def _exp_entropy(sizes_D: Tensor) -> float:
+    shares_D = sizes_D / sizes_D.sum().clamp(min=torch.finfo(sizes_D.dtype).tiny) + _RANKME_EPS
+    return math.exp(-(shares_D * shares_D.log()).sum().item())
+
+
+@torch.no_grad()
+def lidar(views_NVD: Tensor) -> float:
+    """Effective rank of images against their views, 1 to min(N - 1, D), from V views of each image.
+
+    exp of the entropy of the shares of the eigenvalues that linear discriminant analysis finds with
+    each image as a class. NaN where a feature is not finite. N, V >= 2, else ValueError.
+    LiDAR, Thilak et al. 2023, section 3.
+    """
+    if min(views_NVD.shape[:2]) < 2:
+        raise ValueError(f"needs 2 views of 2 images at least, got shape {tuple(views_NVD.shape)}")
+    if not views_NVD.isfinite().all():
+        return math.nan
+    views_NVD = views_NVD.cpu().double()
+    centres_ND = views_NVD.mean(dim=1)
+    within_SD = (views_NVD - centres_ND[:, None]).flatten(0, 1)
+    within_DD = (
+        within_SD.T @ within_SD / len(within_SD) + _LIDAR_DELTA * torch.eye(within_SD.shape[1]).double()
+    )
+    between_ND = centres_ND - centres_ND.mean(dim=0)
+    # The eigenvalues of within^-1/2 between within^-1/2 are those of any other square root's.
+    whitened_DN = torch.linalg.solve_triangular(torch.linalg.cholesky(within_DD), between_ND.T, upper=False)
+    return _exp_entropy(torch.linalg.svdvals(whitened_DN).square())
+
+
+@torch.no_grad()
+def alpha_req(z_ND: Tensor) -> float | None:
+    """Decay alpha of the eigenvalues of the covariance, which fall as rank^-alpha; best near 1.
+
+    Least squares on logarithms over ranks 4 to 100, each weighted by 1 / rank, as in the authors' code;
+    None where fewer than 3 of these ranks have an eigenvalue above rounding. N >= 2, else ValueError.
+    alpha-ReQ, Agrawal et al. 2022.
+    """
+    _require_two(z_ND)
+    if not z_ND.isfinite().all():
+        return None
+    z_ND = z_ND.cpu().double()
+    values_R = torch.linalg.svdvals(z_ND - z_ND.mean(dim=0)).square()
+    rounding = values_R[0] * torch.finfo(torch.float32).eps ** 2 * max(z_ND.shape)
+    first, last = _ALPHA_RANKS[0], min(_ALPHA_RANKS[1], int((values_R > rounding).sum()))
+    if last - first < 2:
+        return None
+    rank_R = torch.arange(first, last + 1, dtype=torch.float64)
+    x_R, y_R, weight_R = rank_R.log(), values_R[first - 1 : last].log(), 1 / rank_R
+    x_R = x_R - (weight_R * x_R).sum() / weight_R.sum()
+    return -((weight_R * x_R * y_R).sum() / (weight_R * x_R.square()).sum()).item()
 
 
 def effective_rank(z_ND: Tensor) -> float:

@@ -18,9 +18,11 @@ from hjepa.checkpoint import load_checkpoint, save_checkpoint
 from hjepa.config import RunConfig
 from hjepa.data import Augmentation, Data, Split, check_data, load_data, load_test
 from hjepa.evaluate import (
+    alpha_req,
     collapse_reason,
     feature_std,
     knn_accuracy,
+    lidar,
     linear_probe_accuracy,
     rankme,
     raw_pixel_features,
@@ -32,6 +34,7 @@ from hjepa.optim import build_optimizer, ema_momentum, learning_rate
 from hjepa.schema import ConfigError
 
 EVALUATION_BATCH = 512
+VIEWS_STREAM = 2**32 - 1  # beyond any epoch's
 
 
 class NonFiniteError(ArithmeticError):
@@ -341,14 +344,36 @@ def to_device(run: Run, split: Split, indices_B: np.ndarray) -> Tensor:
     return images.to(run.device, non_blocking=True)
 
 
-@torch.no_grad()
 def split_features(run: Run, split: Split, of: Callable[[Tensor], Tensor]) -> Tensor:
     """`of` applied to a split's images, resized and normalised but not augmented; (N, D) float32."""
+    return image_features(run, split, np.arange(len(split)), run.augment.plain, of)
+
+
+@torch.no_grad()
+def image_features(
+    run: Run,
+    split: Split,
+    indices_N: np.ndarray,
+    view: Callable[[Tensor], Tensor],
+    of: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """`of` applied to a view of some of a split's images; (N, D) float32."""
     run.model.eval()
-    indices = np.arange(len(split))
-    batches = np.split(indices, range(EVALUATION_BATCH, len(indices), EVALUATION_BATCH))
+    batches = np.split(indices_N, range(EVALUATION_BATCH, len(indices_N), EVALUATION_BATCH))
     with autocast(run):
-        return torch.cat([of(run.augment.plain(to_device(run, split, b))).float() for b in batches])
+        return torch.cat([of(view(to_device(run, split, b))).float() for b in batches])
+
+
+def view_features(run: Run) -> Tensor:
+    """Target features of augmented views of the evaluation split's images, (N, V, D), for LiDAR."""
+    settings, val = run.config.evaluation.lidar, run.data.val
+    indices_N = np.linspace(0, len(val) - 1, min(settings.num_images, len(val))).astype(np.int64)
+    with random_stream(run.config.data.split_seed, VIEWS_STREAM):
+        views = [
+            image_features(run, val, indices_N, run.augment, run.model.features)
+            for _ in range(settings.num_views)
+        ]
+    return torch.stack(views, dim=1)
 
 
 def evaluate(run: Run) -> tuple[dict[str, float], str | None]:
@@ -365,6 +390,11 @@ def evaluate(run: Run) -> tuple[dict[str, float], str | None]:
         "val/rankme": rankme(val_MD),
         "val/feature_std": feature_std(val_MD),
     }
+    alpha = alpha_req(val_MD)
+    if alpha is not None:
+        metrics["val/alpha_req"] = alpha
+    if settings.lidar.enabled:
+        metrics["val/lidar"] = lidar(view_features(run))
     if settings.linear_probe.enabled:
         metrics["val/linear_probe_top1"] = linear_probe_accuracy(
             bank_ND, bank_N, val_MD, labels_M, settings.linear_probe, run.config.seed

@@ -181,3 +181,13 @@ def test_momentum_is_inert_where_its_rise_takes_no_time(tmp_path: Path):
     (tmp_path / "a.yaml").write_text("model: {ema: {momentum_warmup_epochs: 0}}")
     assert inert_reason(load_config(tmp_path / "a.yaml"), "model.ema.momentum")
     assert inert_reason(RunConfig(), "model.ema.momentum") is None
+
+
+@pytest.mark.parametrize("flip", ["false", "1.0"])
+def test_lidar_of_views_that_are_all_the_same_is_refused(tmp_path: Path, flip: str):
+    text = f"evaluation: {{lidar: {{enabled: true}}}}\ndata: {{augmentation: {{horizontal_flip: {flip}}}}}\n"
+    varied = tmp_path / "varied.yaml"
+    varied.write_text(text)
+    assert load_config(varied).evaluation.lidar.enabled
+    message = refusal(tmp_path, {"data.augmentation.random_crop": False}, a=text)
+    assert "makes them all the same" in message

@@ -9,6 +9,7 @@ import timm
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
@@ -18,10 +19,12 @@ from hjepa.evaluate import (
     EvaluationConfig,
     KnnConfig,
     LinearProbeConfig,
+    alpha_req,
     collapse_reason,
     effective_rank,
     feature_std,
     knn_accuracy,
+    lidar,
     linear_probe_accuracy,
     rankme,
     raw_pixel_features,
@@ -239,3 +242,80 @@ def test_keys_of_a_probe_that_is_off_cannot_matter():
     assert inert_reason(EvaluationConfig(), "linear_probe.lr") == "linear_probe.enabled is false"
     assert inert_reason(EvaluationConfig(linear_probe=PROBE), "linear_probe.lr") is None
     assert inert_reason(EvaluationConfig(), "linear_probe.enabled") is None
+
+
+# LiDAR
+
+
+def views(images: int, count: int, noise: float) -> Tensor:
+    """Features of views that scatter around each image's own, more so in later directions."""
+    random = torch.Generator().manual_seed(0)
+    centres = torch.randn(images, 1, 12, generator=random) * torch.logspace(0, -1, 12)
+    return centres + noise * torch.randn(images, count, 12, generator=random) * torch.linspace(1, 3, 12)
+
+
+@pytest.mark.parametrize("noise", [0.1, 1.0, 5.0])
+def test_lidar_is_the_entropy_of_the_discriminants_that_scikit_learn_finds(noise: float):
+    features = views(60, 30, noise)
+    analysis = LinearDiscriminantAnalysis(solver="eigen", priors=np.full(60, 1 / 60))
+    analysis.fit(features.flatten(0, 1).double().numpy(), np.repeat(np.arange(60), 30))
+    shares = analysis.explained_variance_ratio_
+    # Besides rounding, theirs lacks the small constant within, and takes one sample off each class.
+    assert lidar(features) == pytest.approx(np.exp(-(shares * np.log(shares)).sum()), rel=0.01)
+
+
+def test_lidar_is_the_papers_formula():
+    features = views(20, 5, 0.5).double().numpy()
+    centres = features.mean(1)
+    within = np.mean([np.outer(d, d) for d in (features - centres[:, None]).reshape(-1, 12)], axis=0)
+    between = np.mean([np.outer(d, d) for d in centres - centres.mean(0)], axis=0)
+    values = np.linalg.eigvals(np.linalg.inv(within + 1e-4 * np.eye(12)) @ between).real
+    shares = values / values.sum() + 1e-7
+    found = lidar(torch.from_numpy(features))
+    assert found == pytest.approx(np.exp(-(shares * np.log(shares)).sum()), rel=1e-6)
+
+
+def test_lidar_counts_directions_in_which_images_differ_beyond_their_views():
+    images = torch.eye(8)[:, None].expand(8, 2, 8).clone()
+    assert lidar(images) == pytest.approx(7, rel=1e-4)
+    one = torch.linspace(0, 1, 8)[:, None, None] * torch.ones(8, 2, 8)
+    assert lidar(one) == pytest.approx(1, abs=1e-3)
+    assert math.isnan(lidar(torch.full((3, 2, 4), torch.inf)))
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 4), (5, 1, 4)])
+def test_lidar_of_one_image_or_one_view_is_refused(shape: tuple[int, ...]):
+    with pytest.raises(ValueError, match="2 views of 2 images"):
+        lidar(torch.zeros(shape))
+
+
+# alpha-ReQ
+
+
+def decaying(alpha: float, width: int) -> Tensor:
+    """Features whose covariance has eigenvalues rank^-alpha exactly."""
+    samples = torch.randn(400, width, generator=torch.Generator().manual_seed(0)).double()
+    orthogonal, _ = torch.linalg.qr(samples - samples.mean(0))
+    turn, _ = torch.linalg.qr(samples[:width])
+    return orthogonal * torch.arange(1, width + 1) ** (-alpha / 2) @ turn + 5
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0, 2.5])
+@pytest.mark.parametrize("width", [6, 16, 150])
+def test_alpha_is_the_exponent_of_a_power_law(alpha: float, width: int):
+    assert alpha_req(decaying(alpha, width)) == pytest.approx(alpha, abs=1e-6)
+
+
+def test_alpha_is_the_weighted_fit_of_ranks_4_to_100():
+    z = torch.randn(300, 120, generator=torch.Generator().manual_seed(1)) * torch.logspace(0, -2, 120)
+    values = np.linalg.eigvalsh(np.cov(z.double().numpy(), rowvar=False))[::-1]
+    ranks = np.arange(4, 101)
+    slope, _ = np.polyfit(np.log(ranks), np.log(values[3:100]), 1, w=ranks**-0.5)
+    assert alpha_req(z) == pytest.approx(-slope, rel=1e-6)
+
+
+def test_too_few_directions_have_no_alpha():
+    assert alpha_req(decaying(1.0, 5)) is None
+    assert alpha_req(decaying(1.0, 16)[:, :4] @ torch.ones(4, 16).double()) is None
+    assert alpha_req(torch.zeros(9, 16)) is None
+    assert alpha_req(torch.full((9, 16), torch.nan)) is None

@@ -62,6 +62,7 @@ VICREG = {"loss.use_vicreg": True}
 SIGREG = {"loss.use_sigreg": True}
 NTXENT = {"loss.use_ntxent": True}
 PROBE = {"evaluation.linear_probe.enabled": True, "evaluation.linear_probe.epochs": 2}
+LIDAR = {"evaluation.lidar.enabled": True, "evaluation.lidar.num_views": 3}
 CROWDED = {"masking.mask_scale": [0.8, 0.9]}
 MOMENTUM = {"model.ema.momentum": 0.5, "model.ema.momentum_end": 0.9}
 # Folders of a few made-up images each, in the public format.
@@ -157,6 +158,9 @@ TABLE: dict[str, Row] = {
     "evaluation.linear_probe.epochs": Row(3, PROBE),
     "evaluation.linear_probe.lr": Row(1.0, PROBE),
     "evaluation.linear_probe.batch_size": Row(64, PROBE),
+    "evaluation.lidar.enabled": Row(True, {"evaluation.lidar.num_views": 3}),
+    "evaluation.lidar.num_images": Row(50, LIDAR),
+    "evaluation.lidar.num_views": Row(4, LIDAR),
     "evaluation.collapse.min_rank": Row(100.0),
     "evaluation.collapse.min_std": Row(100.0),
     "seed": Row(7),
@@ -298,6 +302,7 @@ INERT: list[tuple[str, Any, dict[str, Any]]] = [
     ("loss.sigreg.num_slices", 16, {}),
     ("loss.ntxent.temperature", 1.0, {}),
     ("evaluation.linear_probe.lr", 1.0, {}),
+    ("evaluation.lidar.num_views", 3, {}),
 ]
 
 

@@ -26,6 +26,8 @@ LONG: dict[str, Any] = {
     "data.augmentation.color_jitter": 0.2,
     "evaluation.linear_probe.enabled": True,
     "evaluation.linear_probe.epochs": 2,
+    "evaluation.lidar.enabled": True,
+    "evaluation.lidar.num_views": 2,
     "model.fpn.use_fpn": True,
     "model.drop_path_rate": 0.3,
     "model.predictor.dropout": 0.1,
