@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hjepa.data import cifar, digits, stl10
+from hjepa.data import cifar, digits, imagefolder, stl10
 from hjepa.data.cache import NO_LABEL, default_cache_dir, mapped
 from hjepa.data.config import DataConfig
 from hjepa.data.source import Source, unreadable
@@ -24,6 +24,9 @@ _FINDERS: dict[str, Callable[[DataConfig], Source]] = {
     "cifar10": cifar.find,
     "cifar100": cifar.find,
     "stl10": stl10.find,
+    "imagefolder": imagefolder.find,
+    "imagenet": imagefolder.find,
+    "imagenet100": imagefolder.find,
 }
 _CACHE_VERSION = 2
 _CHUNK_IMAGES = 1024
@@ -72,7 +75,7 @@ def load_test(config: DataConfig) -> Split:
 def _cache_file(config: DataConfig, source: Source, part: str) -> Path:
     """The cache file that stands for a part of `source` as its files are now."""
     try:
-        states = [(file.stat().st_size, file.stat().st_mtime_ns) for file in source.files(part)]
+        states = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in source.files(part)]
     except OSError as error:
         raise unreadable(Path(error.filename), error) from None
     digest = hashlib.sha256(repr((_CACHE_VERSION, source, states)).encode()).hexdigest()[:16]

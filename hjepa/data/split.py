@@ -34,8 +34,9 @@ def stratified_split(labels_N: np.ndarray, held_fraction: float, seed: int) -> t
     """
     order_N = np.random.default_rng(seed).permutation(len(labels_N))
     held = np.zeros(len(labels_N), dtype=bool)
-    for label in np.unique(labels_N):
-        members = order_N[labels_N[order_N] == label]
+    by_class_N = order_N[np.argsort(labels_N[order_N], kind="stable")]
+    ends = np.flatnonzero(np.diff(labels_N[by_class_N])) + 1
+    for members in np.split(by_class_N, ends):
         count = min(max(round(held_fraction * len(members)), 1), len(members) - 1)
         held[members[:count]] = True
     return np.flatnonzero(~held), np.flatnonzero(held)

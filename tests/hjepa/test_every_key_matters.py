@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from hjepa.config import RunConfig
@@ -23,6 +24,9 @@ Tiny = Callable[..., RunConfig]
 # Speed and place only. A key belongs here where it changes neither weights nor metrics.
 EXEMPT = (
     "model.use_flash_attention",
+    "data.cache_budget_gb",
+    "data.num_workers",
+    "data.max_bad",
     "data.pin_memory",
     "data.cache_dir",
     "training.use_gradient_checkpointing",
@@ -68,6 +72,7 @@ MOMENTUM = {"model.ema.momentum": 0.5, "model.ema.momentum_end": 0.9}
 # Folders of a few made-up images each, in the public format.
 CIFAR = {"data.dataset": "cifar10", "data.data_path": "ONE FOLDER", "data.batch_size": 16}
 STL10 = {"data.dataset": "stl10", "data.data_path": "STL10 FOLDER", "data.batch_size": 20}
+FOLDER = {"data.dataset": "imagefolder", "data.data_path": "IMAGE FOLDER", "data.batch_size": 10}
 NAMED: dict[str, Any] = {
     "model.encoder_type": "test_vit",
     "model.embed_dim": None,
@@ -105,6 +110,8 @@ TABLE: dict[str, Row] = {
     "model.fpn.fusion_method": Row("concat", FPN),
     "data.dataset": Row("digits", CIFAR),
     "data.data_path": Row("ANOTHER FOLDER", CIFAR),
+    "data.class_list": Row("CLASS LIST", FOLDER),
+    "data.stored_size": Row(12, FOLDER),
     "data.unlabeled": Row(True, STL10),
     "data.image_size": Row(12),
     "data.batch_size": Row(240),
@@ -202,6 +209,16 @@ def write_stl10(folder: Path) -> str:
     return str(folder)
 
 
+def write_image_folder(folder: Path) -> str:
+    random = np.random.default_rng(0)
+    for name in ("ant", "bee", "cow"):
+        (folder / "train" / name).mkdir(parents=True)
+        for i in range(20):
+            pixels = random.integers(0, 256, (14, 18, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / "train" / name / f"{i}.png")
+    return str(folder)
+
+
 @pytest.fixture(scope="module")
 def configured(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     root = tmp_path_factory.mktemp("data")
@@ -209,10 +226,14 @@ def configured(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
         name: write_cifar10(root / name, seed) for seed, name in enumerate(("ONE FOLDER", "ANOTHER FOLDER"))
     }
     folders["STL10 FOLDER"] = write_stl10(root / "STL10 FOLDER")
+    folders["IMAGE FOLDER"] = write_image_folder(root / "IMAGE FOLDER")
+    (root / "CLASS LIST").write_text("ant\ncow\n")
+    folders["CLASS LIST"] = str(root / "CLASS LIST")
 
     def config(changed: dict[str, Any]) -> RunConfig:
-        path = changed.get("data.data_path")
-        return tiny(changed | ({"data.data_path": folders.get(path, path)} if path else {}))
+        keys = [key for key in ("data.data_path", "data.class_list") if key in changed]
+        paths = {key: folders[changed[key]] for key in keys}
+        return tiny(changed | paths)
 
     return config
 
@@ -289,6 +310,8 @@ INERT: list[tuple[str, Any, dict[str, Any]]] = [
         FPN | {"model.num_hierarchies": 1, "loss.hierarchy_weights": [1.0]},
     ),
     ("data.data_path", "ONE FOLDER", {}),
+    ("data.class_list", "CLASS LIST", {}),
+    ("data.stored_size", 12, {}),
     ("data.unlabeled", True, {}),
     ("data.augmentation.crop_scale", [0.3, 0.9], {"data.augmentation.random_crop": False}),
     ("training.warmup_lr_ratio", 0.5, {}),

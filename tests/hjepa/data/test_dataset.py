@@ -95,6 +95,17 @@ def test_mean_and_std_are_those_of_the_training_pixels(digits: DataConfig):
     np.testing.assert_allclose(data.std_C, pixels.std(axis=(0, 2, 3)), rtol=1e-5)
 
 
+def test_mean_and_std_of_many_images_are_those_of_a_sample(
+    digits: DataConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    whole = load_data(digits)
+    monkeypatch.setattr("hjepa.data.dataset._STATISTICS_BYTES", 300 * 3 * 8 * 8)
+    sampled = load_data(digits.model_copy(update={"cache_dir": str(tmp_path / "other")}))
+    assert (sampled.mean_C != whole.mean_C).all()
+    np.testing.assert_allclose(sampled.mean_C, whole.mean_C, rtol=0.02)
+    np.testing.assert_allclose(sampled.std_C, whole.std_C, rtol=0.02)
+
+
 # Cache
 
 
