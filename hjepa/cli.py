@@ -78,6 +78,7 @@ def _train(config: RunConfig, test: bool) -> int:
         checkpoints = CheckpointFolder(config.checkpoint, _checkpoint_dir(config, folder))
     _describe(run, resume)
     records = Records(config.logging, folder, config.model_dump(mode="json"))
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
     for name, value in baselines(config).items():
         print(f"{name.replace('_', ' ').replace('/', ', ')}: {value:.4f}")

@@ -72,11 +72,11 @@ class JsonLines:
     """An append-only file of one JSON object per line."""
 
     def __init__(self, path: Path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
 
     def write(self, record: Mapping[str, object]) -> None:
         """Append a record and hand it to the operating system."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
@@ -124,7 +124,9 @@ class WandbSink:
 
     def __init__(self, config: LoggingConfig, folder: Path, settings: Mapping[str, Any]):
         """`settings` are recorded as the run's config. Raises ConfigError where the package is missing."""
-        self._run = _package("wandb", "logging.wandb").init(
+        wandb = _package("wandb", "logging.wandb")
+        folder.mkdir(parents=True, exist_ok=True)  # it would else write to the system's temporary folder
+        self._run = wandb.init(
             project=config.wandb.project,
             entity=config.wandb.entity,
             tags=list(config.wandb.tags),

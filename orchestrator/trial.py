@@ -1,8 +1,7 @@
 """The seam to hjepa: a trial's reports handed to Ray Tune, from a process that stays warm between trials."""
 
-import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -86,30 +85,30 @@ class TrialActor(tune.Trainable):
     """Runs one trial after another; between them Python, torch, device and data stay loaded."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Begin a trial."""
-        self.reports: Iterator[Report] = iter(())
+        """Take on a trial."""
+        self.reports: Iterator[Report] | None = None
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Drop the last trial and begin the next; always possible."""
+        """Drop the last trial and take on the next; always possible.
+
+        Touches no file: Tune may start a process for a trial and then give it to another one that has
+        become free, and the first must not undo what the second has written.
+        """
         self.cleanup()
         self.task = Task.of(new_config)
         self.run = self.task.run_config()
         self.folder = Path(self.task.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for torn in self.folder.glob(".epoch_*.tmp"):  # of a process killed while it saved
-            torn.unlink(missing_ok=True)
-        (self.folder / "config.yaml").write_text(to_yaml(self.run), encoding="utf-8")
         self.records = JsonLines(self.folder / "metrics.jsonl")
-        self.records.keep(lambda line: line["epoch"] <= self.task.resumes_after)
-        self.reports = train(self.run, resume=self.task.resume)
         self.epoch = 0
         return True
 
     def step(self) -> dict[str, Any]:
         """One epoch and its checkpoint."""
         began = time.time()
-        first = self.epoch == 0
+        first = self.reports is None
+        if self.reports is None:
+            self.reports = self._begin()
         try:
             report = next(self.reports)
         except NonFiniteError as error:
@@ -128,12 +127,20 @@ class TrialActor(tune.Trainable):
             report.epoch, metrics, checkpoint.name, finished, report.collapsed, began=began
         ).result()
 
+    def _begin(self) -> Iterator[Report]:
+        """Put the trial's folder in order, and begin or go on."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for torn in self.folder.glob(".epoch_*.tmp"):  # of a process killed while it saved
+            torn.unlink(missing_ok=True)
+        (self.folder / "config.yaml").write_text(to_yaml(self.run), encoding="utf-8")
+        self.records.keep(lambda line: line["epoch"] <= self.task.resumes_after)
+        return train(self.run, resume=self.task.resume)
+
     def cleanup(self) -> None:
         """Stop the trial."""
-        close = getattr(self.reports, "close", None)
-        if close is not None:
-            with contextlib.suppress(GeneratorExit):
-                close()
+        if isinstance(self.reports, Generator):
+            self.reports.close()
+        self.reports = None
 
 
 def resources(cpus: int, gpus: float) -> tune.PlacementGroupFactory:
