@@ -1,7 +1,7 @@
 """What encoding only the visible patches buys: images/s of a training step, masked against all visible.
 
 A step of ViT-Ti/16 at 224 px is masks, forward, backward, clipping, optimizer and EMA, built of the
-functions that `hjepa.train` steps with. Images are random bytes from a seed, normalised and on the
+functions that `hjepa.step` steps with. Images are random bytes from a seed, normalised and on the
 device beforehand: loading and augmentation are not in the figures, and no image set would change them.
 
 Shape letters: B images, C channels, H x W pixels, K visible patches, N patches of the grid, L of a level.
@@ -20,8 +20,9 @@ from torch import Tensor
 
 from hjepa.config import RunConfig
 from hjepa.masking import Masks, sample_masks
+from hjepa.run import Run, build_run, random_stream
 from hjepa.schema import ConfigError, Layers
-from hjepa.train import Run, build_run, optimize, random_stream
+from hjepa.step import optimize
 
 ENCODER, IMAGE_SIZE, TARGET_BLOCKS, SEED = "vit_tiny_patch16_224", 224, 4, 0
 WARMUP_PAIRS = 2

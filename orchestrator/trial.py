@@ -9,9 +9,11 @@ from typing import Any, Self
 from ray import tune
 
 from hjepa.config import RunConfig
+from hjepa.judge import baselines
 from hjepa.records import JsonLines
 from hjepa.schema import to_yaml
-from hjepa.train import NonFiniteError, Report, baselines, train
+from hjepa.step import NonFiniteError
+from hjepa.train import Report, train
 
 KEPT_CHECKPOINTS = 2
 """The newest, and the one before in case the newest is torn."""

@@ -58,7 +58,7 @@ class Workplace:
         return self._run("orchestrator.cli", *arguments)
 
     def train(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return self._run("hjepa.cli", *arguments)
+        return self._run("hjepa", *arguments)
 
     def start_sweep(self, *arguments: str) -> subprocess.Popen[str]:
         # A session of its own, so that what it leaves behind can be found and ended with it.

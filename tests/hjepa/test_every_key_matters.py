@@ -16,8 +16,9 @@ from torch import Tensor
 
 from hjepa.config import RunConfig
 from hjepa.data.cifar import CIFAR10, IMAGE_BYTES
+from hjepa.run import build_run
 from hjepa.schema import has_effect, inert_reason, leaves
-from hjepa.train import build_run, train_run
+from hjepa.train import train_run
 
 Tiny = Callable[..., RunConfig]
 

@@ -28,7 +28,8 @@ from hjepa.losses import (
     vicreg,
 )
 from hjepa.masking import sample_masks
-from hjepa.train import build_run, losses
+from hjepa.run import build_run
+from hjepa.step import losses
 
 CPU = torch.device("cpu")
 ONE = torch.ones(1, 1)

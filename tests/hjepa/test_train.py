@@ -11,8 +11,11 @@ import torch
 from torch import Tensor
 
 from hjepa import Report, RunConfig, train
+from hjepa.judge import baselines
+from hjepa.run import build_run
 from hjepa.schema import ConfigError
-from hjepa.train import NonFiniteError, baselines, build_run, train_run
+from hjepa.step import NonFiniteError
+from hjepa.train import train_run
 
 Tiny = Callable[..., RunConfig]
 

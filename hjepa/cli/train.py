@@ -1,4 +1,4 @@
-"""`hjepa-train`: one run of the core, without Ray."""
+"""Train by a YAML config, and evaluate after every epoch."""
 
 import argparse
 import math
@@ -7,11 +7,14 @@ from pathlib import Path
 
 from hjepa.checkpoint import CheckpointFolder
 from hjepa.config import RunConfig, load_config
+from hjepa.judge import baselines, test_accuracy
 from hjepa.records import Records, free_folder
-from hjepa.schema import ConfigError, parse_overrides, to_yaml
-from hjepa.train import NonFiniteError, Report, Run, baselines, build_run, test_accuracy, train_run
+from hjepa.run import Run, build_run
+from hjepa.schema import parse_overrides, to_yaml
+from hjepa.step import NonFiniteError
+from hjepa.train import Report, train_run
 
-USER_ERROR, FAILED, INTERRUPTED = 2, 1, 130
+FAILED, INTERRUPTED = 1, 130
 
 EPILOG = """\
 examples:
@@ -21,34 +24,11 @@ examples:
   hjepa-train configs/quick/digits.yaml --set checkpoint.resume=auto
 
 Every key that a config may hold stands in configs/canonical.yaml with its meaning and range.
-
-exit status: 0 done, 1 the run failed or collapsed, 2 something is wrong with what was asked,
-130 interrupted.
 """
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; the exit status."""
-    options = _parser().parse_args(arguments)
-    try:
-        config = load_config(options.config, parse_overrides(options.set))
-        return _train(config, test=options.test)
-    except ConfigError as error:
-        print(f"hjepa-train: {error}", file=sys.stderr)
-        return USER_ERROR
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"hjepa-train: {where}{error.strerror or error}", file=sys.stderr)
-        return USER_ERROR
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="hjepa-train",
-        description="Train H-JEPA once, by a YAML config, and evaluate it after every epoch.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
     parser.add_argument("config", help="YAML config; one may extend another by `extends: FILE`")
     parser.add_argument(
         "--set",
@@ -62,7 +42,12 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="at the end, evaluate on the test set, which nothing else touches",
     )
-    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train; the exit status."""
+    config = load_config(options.config, parse_overrides(options.set))
+    return _train(config, test=options.test)
 
 
 def _train(config: RunConfig, test: bool) -> int:
@@ -137,7 +122,3 @@ def _line(report: Report, epochs: int) -> str:
     values = [f"{name} {report.metrics[name]:.6g}" for name in shown if name in report.metrics]
     speed = report.metrics.get("time/images_per_s", math.nan)
     return f"epoch {report.epoch}/{epochs}  {'  '.join(values)}  {speed:.0f} images/s"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

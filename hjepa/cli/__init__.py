@@ -1,0 +1,60 @@
+"""`hjepa-train`, also as `python -m hjepa`: its commands, and what they have in common."""
+
+import argparse
+import sys
+
+from hjepa.cli import train
+from hjepa.schema import ConfigError
+
+USER_ERROR = 2
+
+COMMANDS = {"train": train}
+"""Each command is a module: its docstring's first line is the command's help, `add_arguments` takes its
+parser, `run` its options and gives the exit status, and EPILOG stands below its help."""
+
+EPILOG = """\
+A config in place of a command means `train`: hjepa-train configs/quick/digits.yaml.
+`hjepa-train COMMAND --help` tells more of each.
+
+exit status: 0 done, 1 the run failed or collapsed, 2 something is wrong with what was asked,
+130 interrupted.
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; the exit status."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if given and given[0] not in COMMANDS and not given[0].startswith("-"):
+        given = ["train", *given]
+    options = parser().parse_args(given)
+    try:
+        return COMMANDS[options.command].run(options)
+    except ConfigError as error:
+        print(f"hjepa-train: {error}", file=sys.stderr)
+        return USER_ERROR
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"hjepa-train: {where}{error.strerror or error}", file=sys.stderr)
+        return USER_ERROR
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of every command."""
+    root = argparse.ArgumentParser(
+        prog="hjepa-train",
+        description="Train H-JEPA once, without Ray, and what goes with that.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, module in COMMANDS.items():
+        about = (module.__doc__ or "").strip()
+        command = commands.add_parser(
+            name,
+            help=about.splitlines()[0].rstrip("."),
+            description=about,
+            epilog=module.EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(command)
+    return root

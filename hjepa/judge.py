@@ -1,0 +1,116 @@
+"""What a run's features are worth: the metrics of `hjepa.evaluate`, on the run's images.
+
+Shape letters: N images of a split or bank, M evaluation images, V views, D features.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hjepa.config import RunConfig
+from hjepa.data import Split, load_test
+from hjepa.evaluate import (
+    alpha_req,
+    collapse_reason,
+    feature_std,
+    knn_accuracy,
+    lidar,
+    linear_probe_accuracy,
+    rankme,
+    raw_pixel_features,
+)
+from hjepa.run import Run, autocast, build_run, random_stream, to_device
+from hjepa.step import NonFiniteError
+
+EVALUATION_BATCH = 512
+VIEWS_STREAM = 2**32 - 1  # beyond any epoch's
+
+
+def split_features(run: Run, split: Split, of: Callable[[Tensor], Tensor]) -> Tensor:
+    """`of` applied to a split's images, resized and normalised but not augmented; (N, D) float32."""
+    return image_features(run, split, np.arange(len(split)), run.augment.plain, of)
+
+
+@torch.no_grad()
+def image_features(
+    run: Run,
+    split: Split,
+    indices_N: np.ndarray,
+    view: Callable[[Tensor], Tensor],
+    of: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """`of` applied to a view of some of a split's images; (N, D) float32."""
+    run.model.eval()
+    batches = np.split(indices_N, range(EVALUATION_BATCH, len(indices_N), EVALUATION_BATCH))
+    with autocast(run):
+        return torch.cat([of(view(to_device(run, split, b))).float() for b in batches])
+
+
+def view_features(run: Run) -> Tensor:
+    """Target features of augmented views of the evaluation split's images, (N, V, D), for LiDAR."""
+    settings, val = run.config.evaluation.lidar, run.data.val
+    indices_N = np.linspace(0, len(val) - 1, min(settings.num_images, len(val))).astype(np.int64)
+    with random_stream(run.config.data.split_seed, VIEWS_STREAM):
+        views = [
+            image_features(run, val, indices_N, run.augment, run.model.features)
+            for _ in range(settings.num_views)
+        ]
+    return torch.stack(views, dim=1)
+
+
+def evaluate(run: Run) -> tuple[dict[str, float], str | None]:
+    """Metrics of the target's features on the evaluation split, and why they count as collapsed."""
+    settings, bank = run.config.evaluation, run.data.bank
+    bank_ND = split_features(run, bank, run.model.features)
+    val_MD = split_features(run, run.data.val, run.model.features)
+    if not (bank_ND.isfinite().all() and val_MD.isfinite().all()):
+        raise NonFiniteError(f"target features are not finite at step {run.step}")
+    bank_N, labels_M = labels(run, bank), labels(run, run.data.val)
+    metrics = {
+        "val/knn_top1": knn_accuracy(bank_ND, bank_N, val_MD, labels_M, settings.knn),
+        "val/rankme": rankme(val_MD),
+        "val/feature_std": feature_std(val_MD),
+    }
+    alpha = alpha_req(val_MD)
+    if alpha is not None:
+        metrics["val/alpha_req"] = alpha
+    if settings.lidar.enabled:
+        metrics["val/lidar"] = lidar(view_features(run))
+    if settings.linear_probe.enabled:
+        metrics["val/linear_probe_top1"] = linear_probe_accuracy(
+            bank_ND, bank_N, val_MD, labels_M, settings.linear_probe, run.config.seed
+        )
+    return metrics, collapse_reason(val_MD, settings.collapse)
+
+
+def test_accuracy(run: Run) -> float:
+    """k-NN accuracy on the test set, with the training images as bank. Nothing may be chosen by it."""
+    return split_knn(run, load_test(run.config.data), run.model.features)
+
+
+def baselines(config: RunConfig) -> dict[str, float]:
+    """What learning has to beat: k-NN accuracy on raw pixels, and on the model as initialised."""
+    run = build_run(config)
+    return {
+        "raw_pixels/knn_top1": split_knn(run, run.data.val, raw_pixel_features),
+        "random_init/knn_top1": split_knn(run, run.data.val, run.model.features),
+    }
+
+
+def split_knn(run: Run, queries: Split, of: Callable[[Tensor], Tensor]) -> float:
+    """k-NN accuracy of the features `of` images on a split, with the training images as bank."""
+    bank = run.data.bank
+    return knn_accuracy(
+        split_features(run, bank, of),
+        labels(run, bank),
+        split_features(run, queries, of),
+        labels(run, queries),
+        run.config.evaluation.knn,
+    )
+
+
+def labels(run: Run, split: Split) -> Tensor:
+    """Classes of a split's images, (N,) int64 on the run's device."""
+    return torch.from_numpy(split.labels_N).to(run.device)

@@ -1,0 +1,137 @@
+"""A run: its data, model, optimizer and random streams, apart from what is done with them."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hjepa.checkpoint import load_checkpoint, save_checkpoint
+from hjepa.config import RunConfig
+from hjepa.data import Augmentation, Data, Split, check_data, load_data
+from hjepa.model import HJEPA
+from hjepa.optim import build_optimizer
+from hjepa.schema import ConfigError
+
+
+@dataclass
+class Run:
+    """A run's moving parts."""
+
+    config: RunConfig
+    device: torch.device
+    data: Data
+    model: HJEPA
+    optimizer: torch.optim.Optimizer
+    augment: Augmentation
+    epoch: int = 0
+    step: int = 0
+
+    @property
+    def batch(self) -> int:
+        """Images of one optimizer step."""
+        return self.config.data.batch_size * self.config.training.accumulation_steps
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of an epoch; what does not fill a step is left for another epoch's order."""
+        return len(self.data.train) // self.batch
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint."""
+        save_checkpoint(
+            path,
+            {
+                "epoch": self.epoch,
+                "step": self.step,
+                "config": self.config.model_dump(mode="json"),
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+            },
+        )
+
+    def load(self, path: Path) -> None:
+        """Go back to a checkpoint of a run with the same measures."""
+        state = load_checkpoint(path, self.device)
+        # Of the optimizer its moments only: weight decay and betas are the config's, not the file's.
+        optimizer = state["optimizer"] | {"param_groups": self.optimizer.state_dict()["param_groups"]}
+        saved, present = state["config"]["training"]["optimizer"], self.config.training.optimizer
+        try:
+            if saved != present:
+                raise ValueError(f"training.optimizer was {saved}, is {present}")
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(optimizer)
+        except (RuntimeError, ValueError) as error:
+            raise ConfigError(f"{path}: is of a run with another model or optimizer: {error}") from None
+        self.epoch, self.step = state["epoch"], state["step"]
+
+
+def build_run(config: RunConfig) -> Run:
+    """Data, model and optimizer, initialised from the seed."""
+    check_data(config.data)
+    device = pick_device(config.device)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    data = load_data(config.data)
+    with random_stream(config.seed, 0):
+        model = HJEPA(config.model, config.data.image_size)
+    model.set_recompute(config.training.use_gradient_checkpointing)
+    model.to(device)
+    augment = Augmentation(config.data.augmentation, config.data.image_size, data.mean_C, data.std_C).to(
+        device
+    )
+    run = Run(config, device, data, model, build_optimizer(config.training, model), augment)
+    if run.steps_per_epoch == 0:
+        raise ConfigError(
+            f"data.batch_size {config.data.batch_size} x training.accumulation_steps "
+            f"{config.training.accumulation_steps} is more than the {len(data.train)} training images of "
+            f"{config.data.dataset}."
+        )
+    return run
+
+
+def pick_device(name: str) -> torch.device:
+    """The device to run on. ConfigError where it is asked for by name and is not there."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, there in available.items() if there))
+    if not available[name]:
+        there = ", ".join(kind for kind, is_there in available.items() if is_there)
+        raise ConfigError(f"device: {name} is not available here; available: auto, {there}.")
+    return torch.device(name)
+
+
+@contextmanager
+def random_stream(seed: int, stream: int) -> Iterator[None]:
+    """Within, every global generator is seeded from (seed, stream); afterwards as before."""
+    (state,) = np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    # fork_rng covers CPU and CUDA; seeding MPS is one-way, and nothing else draws from it here.
+    with torch.random.fork_rng(enabled=True):
+        torch.manual_seed(int(state))
+        random.seed(int(state))
+        np.random.seed(int(state) % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)
+
+
+def autocast(run: Run) -> torch.autocast:
+    """bfloat16 where the config asks for it and the device has it."""
+    kind = run.device.type
+    wanted = run.config.training.use_amp and kind in ("cpu", "cuda")
+    return torch.autocast(kind if kind != "mps" else "cpu", torch.bfloat16, enabled=wanted)
+
+
+def to_device(run: Run, split: Split, indices_B: np.ndarray) -> Tensor:
+    """Images of a split as uint8 on the run's device."""
+    images = torch.from_numpy(split.images(indices_B))
+    if run.device.type == "cuda" and run.config.data.pin_memory:
+        images = images.pin_memory()
+    return images.to(run.device, non_blocking=True)
