@@ -43,6 +43,12 @@ class RunConfig(Config):
                 f"loss.hierarchy_weights has {len(weights)} weights, {list(weights)}, "
                 f"but model.num_hierarchies is {levels}; give one weight per level"
             )
+        if not self.model.use_target_encoder and not self.loss.prevents_collapse:
+            raise ValueError(
+                "model.use_target_encoder is false, so the encoder learns its own target, and all features "
+                "could become the same: set loss.use_sigreg: true with loss.sigreg.weight above 0, or "
+                "loss.use_vicreg: true with loss.vicreg.weight and loss.vicreg.std_coeff above 0"
+            )
         probed = self.evaluation.linear_probe.enabled
         if self.checkpoint.metric == "val/linear_probe_top1" and not probed:
             raise ValueError(
