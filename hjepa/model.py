@@ -70,8 +70,14 @@ class Prediction:
     """Context tokens, averaged over the visible patches."""
     target_BD: Tensor
     """Target tokens, averaged over all patches; with gradient as `target`."""
+    context_BKD: Tensor
+    """Context tokens of the visible patches."""
+    target_BND: Tensor
+    """Target tokens of all patches; with gradient as `target`."""
+    visible_BK: Tensor
+    """Indices of the visible patches."""
     second_BD: Tensor | None = None
-    """As context_BD, of the second view, where there is one."""
+    """Tokens of the second view, averaged, where there is one."""
 
 
 class HJEPA(nn.Module):
@@ -110,10 +116,17 @@ class HJEPA(nn.Module):
                 target.eval()
         return self
 
-    def forward(self, images_BCHW: Tensor, masks: Masks, second_BCHW: Tensor | None = None) -> Prediction:
+    def forward(
+        self,
+        images_BCHW: Tensor,
+        masks: Masks,
+        second_BCHW: Tensor | None = None,
+        second_on_context: bool = True,
+    ) -> Prediction:
         """Predictions and targets of a batch of normalised float images.
 
-        `second_BCHW` is another view of the same images, of which only the visible patches are encoded.
+        `second_BCHW` is another view of the same images, of which only the visible patches are encoded;
+        with `second_on_context` false all of them, by the target encoder and without gradient.
         """
         context_BKD = self.encoder(images_BCHW, masks.visible_BK)
         predicted_BND = self.predictor(context_BKD, masks.visible_BK)
@@ -122,8 +135,23 @@ class HJEPA(nn.Module):
             for head, grid in zip(self.heads, self.pyramid(self.as_grid(predicted_BND)), strict=True)
         ]
         target_BND, target = self._target(images_BCHW)
-        second_BD = None if second_BCHW is None else self.encoder(second_BCHW, masks.visible_BK).mean(1)
-        return Prediction(predicted, target, context_BKD.mean(1), target_BND.mean(1), second_BD)
+        second_BD = None
+        if second_BCHW is not None and second_on_context:
+            second_BD = self.encoder(second_BCHW, masks.visible_BK).mean(1)
+        elif second_BCHW is not None:
+            assert self.target_encoder is not None
+            with torch.no_grad():
+                second_BD = self.target_encoder(second_BCHW).mean(1)
+        return Prediction(
+            predicted,
+            target,
+            context_BKD.mean(1),
+            target_BND.mean(1),
+            context_BKD,
+            target_BND,
+            masks.visible_BK,
+            second_BD,
+        )
 
     def _target(self, images_BCHW: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Tokens of whole images (B, N, D), and the features of each level that are to be predicted."""

@@ -52,7 +52,7 @@ def optimize(
     seconds = [None] * parts if second_BCHW is None else second_BCHW.split(sizes)
     for part, part_masks, second in zip(images_BCHW.split(sizes), masks.chunks(sizes), seconds, strict=True):
         with autocast(run):
-            prediction = model(part, part_masks, second)
+            prediction = model(part, part_masks, second, config.loss.ntxent.on_context)
         terms = losses(config, prediction, model.level_weights(part_masks), totals, parts)
         terms["train/loss"] = torch.stack(list(terms.values())).sum()
         terms["train/loss"].backward()
