@@ -136,7 +136,7 @@ class HJEPA(nn.Module):
         with `second_on_context` false all of them, by the target encoder and without gradient.
         """
         context_BKD = self.encoder(images_BCHW, masks.visible_BK)
-        predicted_BND = self.predictor(context_BKD, masks.visible_BK)
+        predicted_BND = self.predictor(context_BKD, masks.visible_BK, masks.blocks_BMN)
         predicted = [
             head(as_tokens(grid))
             for head, grid in zip(self.heads, self.pyramid(self.as_grid(predicted_BND)), strict=True)

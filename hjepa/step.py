@@ -25,7 +25,7 @@ def train_step(run: Run, indices_B: np.ndarray) -> dict[str, Tensor]:
     stored_BCHW = to_device(run, run.data.train, indices_B)
     images_BCHW = run.augment(stored_BCHW)
     masks = sample_masks(run.config.masking, run.batch, run.model.grid, torch.default_generator)
-    masks = Masks(masks.visible_BK.to(run.device), masks.target_BN.to(run.device))
+    masks = masks.to(run.device)
     second_BCHW = run.augment(stored_BCHW) if run.config.loss.use_ntxent else None
     return optimize(run, images_BCHW, masks, second_BCHW)
 
