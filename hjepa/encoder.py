@@ -41,6 +41,9 @@ class EncoderConfig(Config):
     encoder_type: str = EXPLICIT
     """`vit`, measured by the keys below, or timm's name of a plain vision transformer, such as
     vit_small_patch16_224, whose measures hold; it is built for data.image_size."""
+    pretrained: str | None = None
+    """File of weights that timm saved of encoder_type's model, safetensors or torch's, to start from; null:
+    start from random ones. Not read where a run goes on from a checkpoint."""
     embed_dim: int | None = Field(default=None, ge=8)
     """Width of a token; null: the named encoder's, or 64 for `vit`."""
     depth: int | None = Field(default=None, ge=1)
@@ -67,6 +70,8 @@ class EncoderConfig(Config):
         found: dict[str, str] = {}
         if not self.use_layerscale:
             found["layerscale_init"] = "model.use_layerscale is false"
+        elif self.pretrained is not None:
+            found["layerscale_init"] = "model.pretrained gives the factors"
         if self.shape.depth == 1:
             found["drop_path_rate"] = "the encoder has one block, and the first block's chance is 0"
         return found
@@ -81,6 +86,11 @@ class EncoderConfig(Config):
     @model_validator(mode="after")
     def _measures_fit(self) -> Self:
         shape = self.shape
+        if self.pretrained is not None and self.encoder_type == EXPLICIT:
+            raise ValueError(
+                f"pretrained is {self.pretrained}, but encoder_type is {EXPLICIT}; "
+                "name the model of timm's that the weights are of"
+            )
         if self.encoder_type != EXPLICIT:
             for name, value in vars(timm_shape(self.encoder_type)).items():
                 if getattr(shape, name) != value:
@@ -118,6 +128,23 @@ def timm_shape(name: str) -> EncoderShape:
     """The measures of timm's model `name`. ValueError where it is no plain vision transformer."""
     if name == EXPLICIT:
         return EncoderShape()
+    model = _timm_model(name)
+    block: Any = model.blocks[0]
+    return EncoderShape(
+        embed_dim=model.embed_dim,
+        depth=len(model.blocks),
+        num_heads=block.attn.num_heads,
+        patch_size=model.patch_embed.patch_size[0],
+        mlp_ratio=block.mlp.fc1.out_features / model.embed_dim,
+    )
+
+
+def timm_activation(name: str) -> str:
+    """The class of activation in the blocks of timm's model `name`. ValueError as `timm_shape`."""
+    return type(_timm_model(name).blocks[0].mlp.act).__name__
+
+
+def _timm_model(name: str) -> Any:
     import timm  # takes seconds, and most small runs name no timm model
     from timm.models.vision_transformer import VisionTransformer
 
@@ -131,14 +158,7 @@ def timm_shape(name: str) -> EncoderShape:
         model = timm.create_model(name)
     if type(model) is not VisionTransformer:
         raise ValueError(f"encoder_type {name!r} is a {type(model).__name__}, not a plain vision transformer")
-    block: Any = model.blocks[0]
-    return EncoderShape(
-        embed_dim=model.embed_dim,
-        depth=len(model.blocks),
-        num_heads=block.attn.num_heads,
-        patch_size=model.patch_embed.patch_size[0],
-        mlp_ratio=block.mlp.fc1.out_features / model.embed_dim,
-    )
+    return model
 
 
 @dataclass(frozen=True)
