@@ -99,7 +99,8 @@ def baselines(config: RunConfig) -> dict[str, float]:
         "raw_pixels/knn_top1": split_knn(run, run.data.val, raw_pixel_features),
         "random_init/knn_top1": split_knn(run, run.data.val, run.model.features),
     }
-    if config.model.pretrained and Path(config.model.pretrained).expanduser().is_file():
+    weights = config.model.pretrained
+    if weights is not None and Path(weights).expanduser().is_file():
         run.model.load_pretrained(config.model)
         found["pretrained/knn_top1"] = split_knn(run, run.data.val, run.model.features)
     return found

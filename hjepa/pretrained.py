@@ -26,7 +26,8 @@ def load_pretrained(encoder: Encoder, config: EncoderConfig) -> list[str]:
     ConfigError where the file cannot be read, or where a tensor is missing, left over or of another
     shape; the encoder is then as it was.
     """
-    path = Path(config.pretrained or "").expanduser()
+    assert config.pretrained is not None
+    path = Path(config.pretrained).expanduser()
     where = f"model.pretrained: {path}"
     if timm_activation(config.encoder_type) != "GELU":
         raise ConfigError(

@@ -84,7 +84,8 @@ def build_run(config: RunConfig, pretrained: bool = True) -> Run:
     data = load_data(config.data)
     with random_stream(config.seed, 0):
         model = HJEPA(config.model, config.data.image_size)
-    notes = model.load_pretrained(config.model) if pretrained and config.model.pretrained else []
+    wanted = pretrained and config.model.pretrained is not None
+    notes = model.load_pretrained(config.model) if wanted else []
     model.set_recompute(config.training.use_gradient_checkpointing)
     model.to(device)
     augment = Augmentation(config.data.augmentation, config.data.image_size, data.mean_C, data.std_C).to(
