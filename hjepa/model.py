@@ -13,7 +13,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from hjepa.encoder import Encoder, EncoderConfig, init_weights
+from hjepa.block import init_weights
+from hjepa.encoder import Encoder, EncoderConfig
 from hjepa.masking import Masks
 from hjepa.predictor import Predictor, PredictorConfig
 from hjepa.pretrained import load_pretrained

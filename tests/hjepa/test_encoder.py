@@ -13,17 +13,14 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from hjepa.block import Attention, BlockSpec, DropPath, rotate
 from hjepa.encoder import (
-    Attention,
-    BlockSpec,
-    DropPath,
     Encoder,
     EncoderConfig,
     EncoderShape,
     RopeConfig,
     patchify,
     rotary_table,
-    rotate,
     sincos_positions,
     take,
     timm_shape,
