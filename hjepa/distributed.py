@@ -26,6 +26,7 @@ BUCKET_VALUES = 2**23
 """Gradients that are sent at a time, 32 MiB of float32."""
 
 T = TypeVar("T")
+ValuesT = TypeVar("ValuesT", np.ndarray, Tensor)
 
 
 class LostRankError(RuntimeError):
@@ -68,7 +69,7 @@ class Share:
     rows: slice | np.ndarray
     """Which of them; all, as a slice, where one process does everything."""
 
-    def take(self, values_B: Any) -> Any:
+    def take(self, values_B: ValuesT) -> ValuesT:
         """The rank's rows of an array or CPU tensor."""
         return values_B[self.rows]
 
@@ -184,6 +185,7 @@ class GradientSum:
     def _reset(self) -> None:
         self._sent: set[Tensor] = set()
         self._bucket: list[Tensor] = []
+        self._values = 0
         self._flights: list[tuple[Any, Tensor, list[Tensor]]] = []
 
     def _ready(self, parameter: Tensor) -> None:
@@ -196,7 +198,8 @@ class GradientSum:
         assert parameter.grad is not None
         self._sent.add(parameter)
         self._bucket.append(parameter.grad)
-        if sum(g.numel() for g in self._bucket) >= BUCKET_VALUES:
+        self._values += parameter.numel()
+        if self._values >= BUCKET_VALUES:
             self._send()
 
     @torch.no_grad()
@@ -204,7 +207,7 @@ class GradientSum:
         if self._bucket:
             flat = torch.cat([g.flatten() for g in self._bucket])
             self._flights.append((dist.all_reduce(flat, async_op=True), flat, self._bucket))
-            self._bucket = []
+            self._bucket, self._values = [], 0
 
 
 def started() -> int:
@@ -266,16 +269,17 @@ def process_group(config: DistributedConfig, device: torch.device) -> Iterator[N
     and `own_device` say.
     """
     require_started(config)
+    if config.enabled:
+        device = own_device(config, device)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
     if not config.enabled or dist.is_initialized():
         yield
         return
-    device = own_device(config, device)
     backend = config.backend
     if backend == "auto":
         backend = "nccl" if device.type == "cuda" else "gloo"
     settings: dict[str, Any] = {"timeout": TIMEOUT}
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
     if backend == "nccl":
         settings["device_id"] = device
     if started() == 1:  # with or without torchrun

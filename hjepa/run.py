@@ -13,7 +13,7 @@ from torch import Tensor
 from hjepa.checkpoint import load_checkpoint, save_checkpoint
 from hjepa.config import RunConfig
 from hjepa.data import Augmentation, Data, Split, check_data, load_data
-from hjepa.distributed import GradientSum, Team, own_device, process_group, require_divisible, team_of
+from hjepa.distributed import GradientSum, Share, Team, own_device, process_group, require_divisible, team_of
 from hjepa.model import HJEPA
 from hjepa.optim import build_optimizer
 from hjepa.schema import ConfigError
@@ -39,6 +39,11 @@ class Run:
     def batch(self) -> int:
         """Images of one optimizer step."""
         return self.config.data.batch_size * self.config.training.accumulation_steps
+
+    @property
+    def share(self) -> Share:
+        """Which of them are this process's own."""
+        return self.team.share(self.batch, self.config.data.batch_size)
 
     @property
     def steps_per_epoch(self) -> int:

@@ -1,6 +1,6 @@
 """One optimizer step: views, masks, losses, gradients, and the target that follows.
 
-Shape letters: B images of one optimizer step, S samples, L positions of a level, D features.
+Shape letters: B images of one optimizer step, L positions of a level.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hjepa.config import RunConfig
 from hjepa.distributed import Team
-from hjepa.losses import ntxent, prediction_loss, random_directions, sigreg, vicreg
 from hjepa.masking import Masks, sample_masks
 from hjepa.model import Prediction
+from hjepa.objective import losses
 from hjepa.optim import ema_momentum, learning_rate
 from hjepa.run import Run, autocast, random_stream, to_device
 
@@ -26,15 +25,14 @@ class NonFiniteError(ArithmeticError):
 def train_step(run: Run, indices_B: np.ndarray) -> dict[str, Tensor]:
     """One optimizer step on some of the training images; its losses, still on the device.
 
-    Augmentation and masks are drawn for all images at once, whatever the parts they are cut into and
-    whichever of them are this process's own.
+    Of several processes each gives its own images, those of `run.share`. Augmentation and masks are
+    drawn for the images of all at once, whatever the parts they are cut into.
     """
-    share = run.team.share(run.batch, run.config.data.batch_size)
-    stored_BCHW = to_device(run, run.data.train, share.take(indices_B))
+    share = run.share
+    stored_BCHW = to_device(run, run.data.train, indices_B)
     images_BCHW = run.augment(stored_BCHW, share)
     masks = sample_masks(run.config.masking, run.batch, run.model.grid, torch.default_generator)
-    visible_BK, target_BN = share.take(masks.visible_BK), share.take(masks.target_BN)
-    masks = Masks(visible_BK.to(run.device), target_BN.to(run.device))
+    masks = masks.of(share).to(run.device)
     second_BCHW = run.augment(stored_BCHW, share) if run.config.loss.use_ntxent else None
     return optimize(run, images_BCHW, masks, second_BCHW)
 
@@ -51,7 +49,7 @@ def optimize(
     data.batch_size samples.
     """
     config, model = run.config, run.model
-    totals = [run.team.sum(weights_BL.sum()) for weights_BL in model.level_weights(masks)]
+    totals = list(run.team.sum(torch.stack([weights.sum() for weights in model.level_weights(masks)])))
     parts = config.training.accumulation_steps
     sizes = [config.data.batch_size // run.team.size] * parts
 
@@ -63,7 +61,7 @@ def optimize(
     cut = zip(images_BCHW.split(sizes), masks.chunks(sizes), seconds, strict=True)
     for number, (part, part_masks, second) in enumerate(cut, start=1):
         with model_stream(run, number), autocast(run):
-            prediction = model(part, part_masks, second)
+            prediction = model(part, part_masks, second, config.loss.ntxent.on_context)
         prediction = gathered(run, prediction)
         weights = model.level_weights(part_masks)
         terms = losses(config, prediction, weights, totals, parts * run.team.size)
@@ -99,47 +97,12 @@ def gathered(run: Run, prediction: Prediction) -> Prediction:
     loss = run.config.loss
     if not run.team.grouped or not (loss.use_vicreg or loss.use_sigreg or loss.use_ntxent):
         return prediction
-    pooled = {name: value for name, value in vars(prediction).items() if isinstance(value, Tensor)}
-    return replace(
-        prediction, **{name: run.team.gather(value_BD.float()) for name, value_BD in pooled.items()}
-    )
-
-
-def losses(
-    config: RunConfig,
-    prediction: Prediction,
-    weights: list[Tensor],
-    totals: list[Tensor],
-    parts: int,
-) -> dict[str, Tensor]:
-    """The weighted terms of the loss of one of `parts` parts of a step; their sum is minimised.
-
-    `weights` are the positions' weights of this part, each level (S, L); `totals` their sums over
-    the whole step. Of several processes each has parts of its own: a term is either a sum over the
-    rank's positions divided by a whole step's total, or computed by every rank of what `gathered`
-    put together and divided by `parts`, ranks included. Either way terms add up over ranks and parts.
-    """
-    terms: dict[str, Tensor] = {}
-    levels = zip(config.loss.hierarchy_weights, prediction.predicted, prediction.target, strict=True)
-    for level, (weight, predicted_SLD, target_SLD) in enumerate(levels):
-        error_SL = prediction_loss(predicted_SLD.float(), target_SLD.float(), config.loss)
-        total = totals[level].clamp_min(1e-6)
-        terms[f"train/loss_level{level}"] = weight * (error_SL * weights[level]).sum() / total
-    context_SD, target_SD = prediction.context_BD.float(), prediction.target_BD.float()
-    if config.loss.use_vicreg:
-        for name, term in vicreg(context_SD, target_SD, config.loss.vicreg).items():
-            terms[f"train/{name}"] = term / parts
-    if config.loss.use_sigreg:
-        settings = config.loss.sigreg
-        directions_DK = random_directions(context_SD.shape[1], settings.num_slices, context_SD.device)
-        distance = sigreg(context_SD, directions_DK, settings.num_points)
-        terms["train/sigreg"] = settings.weight * distance / parts
-    if config.loss.use_ntxent:
-        assert prediction.second_BD is not None
-        settings = config.loss.ntxent
-        contrast = ntxent(context_SD, prediction.second_BD.float(), settings.temperature)
-        terms["train/ntxent"] = settings.weight * contrast / parts
-    return terms
+    wanted = {name: value for name, value in vars(prediction).items() if isinstance(value, Tensor)}
+    of_patches = (loss.use_vicreg, loss.vicreg), (loss.use_sigreg, loss.sigreg)
+    if not any(used and term.flatten_patches for used, term in of_patches):
+        for name in ("context_BKD", "target_BND", "visible_BK"):
+            del wanted[name]
+    return replace(prediction, **{name: run.team.gather(value) for name, value in wanted.items()})
 
 
 class Meter:

@@ -74,7 +74,7 @@ def train_epoch(run: Run) -> dict[str, float]:
     run.model.train()
     for step in range(run.steps_per_epoch):
         batch = order[step * run.batch : (step + 1) * run.batch]
-        meter.add(train_step(run, batch), run.step)
+        meter.add(train_step(run, run.share.take(batch)), run.step)
         run.step += 1
     metrics = meter.means()
     metrics["train/lr"] = learning_rate(config.training, run.step - 1, run.steps_per_epoch)
