@@ -169,7 +169,7 @@ class Encoder(nn.Module):
         self.patch_embed = nn.Linear(3 * shape.patch_size**2, dim)
         init = config.layerscale_init if config.use_layerscale else None
         spec = BlockSpec(dim, shape.num_heads, shape.mlp_ratio, init, flash=config.use_flash_attention)
-        rates = torch.linspace(0, config.drop_path_rate, shape.depth).tolist()
+        rates = torch.linspace(0, config.drop_path_rate, shape.depth, device="cpu").tolist()
         self.blocks = nn.ModuleList(Block(replace(spec, drop_path=rate)) for rate in rates)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.pos_embed: nn.Parameter | None = None
