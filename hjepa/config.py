@@ -80,6 +80,8 @@ class RunConfig(Config):
         rise = self.model.ema.momentum_warmup_epochs
         if rise == 0:
             found["model.ema.momentum"] = "model.ema.momentum_warmup_epochs is 0"
+        if not self.data.use_multi_dataset:
+            found["logging.log_dataset_distribution"] = "data.use_multi_dataset is false"
         return found
 
 
