@@ -9,9 +9,11 @@ from pydantic import Field, model_validator
 from hjepa.data.augmentation import AugmentationConfig
 from hjepa.schema import NO_EFFECT, Config
 
-Dataset = Literal["digits", "cifar10", "cifar100", "stl10", "imagefolder", "imagenet", "imagenet100"]
+Dataset = Literal[
+    "digits", "cifar10", "cifar100", "stl10", "imagefolder", "imagenet", "imagenet100", "parquet"
+]
 _FOLDERS = {"imagefolder", "imagenet", "imagenet100"}
-_DECODED = _FOLDERS
+_DECODED = _FOLDERS | {"parquet"}
 _OF_DECODED = ("stored_size", "num_workers", "max_bad")
 
 
@@ -50,7 +52,7 @@ class DataConfig(Config):
 
     dataset: Dataset = "digits"
     """Data set; digits is embedded, 1,797 grey images of 8x8 pixels. imagefolder, imagenet and imagenet100
-    are JPEG or PNG files in a folder per class."""
+    are JPEG or PNG files in a folder per class, parquet is Hugging Face's shards of encoded images."""
     data_path: str | None = None
     """Folder that holds the data set's public files; null for digits. Of folders of images, the one above
     train and val (or test); without train, the one above the class folders."""
@@ -59,7 +61,7 @@ class DataConfig(Config):
     where there are not just its 100. Folders of images only."""
     stored_size: int | None = Field(default=None, ge=4)
     """Side, in pixels, of the square cut from the middle of each image file and kept decoded; null is
-    image_size x 8/7, as 256 for 224. Folders of images only."""
+    image_size x 8/7, as 256 for 224. Folders of images and parquet only."""
     cache_budget_gb: float = Field(default=32.0, gt=0, json_schema_extra=NO_EFFECT)
     """Largest size, in GB of 1e9 bytes, of the decoded images; what does not fit is decoded by worker
     processes each time it is drawn. Of several data sets, those listed first fit first. CIFAR and digits

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hjepa.data import cifar, digits, imagefolder, stl10
+from hjepa.data import cifar, digits, imagefolder, parquet, stl10
 from hjepa.data.cache import default_cache_dir
 from hjepa.data.config import DataConfig
 from hjepa.data.loaded import Data, Place, enlarged, load_one, load_part, load_several
@@ -25,6 +25,7 @@ _FINDERS: dict[str, Callable[[DataConfig], Source]] = {
     "imagefolder": imagefolder.find,
     "imagenet": imagefolder.find,
     "imagenet100": imagefolder.find,
+    "parquet": parquet.find,
 }
 _CACHE_VERSION = 2
 

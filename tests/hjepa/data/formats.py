@@ -1,5 +1,6 @@
 """Tiny data sets of random or smooth images in the public formats."""
 
+import importlib
 import io
 from pathlib import Path
 
@@ -40,6 +41,18 @@ def encoded_image(seed: int, width: int = 18, height: int = 24, kind: str = "JPE
     stream = io.BytesIO()
     smooth_image(seed, width, height).save(stream, kind)
     return stream.getvalue()
+
+
+def write_parquet(
+    file: Path, images: list[bytes | None], labels: list[int], rows_per_group: int = 4, **names: str
+) -> None:
+    """A shard as Hugging Face's `datasets` writes it; `names` of the columns `image` and `label`."""
+    pa, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    values = [{"bytes": image, "path": f"{i}.jpg"} for i, image in enumerate(images)]
+    columns = {names.get("image", "image"): pa.array(values, kind), names.get("label", "label"): labels}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    parquet.write_table(pa.table(columns), file, row_group_size=rows_per_group, compression="snappy")
 
 
 def write_image_folder(
