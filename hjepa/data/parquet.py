@@ -102,8 +102,8 @@ class Parquet(Streamable):
         limit = self.named_classes or np.iinfo(LABEL_TYPE).max
         if labels_M.max(initial=0) >= limit or labels_M.min(initial=0) < NO_LABEL:
             raise ConfigError(
-                f"data.data_path: {self.files(part)[0].parent}: column {self.label} holds classes outside 0 to "
-                f"{limit - 1:,}."
+                f"data.data_path: {self.files(part)[0].parent}: column {self.label} holds classes outside "
+                f"0 to {limit - 1:,}."
             )
         return labels_M
 
