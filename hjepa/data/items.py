@@ -68,7 +68,7 @@ def outcome(images: Iterable[Encoded], size: int) -> Outcome:
 class Files(Items):
     """Image files."""
 
-    def __init__(self, files: Sequence[str], labels_M: np.ndarray, side: int):
+    def __init__(self, files: list[str], labels_M: np.ndarray, side: int):
         self.files, self.labels_M, self.side = files, labels_M, side
 
     def job(self, indices_B: np.ndarray) -> Job:

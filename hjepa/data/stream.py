@@ -109,7 +109,7 @@ class _Jobs(Sampler[Job]):
         return self.jobs
 
 
-def _as_it_is(found: Outcome) -> Outcome:
+def _as_it_is(found: Any) -> Any:
     """Arrays stay arrays and go through a pipe: as tensors they would need /dev/shm, small in containers."""
     return found
 

@@ -314,6 +314,17 @@ def test_one_bad_image_more_than_max_bad_ends_it(folder: Path):
     load_data(config(folder, max_bad=3))
 
 
+def test_max_bad_is_asked_of_a_cache_that_was_made_with_a_higher_one(folder: Path):
+    file = truncate(folder / "test" / "bee" / "01.JPEG")
+    load_test(config(folder, max_bad=1))
+    for forget in (lambda: None, load_part.cache_clear):
+        forget()
+        with pytest.raises(ConfigError, match=r"^data\.max_bad: 0 is not enough") as raised:
+            load_test(config(folder, max_bad=0))
+        assert f"{file}: " in str(raised.value)
+    assert len(load_test(config(folder, max_bad=1))) == 14
+
+
 def test_bad_images_alone_are_no_data_set(folder: Path):
     for file in (folder / "test").rglob("*.*"):
         file.write_bytes(b"")

@@ -105,15 +105,7 @@ def test_streaming_draws_no_random_numbers(folder: Path):
 
 def tiny_run(tiny: Tiny, folder: Path, **changed: Any) -> RunConfig:
     data = config(folder, batch_size=10, image_size=8, **changed)
-    keys = [
-        "dataset",
-        "data_path",
-        "stored_size",
-        "cache_dir",
-        "batch_size",
-        "cache_budget_gb",
-        "num_workers",
-    ]
+    keys = ("dataset", "data_path", "stored_size", "cache_dir", "batch_size", "max_bad", *OVER)
     return tiny({f"data.{key}": getattr(data, key) for key in keys} | {"training.epochs": 2})
 
 
@@ -287,3 +279,10 @@ def test_a_class_of_bad_images_alone_is_an_error(folder: Path):
         file.write_bytes(b"")
     with pytest.raises(ConfigError, match=r"of the class of .*cow.* no image can be decoded"):
         load_data(config(folder, max_bad=100, **OVER))
+
+
+def test_a_run_records_how_many_images_were_bad(tiny: Tiny, folder: Path):
+    (folder / "train" / "bee" / "03.png").write_bytes(b"")
+    run = build_run(tiny_run(tiny, folder, max_bad=1))
+    assert run.data.bad == 1
+    assert next(train_run(run)).metrics["data/bad_images"] == 1
