@@ -116,7 +116,11 @@ def build_run(config: RunConfig, pretrained: bool = True) -> Run:
         raise ConfigError(
             f"data.batch_size {config.data.batch_size} x training.accumulation_steps "
             f"{config.training.accumulation_steps} is more than the {len(data.train)} training images of "
-            f"{config.data.dataset}."
+            f"{config.data.title}."
+        )
+    if len(data.val) == 0:
+        raise ConfigError(
+            f"data.val_fraction: no class of {config.data.title} has two images, so none can be held out."
         )
     return run
 
