@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from hjepa.data import LocalCrops
 from hjepa.encoder import Encoder, EncoderConfig, init_weights
 from hjepa.masking import Masks
 from hjepa.predictor import Predictor, PredictorConfig
@@ -64,6 +65,8 @@ class Prediction:
     """Target tokens, averaged over all patches, without gradient."""
     second_BD: Tensor | None = None
     """As context_BD, of the second view, where there is one."""
+    local_BVD: Tensor | None = None
+    """Context tokens of each image's local crops, averaged over all of their patches."""
 
 
 class HJEPA(nn.Module):
@@ -95,13 +98,27 @@ class HJEPA(nn.Module):
         self.target_pyramid.eval()
         return self
 
-    def forward(self, images_BCHW: Tensor, masks: Masks, second_BCHW: Tensor | None = None) -> Prediction:
+    def forward(
+        self,
+        images_BCHW: Tensor,
+        masks: Masks,
+        second_BCHW: Tensor | None = None,
+        local: LocalCrops | None = None,
+    ) -> Prediction:
         """Predictions and targets of a batch of normalised float images.
 
         `second_BCHW` is another view of the same images, of which only the visible patches are encoded.
+        `local` are crops of images of which `images_BCHW` holds all global crops, one image after another.
         """
         context_BKD = self.encoder(images_BCHW, masks.visible_BK)
-        predicted_BND = self.predictor(context_BKD, masks.visible_BK)
+        if local is None:
+            local_BVD, predicted_BND = None, self.predictor(context_BKD, masks.visible_BK)
+        else:
+            local_BVPD = self.encoder(local.images_BVCHW.flatten(0, 1)).unflatten(
+                0, local.images_BVCHW.shape[:2]
+            )
+            local_BVD = local_BVPD.mean(2)
+            predicted_BND = self._predict_beside(local, local_BVPD, context_BKD, masks)
         predicted = [
             head(as_tokens(grid))
             for head, grid in zip(self.heads, self.pyramid(self.as_grid(predicted_BND)), strict=True)
@@ -111,7 +128,20 @@ class HJEPA(nn.Module):
             levels = self.target_pyramid(self.as_grid(_normalize(target_BND)))
             target = [_normalize(as_tokens(grid)) for grid in levels]
         second_BD = None if second_BCHW is None else self.encoder(second_BCHW, masks.visible_BK).mean(1)
-        return Prediction(predicted, target, context_BKD.mean(1), target_BND.mean(1), second_BD)
+        return Prediction(predicted, target, context_BKD.mean(1), target_BND.mean(1), second_BD, local_BVD)
+
+    def _predict_beside(
+        self, local: LocalCrops, local_BVPD: Tensor, context_BKD: Tensor, masks: Masks
+    ) -> Tensor:
+        """What the predictor says of the grid where it may see local crops, (B, N, D)."""
+        if local.places_SP2 is None:
+            return self.predictor(context_BKD, masks.visible_BK)
+        keep = 0 if local.alone else context_BKD.shape[1]
+        global_crops = len(context_BKD) // len(local_BVPD)
+        further_BPD = local_BVPD.flatten(1, 2).repeat_interleave(global_crops, dim=0)
+        return self.predictor(
+            context_BKD[:, :keep], masks.visible_BK[:, :keep], (further_BPD, local.places_SP2)
+        )
 
     def level_weights(self, masks: Masks) -> list[Tensor]:
         """Weight of each position in its level's loss, (B, L): the share of its patches to predict."""

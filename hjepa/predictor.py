@@ -1,6 +1,7 @@
 """Predictor: from the visible patches' tokens to features of every patch.
 
-Shape letters: B images, N patches of the grid, K visible patches, D encoder width, W predictor width.
+Shape letters: B images, N patches of the grid, K visible patches, P further places, D encoder width,
+W predictor width.
 """
 
 from typing import Self
@@ -9,7 +10,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from hjepa.encoder import Block, BlockSpec, init_weights, run_blocks, sincos_positions
+from hjepa.encoder import Block, BlockSpec, init_weights, run_blocks, sincos_at, sincos_positions
 from hjepa.schema import Config
 
 
@@ -69,11 +70,21 @@ class Predictor(nn.Module):
         self.apply(init_weights)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
 
-    def forward(self, tokens_BKD: Tensor, visible_BK: Tensor) -> Tensor:
-        """Predicted features (B, N, D) from the tokens of the patches at `visible_BK`."""
+    def forward(
+        self, tokens_BKD: Tensor, visible_BK: Tensor, further: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        """Predicted features (B, N, D) from the tokens of the patches at `visible_BK`.
+
+        `further` are tokens (B, P, D) of what stands anywhere else, and their places (B, P, 2): row and
+        column in patches, which need be neither whole nor on the grid.
+        """
         context_BKW = self.embed(tokens_BKD)
         batch, width = len(context_BKW), context_BKW.shape[-1]
         index = visible_BK[..., None].expand(-1, -1, width)
         masked_BNW = self.mask_token.to(context_BKW.dtype).expand(batch, len(self.positions_NW), width)
         x_BNW = masked_BNW.scatter(1, index, context_BKW) + self.positions_NW
-        return self.project(self.norm(run_blocks(self.blocks, x_BNW, None, self.recompute)))
+        if further is not None:
+            tokens_BPD, places_BP2 = further
+            x_BNW = torch.cat([x_BNW, self.embed(tokens_BPD) + sincos_at(places_BP2, width)], dim=1)
+        out_BNW = run_blocks(self.blocks, x_BNW, None, self.recompute)[:, : len(self.positions_NW)]
+        return self.project(self.norm(out_BNW))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hjepa.checkpoint import load_checkpoint, save_checkpoint
 from hjepa.config import RunConfig
-from hjepa.data import Augmentation, Data, Split, check_data, load_data
+from hjepa.data import Augmentation, Data, Multicrop, Split, check_data, load_data
 from hjepa.model import HJEPA
 from hjepa.optim import build_optimizer
 from hjepa.schema import ConfigError
@@ -28,6 +28,8 @@ class Run:
     model: HJEPA
     optimizer: torch.optim.Optimizer
     augment: Augmentation
+    crops: Multicrop | None = None
+    """What makes the views of a step where there are several of each image, in place of `augment`."""
     epoch: int = 0
     step: int = 0
 
@@ -84,7 +86,8 @@ def build_run(config: RunConfig) -> Run:
     augment = Augmentation(config.data.augmentation, config.data.image_size, data.mean_C, data.std_C).to(
         device
     )
-    run = Run(config, device, data, model, build_optimizer(config.training, model), augment)
+    crops = build_crops(config, data, device)
+    run = Run(config, device, data, model, build_optimizer(config.training, model), augment, crops)
     if run.steps_per_epoch == 0:
         raise ConfigError(
             f"data.batch_size {config.data.batch_size} x training.accumulation_steps "
@@ -92,6 +95,17 @@ def build_run(config: RunConfig) -> Run:
             f"{config.data.dataset}."
         )
     return run
+
+
+def build_crops(config: RunConfig, data: Data, device: torch.device) -> Multicrop | None:
+    """What cuts several views out of each image, where the config asks for them."""
+    wanted, patch = config.data, config.model.shape.patch_size
+    if not wanted.use_multicrop:
+        return None
+    crops = Multicrop(
+        wanted.multicrop, wanted.augmentation, wanted.image_size, patch, data.mean_C, data.std_C
+    )
+    return crops.to(device)
 
 
 def pick_device(name: str) -> torch.device:

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from hjepa.config import RunConfig
+from hjepa.data import LocalCrops
 from hjepa.losses import ntxent, prediction_loss, random_directions, sigreg, vicreg
 from hjepa.masking import Masks, sample_masks
 from hjepa.model import Prediction
 from hjepa.optim import ema_momentum, learning_rate
 from hjepa.run import Run, autocast, to_device
+from hjepa.views import by_view, view_distance
 
 
 class NonFiniteError(ArithmeticError):
@@ -25,19 +27,30 @@ def train_step(run: Run, indices_B: np.ndarray) -> dict[str, Tensor]:
     Augmentation and masks are drawn for all images at once, whatever the parts they are cut into.
     """
     stored_BCHW = to_device(run, run.data.train, indices_B)
-    images_BCHW = run.augment(stored_BCHW)
-    masks = sample_masks(run.config.masking, run.batch, run.model.grid, torch.default_generator)
+    crops, strategy = run.crops, run.config.masking.strategy
+    images_BCHW, boxes_BV4 = crops.global_views(stored_BCHW) if crops else (run.augment(stored_BCHW), None)
+    masks = sample_masks(run.config.masking, len(images_BCHW), run.model.grid, torch.default_generator)
     masks = Masks(masks.visible_BK.to(run.device), masks.target_BN.to(run.device))
     second_BCHW = run.augment(stored_BCHW) if run.config.loss.use_ntxent else None
-    return optimize(run, images_BCHW, masks, second_BCHW)
+    local = None
+    if crops is not None:
+        frame = None if strategy == "global_only" else boxes_BV4
+        count, alone = run.config.local_crops(run.epoch), strategy == "cross_crop_prediction"
+        local = crops.local_views(stored_BCHW, count, frame, alone)
+    return optimize(run, images_BCHW, masks, second_BCHW, local)
 
 
 def optimize(
-    run: Run, images_BCHW: Tensor, masks: Masks, second_BCHW: Tensor | None = None
+    run: Run,
+    images_BCHW: Tensor,
+    masks: Masks,
+    second_BCHW: Tensor | None = None,
+    local: LocalCrops | None = None,
 ) -> dict[str, Tensor]:
     """One optimizer step on these images, the target's included; its losses, still on the device.
 
-    `second_BCHW`, another view of the same images, is for NT-Xent, which needs it.
+    `second_BCHW`, another view of the same images, is for NT-Xent, which needs it. With several global
+    crops of each image these stand one after another; `local` are the same images' local crops.
     Losses are divided by the counts of the whole step, so that cutting it into `accumulation_steps`
     parts changes rounding only. A regularizer sees one part at a time: its statistics are those of
     data.batch_size samples.
@@ -45,16 +58,18 @@ def optimize(
     config, model = run.config, run.model
     totals = [weights_BL.sum() for weights_BL in model.level_weights(masks)]
     parts = config.training.accumulation_steps
-    sizes = [config.data.batch_size] * parts
+    sizes = [len(images_BCHW) // parts] * parts
 
     for group in run.optimizer.param_groups:
         group["lr"] = learning_rate(config.training, run.step, run.steps_per_epoch)
     run.optimizer.zero_grad(set_to_none=True)
     sums: dict[str, Tensor] = {}
     seconds = [None] * parts if second_BCHW is None else second_BCHW.split(sizes)
-    for part, part_masks, second in zip(images_BCHW.split(sizes), masks.chunks(sizes), seconds, strict=True):
+    locals_ = [None] * parts if local is None else local.split(parts)
+    cut = zip(images_BCHW.split(sizes), masks.chunks(sizes), seconds, locals_, strict=True)
+    for part, part_masks, second, part_local in cut:
         with autocast(run):
-            prediction = model(part, part_masks, second)
+            prediction = model(part, part_masks, second, part_local)
         terms = losses(config, prediction, model.level_weights(part_masks), totals, parts)
         terms["train/loss"] = torch.stack(list(terms.values())).sum()
         terms["train/loss"].backward()
@@ -88,14 +103,22 @@ def losses(
         total = totals[level].clamp_min(1e-6)
         terms[f"train/loss_level{level}"] = weight * (error_SL * weights[level]).sum() / total
     context_SD, target_SD = prediction.context_BD.float(), prediction.target_BD.float()
+    local_BVD = None if prediction.local_BVD is None else prediction.local_BVD.float()
+    if config.data.use_multicrop and config.loss.multicrop.weight > 0:
+        crops = config.global_crops
+        distance = view_distance(context_SD, target_SD, local_BVD, crops, config.loss)
+        if distance is not None:
+            terms["train/multicrop"] = config.loss.multicrop.weight * distance / parts
     if config.loss.use_vicreg:
         for name, term in vicreg(context_SD, target_SD, config.loss.vicreg).items():
             terms[f"train/{name}"] = term / parts
     if config.loss.use_sigreg:
         settings = config.loss.sigreg
         directions_DK = random_directions(context_SD.shape[1], settings.num_slices, context_SD.device)
-        distance = sigreg(context_SD, directions_DK, settings.num_points)
-        terms["train/sigreg"] = settings.weight * distance / parts
+        # View by view, as in LeJEPA: each has to be normal, not only all of them together.
+        views = by_view(context_SD, local_BVD, config.global_crops)
+        distances = [sigreg(view_BD, directions_DK, settings.num_points) for view_BD in views]
+        terms["train/sigreg"] = settings.weight * torch.stack(distances).mean() / parts
     if config.loss.use_ntxent:
         assert prediction.second_BD is not None
         settings = config.loss.ntxent

@@ -72,7 +72,12 @@ class Augmentation(nn.Module):
     @torch.no_grad()
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Augmented and normalised, (B, 3, S, S) float32, from (B, 3, H, W) uint8."""
-        box_B4 = random_boxes(len(images_BCHW), self.config).to(images_BCHW.device)
+        return self.view(images_BCHW, random_boxes(len(images_BCHW), self.config))
+
+    @torch.no_grad()
+    def view(self, images_BCHW: Tensor, box_B4: Tensor) -> Tensor:
+        """As `forward`, of boxes that are drawn already."""
+        box_B4 = box_B4.to(images_BCHW.device)
         # Autocast would do the resampling in half precision, coarser than the 8 bits of the images.
         with torch.autocast(images_BCHW.device.type, enabled=False):
             images_BCSS = resample(images_BCHW.float() / 255, box_B4, self.image_size)

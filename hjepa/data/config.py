@@ -6,6 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from hjepa.data.augmentation import AugmentationConfig
+from hjepa.data.multicrop import MulticropConfig
 from hjepa.schema import NO_EFFECT, Config
 
 Dataset = Literal["digits", "cifar10", "cifar100", "stl10", "imagefolder", "imagenet", "imagenet100"]
@@ -54,6 +55,9 @@ class DataConfig(Config):
     cache_dir: str | None = Field(default=None, json_schema_extra=NO_EFFECT)
     """Folder for decoded images; null is $XDG_CACHE_HOME/hjepa or ~/.cache/hjepa. Place only."""
     augmentation: AugmentationConfig = AugmentationConfig()
+    use_multicrop: bool = False
+    """Learn from several crops of each image at a time."""
+    multicrop: MulticropConfig = MulticropConfig()
 
     @model_validator(mode="after")
     def _a_subset_is_named(self) -> Self:
@@ -76,4 +80,6 @@ class DataConfig(Config):
             found |= dict.fromkeys(_OF_FOLDERS, f"{self.dataset} is no folder of images")
         if self.dataset != "stl10":
             found["unlabeled"] = f"{self.dataset} has no unlabelled images"
+        if not self.use_multicrop:
+            found["multicrop"] = "data.use_multicrop is false"
         return found
