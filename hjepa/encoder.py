@@ -90,6 +90,10 @@ class EncoderConfig(Config):
                     )
         if shape.embed_dim % shape.num_heads:
             raise ValueError(f"embed_dim {shape.embed_dim} is no multiple of num_heads {shape.num_heads}")
+        if int(shape.embed_dim * shape.mlp_ratio) < 1:
+            raise ValueError(
+                f"mlp_ratio {shape.mlp_ratio:g} of embed_dim {shape.embed_dim} leaves no hidden layer"
+            )
         if self.rope.use_rope and (shape.embed_dim // shape.num_heads) % 4:
             raise ValueError(
                 f"rope needs a head width that is a multiple of 4; embed_dim {shape.embed_dim} over "

@@ -9,7 +9,7 @@ from typing import Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from hjepa.data import LocalCrops
@@ -43,6 +43,13 @@ class ModelConfig(EncoderConfig):
     predictor: PredictorConfig = PredictorConfig()
     ema: EmaConfig = EmaConfig()
     fpn: FpnConfig = FpnConfig()
+
+    @model_validator(mode="after")
+    def _predictor_has_a_hidden_layer(self) -> Self:
+        width, ratio = self.predictor.width(self.shape.embed_dim), self.predictor.mlp_ratio
+        if int(width * ratio) < 1:
+            raise ValueError(f"predictor.mlp_ratio {ratio:g} of its width {width} leaves no hidden layer")
+        return self
 
     def inert(self) -> dict[str, str]:
         found = super().inert()
