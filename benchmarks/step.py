@@ -85,6 +85,7 @@ def mark_parts(run: Run, clock: Clock) -> None:
 
     run.model.encoder.register_forward_hook(encoded)
     run.optimizer.register_step_pre_hook(lambda *_: clock.mark("context encoder"))
+    assert run.model.target_encoder is not None
     run.model.target_encoder.register_forward_pre_hook(lambda *_: clock.mark("predictor, loss"))
     run.model.target_encoder.register_forward_hook(lambda *_: clock.mark("target encoder"))
 

@@ -44,6 +44,12 @@ class RunConfig(Config):
                 f"loss.hierarchy_weights has {len(weights)} weights, {list(weights)}, "
                 f"but model.num_hierarchies is {levels}; give one weight per level"
             )
+        if not self.model.use_target_encoder and not self.loss.prevents_collapse:
+            raise ValueError(
+                "model.use_target_encoder is false, so the encoder learns its own target, and all features "
+                "could become the same: set loss.use_sigreg: true with loss.sigreg.weight above 0, or "
+                "loss.use_vicreg: true with loss.vicreg.weight and loss.vicreg.std_coeff above 0"
+            )
         probed = self.evaluation.linear_probe.enabled
         if self.checkpoint.metric == "val/linear_probe_top1" and not probed:
             raise ValueError(
@@ -82,10 +88,10 @@ class RunConfig(Config):
         crops = self.data.multicrop
         crops.require_fit(self.data.image_size, patch)
         if self.masking.strategy == "cross_crop_prediction" and crops.local_crops(0) == 0:
+            number = "adaptive_config.min_local_crops" if crops.adaptive else "num_local_crops"
             raise ValueError(
-                "masking.strategy cross_crop_prediction predicts from local crops alone, and "
-                + f"data.multicrop.{'adaptive_config.min_local_crops' if crops.adaptive else 'num_local_crops'}"
-                + " is 0; give 1 or more"
+                "masking.strategy cross_crop_prediction predicts from local crops alone, "
+                f"and data.multicrop.{number} is 0; give 1 or more"
             )
         if self.loss.use_ntxent:
             raise ValueError(

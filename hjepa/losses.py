@@ -3,7 +3,7 @@
 Shape letters: B images, N positions, S samples, D features, K slices, T knots.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, Self
 
 import torch
@@ -29,7 +29,8 @@ class HuberConfig(Config):
 
 
 class VicregConfig(Config):
-    """Variance-invariance-covariance regularization (Bardes et al. 2022) of pooled context features.
+    """Variance-invariance-covariance regularization (Bardes et al. 2022) of pooled context features,
+    and of pooled target features where the target is trained too.
 
     Beside a prediction loss this is C-JEPA (Mo & Tong 2024).
     """
@@ -46,7 +47,7 @@ class VicregConfig(Config):
 
 class SigregConfig(Config):
     """Sketched isotropic Gaussian regularization (LeJEPA, Balestriero & LeCun 2025) of pooled
-    context features."""
+    context features, and of pooled target features where the target is trained too."""
 
     weight: float = Field(default=0.05, ge=0)
     """Weight beside the prediction loss."""
@@ -104,6 +105,12 @@ class LossConfig(Config):
                 f"hierarchy_weights is {list(weights)}; none may be negative, one must be positive"
             )
         return self
+
+    @property
+    def prevents_collapse(self) -> bool:
+        """Whether a regularizer keeps features apart that nothing else does."""
+        varied = self.use_vicreg and self.vicreg.weight > 0 and self.vicreg.std_coeff > 0
+        return varied or (self.use_sigreg and self.sigreg.weight > 0)
 
     def inert(self) -> dict[str, str]:
         found: dict[str, str] = {}
@@ -176,12 +183,18 @@ def covariance_penalty(z_SD: Tensor) -> Tensor:
     return (cov_DD.square().sum() - cov_DD.diagonal().square().sum()) / z_SD.shape[1]
 
 
-def vicreg(context_SD: Tensor, target_SD: Tensor, config: VicregConfig) -> dict[str, Tensor]:
-    """The weighted VICReg terms by name, each a scalar; their sum is to be added to the loss."""
+def vicreg(
+    context_SD: Tensor, target_SD: Tensor, config: VicregConfig, learning: Sequence[Tensor]
+) -> dict[str, Tensor]:
+    """The weighted VICReg terms by name, each a scalar; their sum is to be added to the loss.
+
+    Variance and covariance are those of the samples in `learning`, averaged: of the context, and of
+    the target too where it is trained.
+    """
     terms = {
         "vicreg_sim": config.sim_coeff * F.mse_loss(context_SD, target_SD),
-        "vicreg_std": config.std_coeff * variance_penalty(context_SD),
-        "vicreg_cov": config.cov_coeff * covariance_penalty(context_SD),
+        "vicreg_std": config.std_coeff * torch.stack([variance_penalty(z) for z in learning]).mean(),
+        "vicreg_cov": config.cov_coeff * torch.stack([covariance_penalty(z) for z in learning]).mean(),
     }
     return {name: config.weight * term for name, term in terms.items()}
 

@@ -1,20 +1,17 @@
 """One optimizer step: views, masks, losses, gradients, and the target that follows.
 
-Shape letters: B images of one optimizer step, S samples, L positions of a level, D features.
+Shape letters: B images of one optimizer step, L positions of a level.
 """
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hjepa.config import RunConfig
 from hjepa.data import LocalCrops
-from hjepa.losses import ntxent, prediction_loss, random_directions, sigreg, vicreg
 from hjepa.masking import Masks, sample_masks
-from hjepa.model import Prediction
+from hjepa.objective import losses
 from hjepa.optim import ema_momentum, learning_rate
 from hjepa.run import Run, autocast, to_device
-from hjepa.views import by_view, view_distance
 
 
 class NonFiniteError(ArithmeticError):
@@ -82,49 +79,6 @@ def optimize(
     # The target follows after the step: before it, it would lag one step behind.
     model.update_target(ema_momentum(config.model.ema, run.step, run.steps_per_epoch, config.training.epochs))
     return sums
-
-
-def losses(
-    config: RunConfig,
-    prediction: Prediction,
-    weights: list[Tensor],
-    totals: list[Tensor],
-    parts: int,
-) -> dict[str, Tensor]:
-    """The weighted terms of the loss of one of `parts` parts of a step; their sum is minimised.
-
-    `weights` are the positions' weights of this part, each level (S, L); `totals` their sums over
-    the whole step.
-    """
-    terms: dict[str, Tensor] = {}
-    levels = zip(config.loss.hierarchy_weights, prediction.predicted, prediction.target, strict=True)
-    for level, (weight, predicted_SLD, target_SLD) in enumerate(levels):
-        error_SL = prediction_loss(predicted_SLD.float(), target_SLD.float(), config.loss)
-        total = totals[level].clamp_min(1e-6)
-        terms[f"train/loss_level{level}"] = weight * (error_SL * weights[level]).sum() / total
-    context_SD, target_SD = prediction.context_BD.float(), prediction.target_BD.float()
-    local_BVD = None if prediction.local_BVD is None else prediction.local_BVD.float()
-    if config.data.use_multicrop and config.loss.multicrop.weight > 0:
-        crops = config.global_crops
-        distance = view_distance(context_SD, target_SD, local_BVD, crops, config.loss)
-        if distance is not None:
-            terms["train/multicrop"] = config.loss.multicrop.weight * distance / parts
-    if config.loss.use_vicreg:
-        for name, term in vicreg(context_SD, target_SD, config.loss.vicreg).items():
-            terms[f"train/{name}"] = term / parts
-    if config.loss.use_sigreg:
-        settings = config.loss.sigreg
-        directions_DK = random_directions(context_SD.shape[1], settings.num_slices, context_SD.device)
-        # View by view, as in LeJEPA: each has to be normal, not only all of them together.
-        views = by_view(context_SD, local_BVD, config.global_crops)
-        distances = [sigreg(view_BD, directions_DK, settings.num_points) for view_BD in views]
-        terms["train/sigreg"] = settings.weight * torch.stack(distances).mean() / parts
-    if config.loss.use_ntxent:
-        assert prediction.second_BD is not None
-        settings = config.loss.ntxent
-        contrast = ntxent(context_SD, prediction.second_BD.float(), settings.temperature)
-        terms["train/ntxent"] = settings.weight * contrast / parts
-    return terms
 
 
 class Meter:

@@ -3,6 +3,8 @@
 Shape letters: B images, G global crops and V local crops of each, S = B * G, D features.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -34,10 +36,11 @@ def view_distance(
     return prediction_loss(_normalize(torch.cat(crops, dim=1)), torch.cat(held_to, dim=1), config).mean()
 
 
-def by_view(context_SD: Tensor, local_BVD: Tensor | None, global_crops: int) -> list[Tensor]:
-    """The samples (B, D) of each view by itself, global crops first."""
-    local = [] if local_BVD is None else local_BVD.unbind(1)
-    return [*context_SD.unflatten(0, (-1, global_crops)).unbind(1), *local]
+def by_view(sides: Sequence[Tensor], local_BVD: Tensor | None, global_crops: int) -> list[Tensor]:
+    """The samples (B, D) of each view by itself: of the global crops in each of `sides`, (S, D) each, and
+    of the local ones."""
+    views = [view_BD for side_SD in sides for view_BD in side_SD.unflatten(0, (-1, global_crops)).unbind(1)]
+    return views if local_BVD is None else [*views, *local_BVD.unbind(1)]
 
 
 def _normalize(x_SD: Tensor) -> Tensor:

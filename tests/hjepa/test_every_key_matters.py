@@ -97,6 +97,7 @@ TABLE: dict[str, Row] = {
     "model.rope.use_rope": Row(True),
     "model.rope.theta": Row(10.0, ROPE),
     "model.num_hierarchies": Row(2, THREE_LEVELS),  # with one weight less
+    "model.use_target_encoder": Row(False, SIGREG),
     "model.predictor.embed_dim": Row(12),
     "model.predictor.depth": Row(2),
     "model.predictor.num_heads": Row(4),
@@ -297,7 +298,11 @@ def test_the_weight_of_a_single_level_matters(configured: Tiny):
     assert not result(configured(one)).same_weights(result(configured(half)))
 
 
+NO_TARGET = SIGREG | {"model.use_target_encoder": False}
+
 INERT: list[tuple[str, Any, dict[str, Any]]] = [
+    ("model.ema.momentum", 0.5, NO_TARGET),
+    ("model.ema.momentum_end", 0.5, NO_TARGET),
     ("model.layerscale_init", 0.5, {}),
     ("model.drop_path_rate", 0.5, {"model.depth": 1}),
     ("model.rope.theta", 10.0, {}),

@@ -28,8 +28,8 @@ from hjepa.losses import (
     vicreg,
 )
 from hjepa.masking import sample_masks
+from hjepa.objective import losses
 from hjepa.run import build_run
-from hjepa.step import losses
 
 CPU = torch.device("cpu")
 ONE = torch.ones(1, 1)
@@ -112,20 +112,25 @@ def test_vicreg_terms_agree_with_lightly(scale: float):
     z, target = scale * normal(40, 8) @ normal(8, 8, seed=1), normal(40, 8, seed=2)
     torch.testing.assert_close(variance_penalty(z), variance_loss(z, eps=1e-4))
     torch.testing.assert_close(covariance_penalty(z), covariance_loss(z))
-    terms = vicreg(z, target, VicregConfig(weight=1.0))
+    terms = vicreg(z, target, VicregConfig(weight=1.0), [z])
     torch.testing.assert_close(terms["vicreg_sim"], 25 * invariance_loss(z, target))
 
 
 def test_vicreg_of_a_pair_of_equals_agrees_with_lightly_whose_covariance_counts_twice():
     z = 0.3 * normal(40, 8)
     expected = lightly.loss.VICRegLoss(lambda_param=25, mu_param=25, nu_param=0.5)(z, z)
-    torch.testing.assert_close(torch.stack([*vicreg(z, z, VicregConfig(weight=1)).values()]).sum(), expected)
+    torch.testing.assert_close(
+        torch.stack([*vicreg(z, z, VicregConfig(weight=1), [z, z]).values()]).sum(), expected
+    )
 
 
 def test_vicreg_coefficients_scale_their_terms():
     context, target = 0.3 * normal(20, 4), normal(20, 4, seed=1)
-    ones = vicreg(context, target, VicregConfig(weight=1, sim_coeff=1, std_coeff=1, cov_coeff=1))
-    found = vicreg(context, target, VicregConfig(weight=0.5, sim_coeff=2, std_coeff=3, cov_coeff=4))
+    one = VicregConfig(weight=1, sim_coeff=1, std_coeff=1, cov_coeff=1)
+    ones = vicreg(context, target, one, [context])
+    found = vicreg(
+        context, target, VicregConfig(weight=0.5, sim_coeff=2, std_coeff=3, cov_coeff=4), [context]
+    )
     for name, factor in {"vicreg_sim": 1, "vicreg_std": 1.5, "vicreg_cov": 2}.items():
         torch.testing.assert_close(found[name], factor * ones[name])
 
