@@ -31,6 +31,9 @@ class MaskingConfig(Config):
     strategy: Literal["global_only", "global_with_local_context", "cross_crop_prediction"] = "global_only"
     """What the masked patches of a global crop are predicted from: its visible patches; those and the
     image's local crops; or the local crops alone. Without local crops it is the first."""
+    max_keep: int | None = Field(default=None, ge=1)
+    """Patches that stay visible at the most, min_keep or more; an image gives up random ones, which are
+    not predicted either. null: no limit."""
     reference_offsets: bool = False
     """Place blocks as the published I-JEPA code does, whose offsets never reach the last row or column."""
 
@@ -41,6 +44,8 @@ class MaskingConfig(Config):
             if not 0 < low <= high <= top:
                 limit = " <= 1" if top == 1 else ""
                 raise ValueError(f"{name} is [{low:g}, {high:g}]; must be 0 < low <= high{limit}")
+        if self.max_keep is not None and self.max_keep < self.min_keep:
+            raise ValueError(f"max_keep {self.max_keep} is less than min_keep {self.min_keep}")
         return self
 
 
@@ -80,7 +85,7 @@ def sample_masks(
     context_BN = union_BN(config.num_context_masks, config.context_scale, (1.0, 1.0)) & ~target_BN
 
     fewest = int(context_BN.sum(1).min())
-    keep = min(max(fewest, config.min_keep), tokens - 1)
+    keep = min(max(fewest, config.min_keep), config.max_keep or tokens, tokens - 1)
     # Context first, then what is in no block, then targets; at random within each.
     rank_BN = torch.rand(batch, tokens, generator=generator, device=generator.device)
     rank_BN = rank_BN + context_BN.float() - target_BN.float()

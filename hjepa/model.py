@@ -78,10 +78,16 @@ class Prediction:
     """Context tokens, averaged over the visible patches."""
     target_BD: Tensor
     """Target tokens, averaged over all patches; with gradient as `target`."""
+    context_BKD: Tensor
+    """Context tokens of the visible patches."""
+    target_BND: Tensor
+    """Target tokens of all patches; with gradient as `target`."""
+    visible_BK: Tensor
+    """Indices of the visible patches."""
     second_BD: Tensor | None = None
-    """As context_BD, of the second view, where there is one."""
-    local_BVD: Tensor | None = None
-    """Context tokens of each image's local crops, averaged over all of their patches."""
+    """Tokens of the second view, averaged, where there is one."""
+    local_BVPD: Tensor | None = None
+    """Context tokens of all patches of each image's local crops."""
 
 
 class HJEPA(nn.Module):
@@ -125,35 +131,51 @@ class HJEPA(nn.Module):
         images_BCHW: Tensor,
         masks: Masks,
         second_BCHW: Tensor | None = None,
+        second_on_context: bool = True,
         local: LocalCrops | None = None,
     ) -> Prediction:
         """Predictions and targets of a batch of normalised float images.
 
-        `second_BCHW` is another view of the same images, of which only the visible patches are encoded.
+        `second_BCHW` is another view of the same images, of which only the visible patches are encoded;
+        with `second_on_context` false all of them, by the target encoder and without gradient.
         `local` are crops of images of which `images_BCHW` holds all global crops, one image after another.
         """
         context_BKD = self.encoder(images_BCHW, masks.visible_BK)
-        if local is None:
-            local_BVD, predicted_BND = None, self.predictor(context_BKD, masks.visible_BK)
-        else:
-            local_BVPD = self.encoder(local.images_BVCHW.flatten(0, 1)).unflatten(
-                0, local.images_BVCHW.shape[:2]
-            )
-            local_BVD = local_BVPD.mean(2)
-            predicted_BND = self._predict_beside(local, local_BVPD, context_BKD, masks)
+        local_BVPD = None if local is None else self._local_tokens(local)
+        predicted_BND = self._predict(context_BKD, masks, local, local_BVPD)
         predicted = [
             head(as_tokens(grid))
             for head, grid in zip(self.heads, self.pyramid(self.as_grid(predicted_BND)), strict=True)
         ]
         target_BND, target = self._target(images_BCHW)
-        second_BD = None if second_BCHW is None else self.encoder(second_BCHW, masks.visible_BK).mean(1)
-        return Prediction(predicted, target, context_BKD.mean(1), target_BND.mean(1), second_BD, local_BVD)
+        second_BD = None
+        if second_BCHW is not None and second_on_context:
+            second_BD = self.encoder(second_BCHW, masks.visible_BK).mean(1)
+        elif second_BCHW is not None:
+            assert self.target_encoder is not None
+            with torch.no_grad():
+                second_BD = self.target_encoder(second_BCHW).mean(1)
+        return Prediction(
+            predicted,
+            target,
+            context_BKD.mean(1),
+            target_BND.mean(1),
+            context_BKD,
+            target_BND,
+            masks.visible_BK,
+            second_BD,
+            local_BVPD,
+        )
 
-    def _predict_beside(
-        self, local: LocalCrops, local_BVPD: Tensor, context_BKD: Tensor, masks: Masks
+    def _local_tokens(self, local: LocalCrops) -> Tensor:
+        """Tokens of all patches of each image's local crops, (B, V, P, D)."""
+        return self.encoder(local.images_BVCHW.flatten(0, 1)).unflatten(0, local.images_BVCHW.shape[:2])
+
+    def _predict(
+        self, context_BKD: Tensor, masks: Masks, local: LocalCrops | None, local_BVPD: Tensor | None
     ) -> Tensor:
-        """What the predictor says of the grid where it may see local crops, (B, N, D)."""
-        if local.places_SP2 is None:
+        """What the predictor says of the grid, (B, N, D), from the visible patches and from local crops."""
+        if local is None or local_BVPD is None or local.places_SP2 is None:
             return self.predictor(context_BKD, masks.visible_BK)
         keep = 0 if local.alone else context_BKD.shape[1]
         global_crops = len(context_BKD) // len(local_BVPD)

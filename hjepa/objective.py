@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from hjepa.config import RunConfig
-from hjepa.losses import ntxent, prediction_loss, random_directions, sigreg, vicreg
+from hjepa.encoder import take
+from hjepa.losses import fixed_directions, ntxent, prediction_loss, random_directions, sigreg, vicreg
 from hjepa.model import Prediction
 from hjepa.views import by_view, view_distance
 
@@ -25,40 +26,67 @@ def losses(
     the whole step.
     """
     terms = _predictions(config, prediction, weights, totals)
-    context_SD, target_SD = prediction.context_BD.float(), prediction.target_BD.float()
-    # A target that learns can collapse by itself: it is held up as the context is.
-    learning = [context_SD] if config.model.use_target_encoder else [context_SD, target_SD]
-    local_BVD = None if prediction.local_BVD is None else prediction.local_BVD.float()
+    local_BVPD = None if prediction.local_BVPD is None else prediction.local_BVPD.float()
     if config.data.use_multicrop and config.loss.multicrop.weight > 0:
-        distance = view_distance(context_SD, target_SD, local_BVD, config.global_crops, config.loss)
+        context_SD, target_SD = prediction.context_BD.float(), prediction.target_BD.float()
+        local_BVD = None if local_BVPD is None else local_BVPD.mean(2)
+        distance = view_distance(context_SD, target_SD, local_BVD, config.global_crops)
         if distance is not None:
             terms["train/multicrop"] = config.loss.multicrop.weight * distance / parts
     if config.loss.use_vicreg:
+        context_SD, target_SD = _samples(prediction, config.loss.vicreg.flatten_patches)
+        learning = _learning(config, context_SD, target_SD)
         for name, term in vicreg(context_SD, target_SD, config.loss.vicreg, learning).items():
             terms[f"train/{name}"] = term / parts
     if config.loss.use_sigreg:
         settings = config.loss.sigreg
-        directions_DK = random_directions(context_SD.shape[1], settings.num_slices, context_SD.device)
+        learning = _learning(config, *_samples(prediction, settings.flatten_patches))
+        directions_DK = _directions(config, learning[0])
         # View by view, as in LeJEPA: each has to be normal, not only all of them together.
-        views = by_view(learning, local_BVD, config.global_crops)
-        distances = [sigreg(view_BD, directions_DK, settings.num_points) for view_BD in views]
+        crops = config.global_crops
+        images = len(prediction.context_BD) // crops
+        views = by_view(learning, local_BVPD, images, crops, settings.flatten_patches)
+        distances = [sigreg(view_SD, directions_DK, settings.num_points) for view_SD in views]
         terms["train/sigreg"] = settings.weight * torch.stack(distances).mean() / parts
     if config.loss.use_ntxent:
         assert prediction.second_BD is not None
         settings = config.loss.ntxent
-        contrast = ntxent(context_SD, prediction.second_BD.float(), settings.temperature)
+        first_SD, second_SD = prediction.context_BD.float(), prediction.second_BD.float()
+        contrast = ntxent(first_SD, second_SD, settings.temperature, settings.use_cosine_similarity)
         terms["train/ntxent"] = settings.weight * contrast / parts
     return terms
+
+
+def _samples(prediction: Prediction, flatten_patches: bool) -> tuple[Tensor, Tensor]:
+    """Context and target features of images, or of the visible patches of all images, (S, D) each."""
+    if not flatten_patches:
+        return prediction.context_BD.float(), prediction.target_BD.float()
+    seen_BKD = take(prediction.target_BND, prediction.visible_BK)
+    return prediction.context_BKD.float().flatten(0, 1), seen_BKD.float().flatten(0, 1)
+
+
+def _learning(config: RunConfig, context_SD: Tensor, target_SD: Tensor) -> list[Tensor]:
+    """The sides whose features have to be held up."""
+    # A target that learns can collapse by itself.
+    return [context_SD] if config.model.use_target_encoder else [context_SD, target_SD]
+
+
+def _directions(config: RunConfig, z_SD: Tensor) -> Tensor:
+    features, slices = z_SD.shape[1], config.loss.sigreg.num_slices
+    if config.loss.sigreg.fixed_slices:
+        return fixed_directions(features, slices, config.seed, z_SD.device)
+    return random_directions(features, slices, z_SD.device)
 
 
 def _predictions(
     config: RunConfig, prediction: Prediction, weights: list[Tensor], totals: list[Tensor]
 ) -> dict[str, Tensor]:
     """The weighted prediction loss of each level."""
+    overall = config.loss.prediction_weight
     terms: dict[str, Tensor] = {}
     levels = zip(config.loss.hierarchy_weights, prediction.predicted, prediction.target, strict=True)
     for level, (weight, predicted_SLD, target_SLD) in enumerate(levels):
         error_SL = prediction_loss(predicted_SLD.float(), target_SLD.float(), config.loss)
         total = totals[level].clamp_min(1e-6)
-        terms[f"train/loss_level{level}"] = weight * (error_SL * weights[level]).sum() / total
+        terms[f"train/loss_level{level}"] = overall * weight * (error_SL * weights[level]).sum() / total
     return terms

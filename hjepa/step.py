@@ -66,7 +66,8 @@ def optimize(
     cut = zip(images_BCHW.split(sizes), masks.chunks(sizes), seconds, locals_, strict=True)
     for part, part_masks, second, part_local in cut:
         with autocast(run):
-            prediction = model(part, part_masks, second, part_local)
+            on_context = config.loss.ntxent.on_context
+            prediction = model(part, part_masks, second, on_context, part_local)
         terms = losses(config, prediction, model.level_weights(part_masks), totals, parts)
         terms["train/loss"] = torch.stack(list(terms.values())).sum()
         terms["train/loss"].backward()

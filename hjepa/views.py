@@ -1,6 +1,7 @@
-"""How far the views of an image are apart.
+"""The views of an image in the objective: how far they are apart, and each as samples of its own.
 
-Shape letters: B images, G global crops and V local crops of each, S = B * G, D features.
+Shape letters: B images, G global crops and V local crops of each, S = B * G, P patches of a local crop,
+D features.
 """
 
 from collections.abc import Sequence
@@ -9,19 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hjepa.losses import LossConfig, prediction_loss
-
 
 def view_distance(
-    context_SD: Tensor, target_SD: Tensor, local_BVD: Tensor | None, global_crops: int, config: LossConfig
+    context_SD: Tensor, target_SD: Tensor, local_BVD: Tensor | None, global_crops: int
 ) -> Tensor | None:
-    """Mean distance of every crop from the image's other global crops, a scalar; None where a crop has
-    no other.
+    """Mean squared distance of every crop from the image's other global crops, a scalar; None where a crop
+    has no other.
 
     A crop stands by its pooled context features, what it is held to by the mean of the others' pooled
-    target features: a local crop to all global crops, a global crop to those but itself. Both are
+    target features: a local crop to all global crops, a global crop to those but itself. All are
     normalised over features first, so that no scale can make the distance small. DINO's pairs of views
-    (Caron et al. 2021), by the distance of loss.type.
+    (Caron et al. 2021).
     """
     target_BGD = _normalize(target_SD).unflatten(0, (-1, global_crops))
     crops, held_to = [], []
@@ -33,14 +32,22 @@ def view_distance(
         held_to.append(target_BGD.mean(1, keepdim=True).expand_as(local_BVD))
     if not crops:
         return None
-    return prediction_loss(_normalize(torch.cat(crops, dim=1)), torch.cat(held_to, dim=1), config).mean()
+    return F.mse_loss(_normalize(torch.cat(crops, dim=1)), torch.cat(held_to, dim=1))
 
 
-def by_view(sides: Sequence[Tensor], local_BVD: Tensor | None, global_crops: int) -> list[Tensor]:
-    """The samples (B, D) of each view by itself: of the global crops in each of `sides`, (S, D) each, and
-    of the local ones."""
-    views = [view_BD for side_SD in sides for view_BD in side_SD.unflatten(0, (-1, global_crops)).unbind(1)]
-    return views if local_BVD is None else [*views, *local_BVD.unbind(1)]
+def by_view(
+    sides: Sequence[Tensor], local_BVPD: Tensor | None, images: int, global_crops: int, flatten_patches: bool
+) -> list[Tensor]:
+    """The samples (samples, D) of each view by itself: of the global crops in each of `sides`, and of the
+    local crops.
+
+    A side holds one sample or more of each crop, (B * G * samples, D). Local crops give their patches
+    where `flatten_patches` says so, else the mean of them.
+    """
+    split = [side_SD.unflatten(0, (images, global_crops, -1)) for side_SD in sides]
+    if local_BVPD is not None:
+        split.append(local_BVPD if flatten_patches else local_BVPD.mean(2, keepdim=True))
+    return [view.flatten(0, 1) for side in split for view in side.unbind(1)]
 
 
 def _normalize(x_SD: Tensor) -> Tensor:

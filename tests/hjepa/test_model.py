@@ -251,6 +251,14 @@ def test_a_second_view_shows_the_same_patches_and_is_learnt_from(tiny: Tiny):
     assert all(p.grad is not None and p.grad.norm() > 0 for p in model.encoder.blocks.parameters())
 
 
+def test_a_second_view_for_the_target_is_encoded_whole_and_without_gradient(tiny: Tiny):
+    model = built(tiny())
+    images, masks = batch(tiny(), model)
+    found = model(images, masks, images.flip(-1), second_on_context=False)
+    assert not found.second_BD.requires_grad
+    assert torch.equal(found.second_BD, model.features(images.flip(-1)))
+
+
 @every_shape
 def test_masked_pixels_change_the_target_but_not_the_prediction(tiny: Tiny, changed: dict[str, Any]):
     config = tiny(changed)

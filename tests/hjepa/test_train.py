@@ -298,6 +298,13 @@ def test_without_a_target_encoder_something_must_keep_features_apart(
         tiny(ALONE | unregularized)
 
 
+def test_a_contrast_with_a_target_encoder_needs_one(tiny: Tiny):
+    with pytest.raises(
+        ConfigError, match=r"loss.ntxent.on_context is false.* model.use_target_encoder is false"
+    ):
+        tiny(ALONE | {"loss.use_ntxent": True, "loss.ntxent.on_context": False})
+
+
 def spread(config: RunConfig) -> float:
     *_, last = train(config)
     return last.metrics["val/feature_std"]
@@ -315,7 +322,7 @@ def test_without_a_target_encoder_the_regularizer_keeps_features_apart(tiny: Tin
 def test_without_a_target_encoder_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(
     tiny: Tiny, tmp_path: Path
 ):
-    config = tiny(LONG | ALONE)
+    config = tiny(LONG | ALONE | {"loss.sigreg.fixed_slices": True, "loss.sigreg.flatten_patches": True})
     reports, found = train(config), []
     for report in reports:
         found.append(numbers(report))

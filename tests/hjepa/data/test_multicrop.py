@@ -98,10 +98,8 @@ def test_boxes_keep_to_the_areas_of_their_kind():
 @pytest.mark.parametrize(("own", "expected"), [(None, (0.4, 0.4)), (0.0, (0.0, 0.2)), (1.0, (1.0, 0.2))])
 def test_jitter_is_the_augmentations_unless_given(own: float | None, expected: tuple[float, float]):
     local = None if own is None else 0.2
-    crops = build(
-        MulticropConfig(global_color_jitter=own, local_color_jitter=local),
-        AugmentationConfig(color_jitter=0.4),
-    )
+    config = MulticropConfig(global_color_jitter=own, local_color_jitter=local)
+    crops = build(config, AugmentationConfig(color_jitter=0.4))
     assert (crops.global_view.config.color_jitter, crops.local_view.config.color_jitter) == expected
 
 
