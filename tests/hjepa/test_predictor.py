@@ -87,6 +87,40 @@ def test_recomputing_activations_gives_the_same_gradients():
         torch.testing.assert_close(plain, again)
 
 
+# Further tokens
+
+
+def further(count: int = 4) -> tuple[Tensor, Tensor]:
+    return normal(2, count, 16, seed=5), 3 * normal(2, count, 2, seed=6)
+
+
+def test_further_tokens_matter_to_every_prediction_and_get_none_of_their_own():
+    predictor, tokens = small(), normal(2, 3, 16)
+    beside, places = further()
+    beside.requires_grad_()
+    found = predictor(tokens, VISIBLE, (beside, places))
+    assert found.shape == (2, 9, 16)
+    for patch in range(9):
+        (gradient,) = torch.autograd.grad(found[:, patch].square().sum(), beside, retain_graph=True)
+        assert (gradient.norm(dim=-1) > 0).all()
+
+
+def test_the_order_of_further_tokens_does_not_matter_but_their_places_do():
+    predictor, tokens = small(), normal(2, 3, 16)
+    beside, places = further()
+    found = predictor(tokens, VISIBLE, (beside, places))
+    torch.testing.assert_close(predictor(tokens, VISIBLE, (beside.flip(1), places.flip(1))), found)
+    assert not torch.allclose(predictor(tokens, VISIBLE, (beside, places.flip(1))), found, atol=1e-3)
+
+
+def test_without_visible_patches_it_predicts_from_further_tokens_alone():
+    predictor = small()
+    nothing = (torch.zeros(2, 0, 16), torch.zeros(2, 0, dtype=torch.int64))
+    found = predictor(*nothing, further())
+    assert found.shape == (2, 9, 16)
+    assert len(found[0].unique(dim=0)) == 9
+
+
 # Against timm
 
 
