@@ -97,8 +97,8 @@ def timed_step(run: Run, images_BCHW: Tensor, side: str, clock: Clock) -> Step:
     masks = sample_masks(run.config.masking, run.batch, model.grid, torch.default_generator)
     if side == "all visible":
         visible_BK = torch.arange(masks.target_BN.shape[1]).expand(run.batch, -1).contiguous()
-        masks = Masks(visible_BK, masks.target_BN)
-    masks = Masks(masks.visible_BK.to(run.device), masks.target_BN.to(run.device))
+        masks = Masks(visible_BK, masks.target_BN, masks.blocks_BMN)
+    masks = masks.to(run.device)
     clock.mark("masks")
     optimize(run, images_BCHW, masks)
     clock.mark("optimizer, EMA")

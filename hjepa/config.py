@@ -124,6 +124,8 @@ class RunConfig(Config):
         patches, most = (self.data.image_size // self.model.shape.patch_size) ** 2, self.masking.max_keep
         if most is not None and most >= patches - 1:
             found["masking.max_keep"] = f"masking.max_keep {most} is no limit to {patches} patches"
+        if self.loss.prediction_weight == 0 and self.model.predictor.dropout == 0:
+            found["model.predictor.mode"] = "loss.prediction_weight is 0"
         return found | self._inert_by_crops()
 
     def _inert_by_crops(self) -> dict[str, str]:

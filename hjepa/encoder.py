@@ -171,14 +171,15 @@ class Attention(nn.Module):
         self.proj = nn.Linear(spec.dim, spec.dim)
         self.proj_drop = nn.Dropout(spec.dropout)
 
-    def forward(self, x_BKD: Tensor, rotary: Tensor | None = None) -> Tensor:
+    def forward(self, x_BKD: Tensor, rotary: Tensor | None = None, seen: Tensor | None = None) -> Tensor:
+        """`seen`, boolean and broadcast to (B, H, K, K), says which tokens each may look at."""
         batch, tokens, dim = x_BKD.shape
         qkv = self.qkv(x_BKD).view(batch, tokens, 3, self.num_heads, dim // self.num_heads)
         q_BHKE, k_BHKE, v_BHKE = qkv.permute(2, 0, 3, 1, 4)
         if rotary is not None:
             q_BHKE, k_BHKE = rotate(q_BHKE, rotary), rotate(k_BHKE, rotary)
         with nullcontext() if self.flash else sdpa_kernel(SDPBackend.MATH):
-            out_BHKE = F.scaled_dot_product_attention(q_BHKE, k_BHKE, v_BHKE)
+            out_BHKE = F.scaled_dot_product_attention(q_BHKE, k_BHKE, v_BHKE, attn_mask=seen)
         return self.proj_drop(self.proj(out_BHKE.transpose(1, 2).reshape(batch, tokens, dim)))
 
 
@@ -229,18 +230,24 @@ class Block(nn.Module):
         self.ls1, self.ls2 = (nn.Identity() if init is None else LayerScale(dim, init) for _ in range(2))
         self.drop_path = DropPath(spec.drop_path)
 
-    def forward(self, x_BKD: Tensor, rotary: Tensor | None = None) -> Tensor:
-        x_BKD = x_BKD + self.drop_path(self.ls1(self.attn(self.norm1(x_BKD), rotary)))
+    def forward(self, x_BKD: Tensor, rotary: Tensor | None = None, seen: Tensor | None = None) -> Tensor:
+        x_BKD = x_BKD + self.drop_path(self.ls1(self.attn(self.norm1(x_BKD), rotary, seen)))
         return x_BKD + self.drop_path(self.ls2(self.mlp(self.norm2(x_BKD))))
 
 
-def run_blocks(blocks: Iterable[nn.Module], x_BKD: Tensor, rotary: Tensor | None, recompute: bool) -> Tensor:
+def run_blocks(
+    blocks: Iterable[nn.Module],
+    x_BKD: Tensor,
+    rotary: Tensor | None,
+    recompute: bool,
+    seen: Tensor | None = None,
+) -> Tensor:
     """The tokens after every block; with `recompute`, activations are not kept for the backward pass."""
     for block in blocks:
         if recompute and torch.is_grad_enabled():
-            x_BKD = checkpoint(block, x_BKD, rotary, use_reentrant=False)
+            x_BKD = checkpoint(block, x_BKD, rotary, seen, use_reentrant=False)
         else:
-            x_BKD = block(x_BKD, rotary)
+            x_BKD = block(x_BKD, rotary, seen)
     return x_BKD
 
 

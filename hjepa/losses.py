@@ -78,8 +78,8 @@ class NtxentConfig(Config):
     """Similarities are divided by this; the lower, the more the hardest negatives count."""
     on_context: bool = True
     """Encode the second augmentation as the first: the visible patches, by the context encoder. False:
-    whole, by the target encoder and without gradient, as in MoCo (He et al. 2020); needs
-    model.use_target_encoder."""
+    whole, by the target encoder and without gradient, as in MoCo (He et al. 2020), for which
+    model.use_target_encoder must be true."""
     use_cosine_similarity: bool = True
     """Compare directions only; false: plain dot products."""
 

@@ -176,13 +176,12 @@ class HJEPA(nn.Module):
     ) -> Tensor:
         """What the predictor says of the grid, (B, N, D), from the visible patches and from local crops."""
         if local is None or local_BVPD is None or local.places_SP2 is None:
-            return self.predictor(context_BKD, masks.visible_BK)
+            return self.predictor(context_BKD, masks.visible_BK, masks.blocks_BMN)
         keep = 0 if local.alone else context_BKD.shape[1]
         global_crops = len(context_BKD) // len(local_BVPD)
         further_BPD = local_BVPD.flatten(1, 2).repeat_interleave(global_crops, dim=0)
-        return self.predictor(
-            context_BKD[:, :keep], masks.visible_BK[:, :keep], (further_BPD, local.places_SP2)
-        )
+        further = (further_BPD, local.places_SP2)
+        return self.predictor(context_BKD[:, :keep], masks.visible_BK[:, :keep], masks.blocks_BMN, further)
 
     def _target(self, images_BCHW: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Tokens of whole images (B, N, D), and the features of each level that are to be predicted."""

@@ -27,7 +27,7 @@ def train_step(run: Run, indices_B: np.ndarray) -> dict[str, Tensor]:
     crops, strategy = run.crops, run.config.masking.strategy
     images_BCHW, boxes_BV4 = crops.global_views(stored_BCHW) if crops else (run.augment(stored_BCHW), None)
     masks = sample_masks(run.config.masking, len(images_BCHW), run.model.grid, torch.default_generator)
-    masks = Masks(masks.visible_BK.to(run.device), masks.target_BN.to(run.device))
+    masks = masks.to(run.device)
     second_BCHW = run.augment(stored_BCHW) if run.config.loss.use_ntxent else None
     local = None
     if crops is not None:

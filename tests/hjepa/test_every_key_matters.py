@@ -110,6 +110,7 @@ TABLE: dict[str, Row] = {
     "model.rope.theta": Row(10.0, ROPE),
     "model.num_hierarchies": Row(2, THREE_LEVELS),  # with one weight less
     "model.use_target_encoder": Row(False, SIGREG),
+    "model.predictor.mode": Row("per_block"),
     "model.predictor.embed_dim": Row(12),
     "model.predictor.depth": Row(2),
     "model.predictor.num_heads": Row(4),
@@ -393,6 +394,7 @@ INERT: list[tuple[str, Any, dict[str, Any]]] = [
     ("loss.smoothl1.beta", 0.1, {}),
     ("loss.huber.delta", 0.1, {}),
     ("loss.type", "cosine", UNWEIGHTED),
+    ("model.predictor.mode", "per_block", UNWEIGHTED),
     ("loss.hierarchy_weights", [0.1, 1.0], UNWEIGHTED),
     ("loss.normalize_embeddings", True, UNWEIGHTED),
     ("loss.smoothl1.beta", 0.1, UNWEIGHTED | {"loss.type": "smoothl1"}),

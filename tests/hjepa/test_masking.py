@@ -98,6 +98,9 @@ def test_on_every_grid_some_patches_are_visible_others_targets_and_none_both(cas
     assert found.visible_BK.max() < tokens
     assert not found.target_BN.gather(1, found.visible_BK).any()
     assert found.target_BN.any(1).all()
+    assert found.blocks_BMN is not None
+    assert found.blocks_BMN.shape == (batch, config.num_masks, tokens)
+    assert torch.equal(found.blocks_BMN.any(1), found.target_BN)
 
 
 def test_no_more_patches_stay_visible_than_are_allowed_and_what_is_given_up_is_no_target():
@@ -161,6 +164,10 @@ def test_chunks_are_the_same_masks_cut_along_the_batch():
     assert [len(part.target_BN) for part in parts] == [4, 6]
     assert torch.equal(torch.cat([part.visible_BK for part in parts]), whole.visible_BK)
     assert torch.equal(torch.cat([part.target_BN for part in parts]), whole.target_BN)
+    assert whole.blocks_BMN is not None
+    assert torch.equal(torch.cat([part.blocks_BMN for part in parts]), whole.blocks_BMN)
+    untold = Masks(whole.visible_BK, whole.target_BN).chunks([4, 6])
+    assert [part.blocks_BMN for part in untold] == [None, None]
 
 
 @pytest.mark.parametrize("key", ["mask_scale", "context_scale", "aspect_ratio"])

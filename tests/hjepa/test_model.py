@@ -24,6 +24,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     "rope": {"model.rope.use_rope": True},
     "layer scale": {"model.use_layerscale": True},
     "stochastic depth": {"model.drop_path_rate": 0.5},
+    "per block": {"model.predictor.mode": "per_block"},
+    "per block, fpn": FPN | {"model.predictor.mode": "per_block"},
     "dropout": {"model.predictor.dropout": 0.2},
     "no bias": {"model.predictor.qkv_bias": False},
     "fpn add": FPN,

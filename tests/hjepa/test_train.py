@@ -191,10 +191,17 @@ def after_one_step(config: RunConfig) -> tuple[dict[str, Tensor], dict[str, floa
     return run.model.state_dict(), report.metrics
 
 
-@pytest.mark.parametrize("kind", ["mse", "smoothl1", "huber", "cosine"])
 @pytest.mark.parametrize("parts", [2, 4])
-def test_accumulating_parts_matches_one_batch(tiny: Tiny, kind: str, parts: int):
-    changed = {"loss.type": kind, "training.optimizer": "sgd", "training.lr_schedule": "constant"}
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *({"loss.type": kind} for kind in ("mse", "smoothl1", "huber", "cosine")),
+        {"model.predictor.mode": "per_block"},
+    ],
+    ids=str,
+)
+def test_accumulating_parts_matches_one_batch(tiny: Tiny, kind: dict[str, Any], parts: int):
+    changed = kind | {"training.optimizer": "sgd", "training.lr_schedule": "constant"}
     changed |= {"training.lr": 0.5, "data.augmentation.color_jitter": 0.3}
     start = build_run(tiny(changed)).model.state_dict()
     whole, whole_metrics = after_one_step(tiny(changed | {"data.batch_size": 600}))
