@@ -111,9 +111,8 @@ class RunConfig(Config):
 
     def local_crops(self, epoch: int) -> int:
         """Local crops of an image in an epoch, counted from 0; none where nothing learns from them."""
-        learnt = (
-            self.masking.strategy != "global_only" or self.loss.multicrop.weight > 0 or self.loss.use_sigreg
-        )
+        predicted_from = self.masking.strategy != "global_only" and self.loss.prediction_weight > 0
+        learnt = predicted_from or self.loss.multicrop.weight > 0 or self.loss.use_sigreg
         return self.data.multicrop.local_crops(epoch) if self.data.use_multicrop and learnt else 0
 
     def inert(self) -> dict[str, str]:
@@ -150,10 +149,12 @@ class RunConfig(Config):
                 found["loss.multicrop"] = "there is one crop of an image, with no other to compare it to"
         elif self.local_crops(last) == 0:
             reason = (
-                "nothing learns from local crops: masking.strategy is global_only, "
-                "loss.multicrop.weight 0 and loss.use_sigreg false"
+                "nothing learns from local crops: masking.strategy is global_only or "
+                "loss.prediction_weight 0, loss.multicrop.weight 0 and loss.use_sigreg false"
             )
             found |= {f"data.multicrop.{key}": reason for key in (*NUMBER_KEYS, *LOCAL_KEYS)}
+        if self.loss.prediction_weight == 0 and self.model.predictor.dropout == 0:
+            found["masking.strategy"] = "loss.prediction_weight is 0"
         apart = crops.num_global_crops == 1 or self.loss.multicrop.weight == 0
         alone = self.masking.strategy == "cross_crop_prediction"
         if alone and apart and not (self.loss.use_vicreg or self.loss.use_sigreg):

@@ -384,6 +384,7 @@ INERT: list[tuple[str, Any, dict[str, Any]]] = [
     ),
     ("masking.strategy", "cross_crop_prediction", {}),
     ("masking.strategy", "global_with_local_context", CROPS | {"data.multicrop.num_local_crops": 0}),
+    ("masking.strategy", "cross_crop_prediction", CROPS | SIGREG | {"loss.prediction_weight": 0.0}),
     ("masking.context_scale", [0.3, 0.4], CROSS),
     ("loss.multicrop.weight", 0.1, {}),
     ("loss.multicrop.weight", 0.1, ONE_CROP),
