@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from hjepa.checkpoint import CheckpointConfig
 from hjepa.data import DataConfig
 from hjepa.data.multicrop import LOCAL_KEYS, NUMBER_KEYS
+from hjepa.distributed import DistributedConfig, require_divisible
 from hjepa.evaluate import EvaluationConfig
 from hjepa.losses import LossConfig
 from hjepa.masking import MaskingConfig
@@ -29,6 +30,7 @@ class RunConfig(Config):
     checkpoint: CheckpointConfig = CheckpointConfig()
     logging: LoggingConfig = LoggingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    distributed: DistributedConfig = DistributedConfig()
     seed: int = Field(default=42, ge=0)
     """Seed of everything random but the evaluation split."""
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", json_schema_extra=NO_EFFECT)
@@ -87,6 +89,17 @@ class RunConfig(Config):
             raise ValueError(
                 f"masking.min_keep {self.masking.min_keep} leaves nothing of {side * side} patches"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _ranks_share(self) -> Self:
+        ranks = self.distributed
+        if not ranks.enabled:
+            return self
+        if ranks.world_size is not None:
+            require_divisible(self.data.batch_size, ranks.world_size)
+        if ranks.backend == "nccl" and self.device in ("cpu", "mps"):
+            raise ValueError(f"distributed.backend nccl needs CUDA, but device is {self.device}")
         return self
 
     def _require_crops_fit(self, patch: int) -> None:

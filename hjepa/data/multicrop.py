@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, model_validator
 from torch import Tensor, nn
 
 from hjepa.data.augmentation import Augmentation, AugmentationConfig, random_boxes
+from hjepa.distributed import Share
 from hjepa.schema import NO_EFFECT, Config
 
 NUMBER_KEYS = ("num_local_crops", "adaptive", "adaptive_config")
@@ -167,21 +168,25 @@ class Multicrop(nn.Module):
             )
         )
 
-    def global_views(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Global crops, (S, 3, side, side), and their boxes, (B, V, 4) on the CPU."""
-        views_BVCHW, boxes_BV4 = _views(self.global_view, images_BCHW, self.num_global_crops)
+    def global_views(self, images_BCHW: Tensor, share: Share | None = None) -> tuple[Tensor, Tensor]:
+        """Global crops, (S, 3, side, side), and their boxes, (B, V, 4) on the CPU; `share` as Augmentation
+        has it."""
+        views_BVCHW, boxes_BV4 = _views(self.global_view, images_BCHW, self.num_global_crops, share)
         return views_BVCHW.flatten(0, 1), boxes_BV4
 
     def local_views(
-        self, images_BCHW: Tensor, count: int, frame_BV4: Tensor | None, alone: bool = False
-    ) -> LocalCrops | None:
-        """`count` local crops of each image; None where that is 0.
+        self,
+        images_BCHW: Tensor,
+        count: int,
+        frame_BV4: Tensor | None = None,
+        alone: bool = False,
+        share: Share | None = None,
+    ) -> LocalCrops:
+        """`count` > 0 local crops of each image.
 
-        `frame_BV4` are the boxes of the global crops in whose frame they are placed.
+        `frame_BV4` are the boxes of the global crops in whose frame they are placed; None: in none.
         """
-        if count == 0:
-            return None
-        views_BVCHW, boxes_BV4 = _views(self.local_view, images_BCHW, count)
+        views_BVCHW, boxes_BV4 = _views(self.local_view, images_BCHW, count, share)
         if frame_BV4 is None:
             return LocalCrops(views_BVCHW)
         places_SP2 = patch_places(boxes_BV4, self.grids[1], frame_BV4, self.grids[0])
@@ -197,11 +202,14 @@ def _cropped(
     return augmentation.model_copy(update=changed)
 
 
-def _views(augment: Augmentation, images_BCHW: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def _views(
+    augment: Augmentation, images_BCHW: Tensor, count: int, share: Share | None
+) -> tuple[Tensor, Tensor]:
     """Views (B, V, 3, side, side) and their boxes (B, V, 4)."""
+    share = share or Share(len(images_BCHW), slice(None))
     # One view of all images at a time: the stored images need no copies.
-    boxes = [random_boxes(len(images_BCHW), augment.config) for _ in range(count)]
-    views = [augment.view(images_BCHW, box_B4) for box_B4 in boxes]
+    boxes = [share.take(random_boxes(share.batch, augment.config)) for _ in range(count)]
+    views = [augment.view(images_BCHW, box_B4, share) for box_B4 in boxes]
     return torch.stack(views, dim=1), torch.stack(boxes, dim=1)
 
 

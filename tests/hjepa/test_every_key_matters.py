@@ -47,6 +47,9 @@ EXEMPT = (
     "logging.wandb.entity",
     "logging.wandb.tags",
     "logging.tensorboard.enabled",
+    "distributed.enabled",
+    "distributed.backend",
+    "distributed.world_size",
     "device",
     "threads",
 )
@@ -407,6 +410,8 @@ INERT: list[tuple[str, Any, dict[str, Any]]] = [
     ("loss.ntxent.on_context", False, {}),
     ("evaluation.linear_probe.lr", 1.0, {}),
     ("evaluation.lidar.num_views", 3, {}),
+    ("distributed.backend", "nccl", {}),
+    ("distributed.world_size", 2, {}),
 ]
 
 
@@ -426,6 +431,8 @@ def test_an_inert_key_changes_not_a_bit(configured: Tiny, key: str, value: Any, 
         ("training.use_gradient_checkpointing", True, {}),
         ("data.pin_memory", False, {}),
         ("logging.log_frequency", 1, {}),
+        ("distributed.enabled", True, {}),
+        ("distributed.world_size", 1, {"distributed.enabled": True}),
     ],
 )
 def test_a_key_of_speed_changes_not_a_bit(configured: Tiny, key: str, value: Any, base: dict[str, Any]):

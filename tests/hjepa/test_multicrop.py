@@ -70,7 +70,6 @@ def views(config: RunConfig, model: HJEPA, strategy: str) -> tuple[Tensor, Masks
     masks = sample_masks(config.masking, 8, model.grid, torch.default_generator)
     frame = None if strategy == "global_only" else boxes
     local = crops.local_views(stored, 3, frame, strategy == "cross_crop_prediction")
-    assert local is not None
     return images, masks, local
 
 

@@ -44,14 +44,10 @@ def test_crops_have_their_numbers_and_sizes():
     assert views.shape == (15, 3, 16, 16)
     assert boxes.shape == (5, 3, 4)
     local = crops.local_views(random_images(), 4, boxes)
-    assert local is not None
     assert local.images_BVCHW.shape == (5, 4, 3, 6, 6)
     assert local.places_SP2 is not None
     assert local.places_SP2.shape == (15, 4 * 3 * 3, 2)
-    assert crops.local_views(random_images(), 0, boxes) is None
-    unplaced = crops.local_views(random_images(), 4, None)
-    assert unplaced is not None
-    assert unplaced.places_SP2 is None
+    assert crops.local_views(random_images(), 4).places_SP2 is None
 
 
 def test_the_crops_of_an_image_stand_one_after_another():
@@ -62,8 +58,7 @@ def test_the_crops_of_an_image_stand_one_after_another():
     values = (views * normal.std_C11 + normal.mean_C11) * 255
     expected = torch.tensor([0.0, 0, 100, 100, 200, 200]).view(6, 1, 1, 1)
     torch.testing.assert_close(values, expected.expand_as(values), rtol=0, atol=1e-2)
-    local = crops.local_views(greys, 2, None)
-    assert local is not None
+    local = crops.local_views(greys, 2)
     values = (local.images_BVCHW * normal.std_C11 + normal.mean_C11) * 255
     torch.testing.assert_close(values.mean((2, 3, 4)), expected.view(3, 2), rtol=0, atol=1e-2)
 
@@ -86,7 +81,6 @@ def test_boxes_keep_to_the_areas_of_their_kind():
     assert 0.5 - 1e-5 <= area.min() < 0.52
     assert 0.88 < area.max() <= 0.9 + 1e-5
     local = crops.local_views(images, 1, torch.tensor(WHOLE).expand(300, 1, 4))
-    assert local is not None
     assert local.places_SP2 is not None
     # In the frame of the whole image, of 8 x 8 patches, from the first to the last of 3 x 3 patches.
     spread = local.places_SP2.view(300, 3, 3, 2)
@@ -156,7 +150,6 @@ def test_a_place_is_where_the_global_crop_shows_the_same():
     stored = ramps.round().to(torch.uint8).expand(40, 3, 64, 64)
     views, boxes = crops.global_views(stored)
     local = crops.local_views(stored, 3, boxes)
-    assert local is not None
     assert local.places_SP2 is not None
 
     def patch_means(images: Tensor) -> Tensor:
