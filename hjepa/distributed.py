@@ -73,6 +73,12 @@ class Share:
         """The rank's rows of an array or CPU tensor."""
         return values_B[self.rows]
 
+    def of_each(self, count: int) -> "Share":
+        """The rank's rows of a batch that holds `count` rows for each image, one image after another."""
+        if isinstance(self.rows, slice):
+            return Share(self.batch * count, self.rows)
+        return Share(self.batch * count, (self.rows[:, None] * count + np.arange(count)).ravel())
+
 
 @dataclass(frozen=True)
 class Team:

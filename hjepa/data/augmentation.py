@@ -79,7 +79,12 @@ class Augmentation(nn.Module):
         each gets what it would get there.
         """
         share = share or Share(len(images_BCHW), slice(None))
-        box_B4 = share.take(random_boxes(share.batch, self.config)).to(images_BCHW.device)
+        return self.view(images_BCHW, share.take(random_boxes(share.batch, self.config)), share)
+
+    @torch.no_grad()
+    def view(self, images_BCHW: Tensor, box_B4: Tensor, share: Share) -> Tensor:
+        """As `forward`, of boxes that are drawn already, one for each of these images."""
+        box_B4 = box_B4.to(images_BCHW.device)
         # Autocast would do the resampling in half precision, coarser than the 8 bits of the images.
         with torch.autocast(images_BCHW.device.type, enabled=False):
             images_BCSS = resample(images_BCHW.float() / 255, box_B4, self.image_size)
