@@ -49,10 +49,7 @@ class RunConfig(Config):
                 "checkpoint.metric is val/linear_probe_top1, "
                 "which evaluation.linear_probe.enabled: false does not measure"
             )
-        change = self.data.augmentation
-        cropped = change.random_crop and change.crop_scale != (1.0, 1.0)
-        varied = cropped or 0 < change.flip_probability < 1 or change.color_jitter > 0
-        if self.evaluation.lidar.enabled and not varied:
+        if self.evaluation.lidar.enabled and not self.data.augmentation.varies:
             raise ValueError(
                 "evaluation.lidar compares augmented views of an image, "
                 "but data.augmentation as it stands makes them all the same"

@@ -29,6 +29,12 @@ def train_step(run: Run, indices_B: np.ndarray) -> dict[str, Tensor]:
     masks = sample_masks(run.config.masking, run.batch, run.model.grid, torch.default_generator)
     masks = Masks(masks.visible_BK.to(run.device), masks.target_BN.to(run.device))
     second_BCHW = run.augment(stored_BCHW) if run.config.loss.use_ntxent else None
+    mixing = run.config.data.augmentation.mixing
+    if mixing is not None:
+        drawn_B5 = mixing.draw(run.batch)
+        images_BCHW = mixing.apply(images_BCHW, drawn_B5)
+        # Mixed alike, the two views still show the same.
+        second_BCHW = mixing.apply(second_BCHW, drawn_B5) if second_BCHW is not None else None
     return optimize(run, images_BCHW, masks, second_BCHW)
 
 
