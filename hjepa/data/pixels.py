@@ -93,8 +93,8 @@ def _eight_bits(images_BCHW: Tensor) -> Tensor:
     return (images_BCHW * 255).round().clamp(0, 255)
 
 
-# Two products with a matrix per image, as fast as convolutions: those of torch cannot mirror an image
-# that has fewer pixels than the kernel reaches.
+# Two products with a matrix per image: faster than convolutions on small images, and those of torch
+# cannot mirror an image that has fewer pixels than the kernel reaches.
 def gaussian_blur(images_BCHW: Tensor, sigma_B: Tensor) -> Tensor:
     """Blur by a standard deviation in pixels, mirrored at the edges; more than BLUR_RADIUS / 4 is cut off."""
     height, width = images_BCHW.shape[-2:]
