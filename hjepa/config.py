@@ -63,10 +63,7 @@ class RunConfig(Config):
                 "checkpoint.metric is val/linear_probe_top1, "
                 "which evaluation.linear_probe.enabled: false does not measure"
             )
-        change = self.data.augmentation
-        cropped = change.random_crop and change.crop_scale != (1.0, 1.0)
-        varied = cropped or 0 < change.flip_probability < 1 or change.color_jitter > 0
-        if self.evaluation.lidar.enabled and not varied:
+        if self.evaluation.lidar.enabled and not self.data.augmentation.varies:
             raise ValueError(
                 "evaluation.lidar compares augmented views of an image, "
                 "but data.augmentation as it stands makes them all the same"
@@ -97,7 +94,8 @@ class RunConfig(Config):
         if not ranks.enabled:
             return self
         if ranks.world_size is not None:
-            require_divisible(self.data.batch_size, ranks.world_size)
+            mixes = self.data.augmentation.mixing is not None
+            require_divisible(self.data.batch_size, ranks.world_size, mixes)
         if ranks.backend == "nccl" and self.device in ("cpu", "mps"):
             raise ValueError(f"distributed.backend nccl needs CUDA, but device is {self.device}")
         return self
@@ -110,6 +108,11 @@ class RunConfig(Config):
             raise ValueError(
                 "masking.strategy cross_crop_prediction predicts from local crops alone, "
                 f"and data.multicrop.{number} is 0; give 1 or more"
+            )
+        if self.data.augmentation.mixing is not None:
+            raise ValueError(
+                "data.augmentation.deit3 mixes images, and data.use_multicrop compares crops of one image; "
+                "set data.augmentation.deit3.mixup_alpha and .cutmix_alpha to 0"
             )
         if self.loss.use_ntxent:
             raise ValueError(

@@ -93,7 +93,8 @@ def build_run(config: RunConfig, pretrained: bool = True) -> Run:
     """
     team = team_of(config.distributed)
     try:
-        require_divisible(config.data.batch_size, team.size)
+        mixes = config.data.augmentation.mixing is not None
+        require_divisible(config.data.batch_size, team.size, mixes)
     except ValueError as error:
         raise ConfigError(f"{error}.") from None
     check_data(config.data)

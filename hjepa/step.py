@@ -39,6 +39,12 @@ def train_step(run: Run, indices_B: np.ndarray) -> dict[str, Tensor]:
     masks = sample_masks(run.config.masking, own.batch, run.model.grid, torch.default_generator)
     masks = masks.of(own).to(run.device)
     second_BCHW = run.augment(stored_BCHW, share) if run.config.loss.use_ntxent else None
+    mixing = run.config.data.augmentation.mixing
+    if mixing is not None:
+        drawn_B5 = share.take(mixing.draw(share.batch))
+        images_BCHW = mixing.apply(images_BCHW, drawn_B5)
+        # Mixed alike, the two views still show the same.
+        second_BCHW = mixing.apply(second_BCHW, drawn_B5) if second_BCHW is not None else None
     return optimize(run, images_BCHW, masks, second_BCHW, draw_local(run, stored_BCHW, boxes_BV4))
 
 

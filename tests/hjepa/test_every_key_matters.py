@@ -88,6 +88,10 @@ CROSS = CROPS | {"masking.strategy": "cross_crop_prediction", "data.multicrop.nu
 CROWDED = {"masking.mask_scale": [0.8, 0.9]}
 ROOMY = {"masking.min_keep": 1, "masking.num_masks": 1}
 MOMENTUM = {"model.ema.momentum": 0.5, "model.ema.momentum_end": 0.9}
+DEIT3 = {"data.augmentation.strategy": "deit3"}
+RANDAUGMENT = DEIT3 | {"data.augmentation.deit3.auto_augment": True}
+UNMIXED = {"data.augmentation.deit3.mixup_alpha": 0.0, "data.augmentation.deit3.cutmix_alpha": 0.0}
+ERASING = DEIT3 | {"data.augmentation.deit3.random_erasing_prob": 0.5}
 # Folders of a few made-up images each, in the public format.
 CIFAR = {"data.dataset": "cifar10", "data.data_path": "ONE FOLDER", "data.batch_size": 16}
 STL10 = {"data.dataset": "stl10", "data.data_path": "STL10 FOLDER", "data.batch_size": 20}
@@ -170,6 +174,21 @@ TABLE: dict[str, Row] = {
     "data.multicrop.adaptive_config.min_local_crops": Row(1, GROWING),
     "data.multicrop.adaptive_config.max_local_crops": Row(3, GROWING),
     "data.multicrop.adaptive_config.warmup_epochs": Row(2, GROWING),
+    "data.augmentation.random_gray_scale": Row(0.5, CIFAR),
+    "data.augmentation.gaussian_blur": Row(0.5),
+    "data.augmentation.solarization": Row(0.5),
+    "data.augmentation.strategy": Row("deit3"),
+    "data.augmentation.deit3.three_augment": Row(False, DEIT3),
+    "data.augmentation.deit3.auto_augment": Row(True, DEIT3),
+    "data.augmentation.deit3.rand_aug_num_ops": Row(1, RANDAUGMENT),
+    "data.augmentation.deit3.rand_aug_magnitude": Row(20, RANDAUGMENT),
+    "data.augmentation.deit3.random_erasing_prob": Row(0.5, DEIT3),
+    "data.augmentation.deit3.random_erasing_scale": Row([0.3, 0.6], ERASING),
+    "data.augmentation.deit3.random_erasing_ratio": Row([3.0, 4.0], ERASING),
+    "data.augmentation.deit3.mixup_alpha": Row(0.2, DEIT3),
+    "data.augmentation.deit3.cutmix_alpha": Row(0.2, DEIT3),
+    "data.augmentation.deit3.mixup_cutmix_prob": Row(0.5, DEIT3),
+    "data.augmentation.deit3.mixup_switch_prob": Row(0.1, DEIT3),
     "masking.num_masks": Row(2),
     "masking.mask_scale": Row([0.4, 0.5]),
     "masking.aspect_ratio": Row([4.0, 6.0]),
@@ -425,6 +444,18 @@ INERT: list[tuple[str, Any, dict[str, Any]]] = [
     ("masking.context_scale", [0.3, 0.4], CROSS),
     ("loss.multicrop.weight", 0.1, {}),
     ("loss.multicrop.weight", 0.1, ONE_CROP),
+    ("data.augmentation.deit3.auto_augment", True, {}),
+    ("data.augmentation.deit3.mixup_alpha", 0.2, {}),
+    ("data.augmentation.deit3.three_augment", False, RANDAUGMENT),
+    ("data.augmentation.deit3.rand_aug_num_ops", 1, DEIT3),
+    ("data.augmentation.deit3.rand_aug_magnitude", 20, DEIT3),
+    ("data.augmentation.deit3.random_erasing_scale", [0.3, 0.6], DEIT3),
+    ("data.augmentation.deit3.random_erasing_ratio", [3.0, 4.0], DEIT3),
+    ("data.augmentation.deit3.mixup_alpha", 0.0, DEIT3 | {"data.augmentation.deit3.mixup_switch_prob": 1.0}),
+    ("data.augmentation.deit3.cutmix_alpha", 0.2, DEIT3 | {"data.augmentation.deit3.mixup_switch_prob": 0.0}),
+    ("data.augmentation.deit3.mixup_alpha", 0.2, DEIT3 | {"data.augmentation.deit3.mixup_cutmix_prob": 0.0}),
+    ("data.augmentation.deit3.mixup_switch_prob", 0.1, DEIT3 | {"data.augmentation.deit3.cutmix_alpha": 0.0}),
+    ("data.augmentation.deit3.mixup_cutmix_prob", 0.5, DEIT3 | UNMIXED),
     ("training.warmup_lr_ratio", 0.5, {}),
     ("training.min_lr", 0.005, {"training.lr_schedule": "constant"}),
     ("training.min_lr_ratio", 0.5, {"training.lr_schedule": "constant"}),
