@@ -138,6 +138,8 @@ class RunConfig(Config):
             found["masking.max_keep"] = f"masking.max_keep {most} is no limit to {patches} patches"
         if self.loss.prediction_weight == 0 and self.model.predictor.dropout == 0:
             found["model.predictor.mode"] = "loss.prediction_weight is 0"
+        if not self.data.use_multi_dataset:
+            found["logging.log_dataset_distribution"] = "data.use_multi_dataset is false"
         return found | self._inert_by_crops()
 
     def _inert_by_crops(self) -> dict[str, str]:

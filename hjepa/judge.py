@@ -52,7 +52,7 @@ def image_features(
     """`of` applied to a view of some of a split's images; (N, D) float32."""
     run.model.eval()
     batches = np.split(indices_N, range(EVALUATION_BATCH, len(indices_N), EVALUATION_BATCH))
-    with autocast(run):
+    with autocast(run), split.ahead(batches):
         return torch.cat([of(view(to_device(run, split, b))).float() for b in batches])
 
 

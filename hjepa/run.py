@@ -86,10 +86,10 @@ class Run:
 
 
 def build_run(config: RunConfig, pretrained: bool = True) -> Run:
-    """Data, model and optimizer, initialised from the seed and from model.pretrained; of several processes,
-    within `joined`.
+    """Data, model and optimizer, initialised from the seed and from model.pretrained.
 
     With `pretrained` false that file is not read: for a run that takes its weights from a checkpoint.
+    Of several processes each builds its own, within `joined`.
     """
     team = team_of(config.distributed)
     try:
@@ -119,7 +119,11 @@ def build_run(config: RunConfig, pretrained: bool = True) -> Run:
         raise ConfigError(
             f"data.batch_size {config.data.batch_size} x training.accumulation_steps "
             f"{config.training.accumulation_steps} is more than the {len(data.train)} training images of "
-            f"{config.data.dataset}."
+            f"{config.data.title}."
+        )
+    if len(data.val) == 0:
+        raise ConfigError(
+            f"data.val_fraction: no class of {config.data.title} has two images, so none can be held out."
         )
     return run
 

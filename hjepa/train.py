@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
+import numpy as np
 
 from hjepa.config import RunConfig
 from hjepa.judge import evaluate
@@ -70,13 +70,18 @@ def train_epoch(run: Run) -> dict[str, float]:
     """One pass over the training images; the epoch's mean metrics."""
     config, start = run.config, time.perf_counter()
     meter = Meter(config.logging.log_frequency, run.team)
-    order = torch.randperm(len(run.data.train)).numpy()
+    order = run.data.mixture.order(run.steps_per_epoch * run.batch)
+    batches = [run.share.take(batch) for batch in np.split(order, run.steps_per_epoch)]
     run.model.train()
-    for step in range(run.steps_per_epoch):
-        batch = order[step * run.batch : (step + 1) * run.batch]
-        meter.add(train_step(run, run.share.take(batch)), run.step)
-        run.step += 1
+    with run.data.train.ahead(batches):
+        for batch in batches:
+            meter.add(train_step(run, batch), run.step)
+            run.step += 1
     metrics = meter.means()
+    if config.data.use_multi_dataset and config.logging.log_dataset_distribution:
+        metrics |= {f"data/{name}_images": drawn for name, drawn in run.data.mixture.drawn(order).items()}
+    if run.data.bad:
+        metrics["data/bad_images"] = run.data.bad
     metrics["train/lr"] = learning_rate(config.training, run.step - 1, run.steps_per_epoch)
     seconds = time.perf_counter() - start
     metrics["time/images_per_s"] = run.steps_per_epoch * run.batch / seconds

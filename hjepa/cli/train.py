@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hjepa.checkpoint import CheckpointFolder
 from hjepa.config import RunConfig, load_config
+from hjepa.data import Data
 from hjepa.distributed import LostRankError, Team, team_of
 from hjepa.judge import baselines, test_accuracy
 from hjepa.records import Records, free_folder
@@ -67,8 +68,7 @@ def _one_voice(team: Team) -> Iterator[None]:
 
 
 def _train(config: RunConfig, test: bool) -> int:
-    team = team_of(config.distributed)
-    folder, resume = team.agree(_place(config))
+    folder, resume = team_of(config.distributed).agree(_place(config))
     checkpoints = CheckpointFolder(config.checkpoint, _checkpoint_dir(config, folder))
     run = build_run(config, pretrained=resume is None)
     if resume is not None:
@@ -109,7 +109,7 @@ def _train(config: RunConfig, test: bool) -> int:
         print(f"hjepa-train: collapsed at epoch {last.epoch}: {last.collapsed}.", file=sys.stderr)
         return FAILED
     if test:
-        print(f"test/knn_top1 {test_accuracy(run):.6f} (test set, {config.data.dataset})")
+        print(f"test/knn_top1 {test_accuracy(run):.6f} (test set, {config.data.title})")
     print(f"records and checkpoints: {folder}")
     return 0
 
@@ -131,20 +131,29 @@ def _describe(run: Run, resume: Path | None) -> None:
     count = sum(p.numel() for p in run.model.encoder.parameters())
     shape = config.model.shape
     height, width = run.model.grid
+    _describe_data(run.data)
     print(
-        f"{config.data.dataset}: {len(run.data.train)} training and {len(run.data.val)} evaluation images, "
+        f"{config.data.title}: {len(run.data.train)} training and {len(run.data.val)} evaluation images, "
         f"{run.steps_per_epoch} steps of {run.batch} an epoch\n"
         f"encoder: {shape.depth} blocks, width {shape.embed_dim}, {count:,} parameters, "
         f"{height} x {width} patches; device {run.device}"
     )
-    if run.team.grouped:
-        print(f"{run.team.size} processes, {run.batch // run.team.size} images of a step each")
     if resume is None and config.model.pretrained:
         print(f"weights of {config.model.pretrained}: {'; '.join(run.notes) or 'all taken'}")
+    if run.team.grouped:
+        print(f"{run.team.size} processes, {run.batch // run.team.size} images of a step each")
     if config.training.use_amp and run.device.type == "mps":
         print("training.use_amp: MPS stays in float32.")
     if resume is not None:
         print(f"goes on after epoch {run.epoch} from {resume}")
+
+
+def _describe_data(data: Data) -> None:
+    for place, share in zip(data.places, data.mixture.shares, strict=True):
+        drawn = f", {share.share:.1%} of the draws" if len(data.places) > 1 else ""
+        print(f"{place.name}: {share.images} training images{drawn}; {place.reason}")
+    if data.bad:
+        print(f"images that cannot be decoded, skipped: {data.bad}")
 
 
 def _line(report: Report, epochs: int) -> str:
