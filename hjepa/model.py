@@ -13,9 +13,11 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from hjepa.encoder import Encoder, EncoderConfig, init_weights
+from hjepa.block import init_weights
+from hjepa.encoder import Encoder, EncoderConfig
 from hjepa.masking import Masks
 from hjepa.predictor import Predictor, PredictorConfig
+from hjepa.pretrained import load_pretrained
 from hjepa.pyramid import FpnConfig, Pyramid, pool
 from hjepa.schema import Config
 
@@ -201,6 +203,12 @@ class HJEPA(nn.Module):
         followers: list[Tensor] = [*self.target_encoder.parameters(), *self.target_pyramid.parameters()]
         leaders: list[Tensor] = [*self.encoder.parameters(), *self.pyramid.parameters()]
         torch._foreach_lerp_(followers, leaders, 1 - momentum)  # pyright: ignore[reportPrivateImportUsage]
+
+    def load_pretrained(self, config: ModelConfig) -> list[str]:
+        """Start from the weights in the file `config.pretrained`, the target too; see `pretrained`."""
+        notes = load_pretrained(self.encoder, config)
+        self.update_target(0.0)
+        return notes
 
     def set_recompute(self, recompute: bool) -> None:
         """Trade time for memory: recompute activations in the backward pass."""

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from hjepa.encoder import Block, BlockSpec, init_weights, run_blocks, sincos_positions
+from hjepa.block import Block, BlockSpec, init_weights, run_blocks
+from hjepa.encoder import sincos_positions
 from hjepa.schema import Config
 
 

@@ -34,6 +34,8 @@ class Run:
     """Of a team that has to sum them."""
     epoch: int = 0
     step: int = 0
+    notes: list[str] = field(default_factory=list)
+    """What its pretrained weights held that the encoder has no use for."""
 
     @property
     def batch(self) -> int:
@@ -81,8 +83,12 @@ class Run:
         self.epoch, self.step = state["epoch"], state["step"]
 
 
-def build_run(config: RunConfig) -> Run:
-    """Data, model and optimizer, initialised from the seed; of several processes, within `joined`."""
+def build_run(config: RunConfig, pretrained: bool = True) -> Run:
+    """Data, model and optimizer, initialised from the seed and from model.pretrained; of several
+    processes, within `joined`.
+
+    With `pretrained` false that file is not read: for a run that takes its weights from a checkpoint.
+    """
     team = team_of(config.distributed)
     try:
         require_divisible(config.data.batch_size, team.size)
@@ -95,13 +101,15 @@ def build_run(config: RunConfig) -> Run:
     data = load_data(config.data)
     with random_stream(config.seed, 0):
         model = HJEPA(config.model, config.data.image_size)
+    wanted = pretrained and config.model.pretrained is not None
+    notes = model.load_pretrained(config.model) if wanted else []
     model.set_recompute(config.training.use_gradient_checkpointing)
     model.to(device)
     augment = Augmentation(config.data.augmentation, config.data.image_size, data.mean_C, data.std_C).to(
         device
     )
     optimizer = build_optimizer(config.training, model)
-    run = Run(config, device, data, model, optimizer, augment, team)
+    run = Run(config, device, data, model, optimizer, augment, team, notes=notes)
     if team.grouped:
         run.gradients = GradientSum(model.parameters())
     if run.steps_per_epoch == 0:

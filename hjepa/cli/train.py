@@ -67,9 +67,9 @@ def _one_voice(team: Team) -> Iterator[None]:
 
 
 def _train(config: RunConfig, test: bool) -> int:
-    run = build_run(config)
-    folder, resume = run.team.agree(_place(config))
+    folder, resume = team_of(config.distributed).agree(_place(config))
     checkpoints = CheckpointFolder(config.checkpoint, _checkpoint_dir(config, folder))
+    run = build_run(config, pretrained=resume is None)
     if resume is not None:
         run.load(resume)
     elif folder != config.logging.folder:
@@ -144,6 +144,8 @@ def _describe(run: Run, resume: Path | None) -> None:
     )
     if run.team.grouped:
         print(f"{run.team.size} processes, {run.batch // run.team.size} images of a step each")
+    if resume is None and config.model.pretrained:
+        print(f"weights of {config.model.pretrained}: {'; '.join(run.notes) or 'all taken'}")
     if config.training.use_amp and run.device.type == "mps":
         print("training.use_amp: MPS stays in float32.")
     if resume is not None:

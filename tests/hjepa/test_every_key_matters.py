@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from torch import Tensor
@@ -90,6 +91,7 @@ NAMED: dict[str, Any] = {
 
 TABLE: dict[str, Row] = {
     "model.encoder_type": Row("test_vit2", NAMED),
+    "model.pretrained": Row("WEIGHTS", NAMED),
     "model.embed_dim": Row(24),
     "model.depth": Row(1),
     "model.num_heads": Row(4),
@@ -244,9 +246,13 @@ def configured(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     folders["IMAGE FOLDER"] = write_image_folder(root / "IMAGE FOLDER")
     (root / "CLASS LIST").write_text("ant\ncow\n")
     folders["CLASS LIST"] = str(root / "CLASS LIST")
+    for name, scale in (("WEIGHTS", None), ("SCALED WEIGHTS", 0.1)):
+        model = timm.create_model("test_vit", num_classes=0, init_values=scale)
+        torch.save(model.state_dict(), root / name)
+        folders[name] = str(root / name)
 
     def config(changed: dict[str, Any]) -> RunConfig:
-        keys = [key for key in ("data.data_path", "data.class_list") if key in changed]
+        keys = [key for key in ("data.data_path", "data.class_list", "model.pretrained") if key in changed]
         paths = {key: folders[changed[key]] for key in keys}
         return tiny(changed | paths)
 
@@ -318,6 +324,7 @@ INERT: list[tuple[str, Any, dict[str, Any]]] = [
     ("model.ema.momentum", 0.5, NO_TARGET),
     ("model.ema.momentum_end", 0.5, NO_TARGET),
     ("model.layerscale_init", 0.5, {}),
+    ("model.layerscale_init", 0.5, NAMED | LAYERSCALE | {"model.pretrained": "SCALED WEIGHTS"}),
     ("model.drop_path_rate", 0.5, {"model.depth": 1}),
     ("model.rope.theta", 10.0, {}),
     ("model.ema.momentum", 0.5, {"model.ema.momentum_warmup_epochs": 0}),

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from hjepa.block import Attention
 from hjepa.config import RunConfig
-from hjepa.encoder import Attention
 from hjepa.masking import Masks, sample_masks
 from hjepa.model import HJEPA
 from hjepa.pyramid import pool
