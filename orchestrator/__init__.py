@@ -1,0 +1,22 @@
+"""Sweeps over the core: search, scheduling, durability, records. Everything but `space` and `trial` is
+unaware of what it sweeps over."""
+
+import os
+
+# Ray reads these when it is first imported, by whichever module.
+_SETTINGS = {
+    # Makes loopback the node's address on Linux as it is elsewhere; `_node_ip_address` alone is ignored.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # One trial is proposed ahead of a free place: later proposals know more.
+    "TUNE_MAX_PENDING_TRIALS_PG": "1",
+    # The study is the record; Tune's own snapshots would only cost time.
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+}
+os.environ.update({name: os.environ.get(name, value) for name, value in _SETTINGS.items()})

@@ -3,33 +3,19 @@
 import contextlib
 import logging
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-# Read by Ray when it is imported or started.
-_SETTINGS = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    # One trial is proposed ahead of a free place: later proposals know more.
-    "TUNE_MAX_PENDING_TRIALS_PG": "1",
-    # The study is the record; Tune's own snapshots would only cost time.
-    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-}
-os.environ.update({name: os.environ.get(name, value) for name, value in _SETTINGS.items()})
+import ray
+from ray import tune
 
-import ray  # noqa: E402
-from ray import tune  # noqa: E402
-
-from orchestrator.schedule import Listener, TuneScheduler, TuneStarts  # noqa: E402
-from orchestrator.search import TuneSearcher  # noqa: E402
-from orchestrator.space import ConfigError, ResourcesConfig  # noqa: E402
-from orchestrator.trial import TrialActor, resources  # noqa: E402
+from orchestrator.schedule import Listener, TuneScheduler, TuneStarts
+from orchestrator.search import TuneSearcher
+from orchestrator.space import ConfigError, ResourcesConfig
+from orchestrator.trial import TrialActor, resources
 
 MAX_SOCKET_PATH = 107  # bytes, by Linux; Ray puts a socket some 70 bytes below its folder
 
@@ -58,6 +44,7 @@ def local_ray(config: ResourcesConfig) -> Iterator[Path]:
     """A Ray of our own on this machine with room for `places` trials; gives a folder for its scratch."""
     folder = state_folder()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.chmod(0o700)  # Ray opens its own folder below to everybody
     _sweep_out(folder)
     temporary = folder / f"r{os.getpid()}"
     temporary.mkdir(mode=0o700)
@@ -68,6 +55,7 @@ def local_ray(config: ResourcesConfig) -> Iterator[Path]:
             f"name a folder of at most {MAX_SOCKET_PATH - 80} characters."
         )
     try:
+        _make_token(temporary / "token")
         ray.init(
             address="local",
             num_cpus=places(config) * config.cpus_per_worker,
@@ -83,6 +71,13 @@ def local_ray(config: ResourcesConfig) -> Iterator[Path]:
             ray.shutdown()
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _make_token(path: Path) -> None:
+    """A token of this Ray's own, readable by its user only. Ray's is one for all, readable by everybody."""
+    path.touch(mode=0o600, exist_ok=False)
+    path.write_text(secrets.token_hex(32), encoding="ascii")
+    os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)
 
 
 def _sweep_out(folder: Path) -> None:

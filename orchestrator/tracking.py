@@ -171,6 +171,7 @@ def _environment(uri: str) -> dict[str, str]:
     environment = os.environ | {
         "HJEPA_TRACKING_URI": uri,
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "DO_NOT_TRACK": "true",
         # The drainer retries by itself; MLflow's own retries block for minutes per call.
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",

@@ -1,0 +1,132 @@
+"""A sweep on one machine is nobody else's business: who can reach it, and what it leaves written."""
+
+import ipaddress
+import json
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.space import ConfigError, load_sweep
+from tests.workplace import Workplace
+
+SECRET = "canary-7f3a91c2"
+
+# A local Ray with an actor on it, and what its processes listen on.
+LISTENERS = """
+import json, os, sys
+from pathlib import Path
+import psutil
+from orchestrator.engine import local_ray
+from orchestrator.space import ResourcesConfig
+import ray
+
+with local_ray(ResourcesConfig()) as scratch:
+    @ray.remote
+    class Worker:
+        def pid(self):
+            return os.getpid()
+
+    ray.get(Worker.remote().pid.remote())
+    me = psutil.Process()
+    sockets = [
+        (process.name(), socket.laddr.ip)
+        for process in (me, *me.children(recursive=True))
+        for socket in process.net_connections(kind="tcp")
+        if socket.status == psutil.CONN_LISTEN
+    ]
+    folder = scratch.parent
+    token = folder / "token"
+    print(json.dumps({
+        "sockets": sockets,
+        "token": token.stat().st_mode,
+        "mode": os.environ["RAY_AUTH_MODE"],
+        "state": folder.parent.stat().st_mode,
+        "usage": os.environ["RAY_USAGE_STATS_ENABLED"],
+    }))
+"""
+
+# Whoever comes without the token is refused by the sweep's Ray.
+WITHOUT_TOKEN = """
+import os, subprocess, sys
+from orchestrator.engine import local_ray
+from orchestrator.space import ResourcesConfig
+import ray
+
+with local_ray(ResourcesConfig()):
+    address = ray.get_runtime_context().gcs_address
+    other = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    other |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
+    done = subprocess.run(
+        [sys.executable, "-c", "import ray, sys; ray._raylet.GcsClient(address=sys.argv[1])", address],
+        env=other, capture_output=True, text=True,
+    )
+    print(done.returncode, "AuthenticationError" in done.stderr)
+"""
+
+
+def run(script: str, place: Workplace, home: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=place.folder,
+        env=place.env | {"HOME": str(home), "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def local(shared_workplace: Workplace, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    home = tmp_path_factory.mktemp("home")
+    found = json.loads(run(LISTENERS, shared_workplace, home).splitlines()[-1])
+    return found | {"home": sorted(path.name for path in home.iterdir())}
+
+
+def test_a_local_sweep_listens_on_loopback_only(local: dict[str, Any]):
+    assert len(local["sockets"]) > 5
+    for process, address in local["sockets"]:
+        plain = ipaddress.ip_address(address.removeprefix("::ffff:"))
+        assert plain.is_loopback, f"{process} listens on {address}"
+
+
+def test_its_ray_asks_for_a_token_that_only_its_user_can_read(local: dict[str, Any]):
+    assert local["mode"] == "token"
+    assert stat.S_IMODE(local["token"]) == 0o600
+    assert stat.S_IMODE(local["state"]) == 0o700
+
+
+def test_it_tells_nobody_and_leaves_the_home_folder_alone(local: dict[str, Any]):
+    assert local["usage"] == "0"
+    assert ".ray" not in local["home"]
+
+
+def test_a_wrong_token_is_refused(shared_workplace: Workplace, tmp_path: Path):
+    assert run(WITHOUT_TOKEN, shared_workplace, tmp_path).splitlines()[-1] == "1 True"
+
+
+def holding(*folders: Path) -> list[Path]:
+    """The files in which the planted secret stands."""
+    files = [file for folder in folders for file in folder.rglob("*") if file.is_file()]
+    assert files
+    return [file for file in files if SECRET.encode() in file.read_bytes()]
+
+
+def test_a_secret_of_the_environment_is_written_nowhere(workplace: Workplace):
+    workplace.env |= {"AWS_SECRET_ACCESS_KEY": SECRET, "WANDB_API_KEY": SECRET, "MY_PASSWORD": SECRET}
+    done = workplace.sweep("tiny.yaml", "--trials", "2")
+    assert done.returncode == 0, done.stderr
+    assert SECRET not in done.stdout + done.stderr
+    assert holding(workplace.folder, Path(workplace.env["HJEPA_STATE_DIR"])) == []
+
+
+@pytest.mark.parametrize("name", ["../out", "a/b", ".hidden", "", "x" * 65, "a b", "-rf"])
+def test_a_name_that_could_leave_the_results_folder_is_refused(workplace: Workplace, name: str):
+    with pytest.raises(ConfigError, match="name"):
+        load_sweep(workplace.folder / "tiny.yaml", overrides={"name": name})
