@@ -5,6 +5,7 @@ import math
 import sys
 from pathlib import Path
 
+from hjepa.catalog import find_config, replacement
 from hjepa.checkpoint import CheckpointFolder
 from hjepa.config import RunConfig, load_config
 from hjepa.judge import baselines, test_accuracy
@@ -19,6 +20,7 @@ FAILED, INTERRUPTED = 1, 130
 EPILOG = """\
 examples:
   hjepa-train configs/quick/digits.yaml
+  hjepa-train digits --set seed=7
   hjepa-train configs/quick/digits.yaml --set training.lr=1e-3 --set model.fpn.use_fpn=true
   hjepa-train results/fpn/best.yaml --test
   hjepa-train configs/quick/digits.yaml --set checkpoint.resume=auto
@@ -29,7 +31,7 @@ Every key that a config may hold stands in configs/canonical.yaml with its meani
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("config", help="YAML config; one may extend another by `extends: FILE`")
+    parser.add_argument("config", help="YAML config, or the bare name of one below configs/")
     parser.add_argument(
         "--set",
         metavar="KEY=VALUE",
@@ -46,7 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train; the exit status."""
-    config = load_config(options.config, parse_overrides(options.set))
+    path = find_config(options.config)
+    if str(path) != options.config:
+        print(f"config: {path}")
+    if other := replacement(path):
+        print(f"{path} is replaced by {other}, which it extends.")
+    config = load_config(path, parse_overrides(options.set))
     return _train(config, test=options.test)
 
 
