@@ -4,6 +4,7 @@ Shape letters: N images of a split or bank, M evaluation images, V views, D feat
 """
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -91,12 +92,18 @@ def test_accuracy(run: Run) -> float:
 
 
 def baselines(config: RunConfig) -> dict[str, float]:
-    """What learning has to beat: k-NN accuracy on raw pixels, and on the model as initialised."""
-    run = build_run(config)
-    return {
+    """What learning has to beat: k-NN accuracy on raw pixels, on the model with random weights, and
+    with pretrained ones where the config has them and their file is there."""
+    run = build_run(config, pretrained=False)
+    found = {
         "raw_pixels/knn_top1": split_knn(run, run.data.val, raw_pixel_features),
         "random_init/knn_top1": split_knn(run, run.data.val, run.model.features),
     }
+    weights = config.model.pretrained
+    if weights is not None and Path(weights).expanduser().is_file():
+        run.model.load_pretrained(config.model)
+        found["pretrained/knn_top1"] = split_knn(run, run.data.val, run.model.features)
+    return found
 
 
 def split_knn(run: Run, queries: Split, of: Callable[[Tensor], Tensor]) -> float:

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,8 @@ class Run:
     augment: Augmentation
     epoch: int = 0
     step: int = 0
+    notes: list[str] = field(default_factory=list)
+    """What its pretrained weights held that the encoder has no use for."""
 
     @property
     def batch(self) -> int:
@@ -70,8 +72,11 @@ class Run:
         self.epoch, self.step = state["epoch"], state["step"]
 
 
-def build_run(config: RunConfig) -> Run:
-    """Data, model and optimizer, initialised from the seed."""
+def build_run(config: RunConfig, pretrained: bool = True) -> Run:
+    """Data, model and optimizer, initialised from the seed and from model.pretrained.
+
+    With `pretrained` false that file is not read: for a run that takes its weights from a checkpoint.
+    """
     check_data(config.data)
     device = pick_device(config.device)
     if config.threads is not None:
@@ -79,12 +84,14 @@ def build_run(config: RunConfig) -> Run:
     data = load_data(config.data)
     with random_stream(config.seed, 0):
         model = HJEPA(config.model, config.data.image_size)
+    wanted = pretrained and config.model.pretrained is not None
+    notes = model.load_pretrained(config.model) if wanted else []
     model.set_recompute(config.training.use_gradient_checkpointing)
     model.to(device)
     augment = Augmentation(config.data.augmentation, config.data.image_size, data.mean_C, data.std_C).to(
         device
     )
-    run = Run(config, device, data, model, build_optimizer(config.training, model), augment)
+    run = Run(config, device, data, model, build_optimizer(config.training, model), augment, notes=notes)
     if run.steps_per_epoch == 0:
         raise ConfigError(
             f"data.batch_size {config.data.batch_size} x training.accumulation_steps "

@@ -13,7 +13,7 @@ from hjepa.legacy.reading import OldFile
 # Keys that stood in configs and that the old code read nowhere. Where a file says a thing twice, the
 # spelling that was read counts.
 UNREAD = frozenset(
-    [
+    {
         "checkpoint.keep_last_k",
         "checkpoint.metric",
         "checkpoint.mode",
@@ -120,7 +120,7 @@ UNREAD = frozenset(
         "training.scheduler.type",
         "training.scheduler.warmup_type",
         "training.warmup_lr_ratio",
-    ]
+    }
 )
 
 RENAMED: dict[str, str] = {
@@ -227,7 +227,7 @@ def _anneal_steps(old: OldFile, key: str, value: Any) -> Iterator[Change]:
             f"{value} steps cannot be put into epochs without {missing}.\n"
             "Give model.ema.momentum_warmup_epochs in its place.",
         )
-    images = sum(TRAINING_IMAGES[name] for name in names)
+    images = sum(TRAINING_IMAGES[str(name)] for name in names)
     steps = images / (batch * parts)
     epochs = round(value / steps, 1)
     by = f"{batch} x {parts}" if parts != 1 else str(batch)
