@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from hjepa.checkpoint import CheckpointConfig
 from hjepa.data import DataConfig
+from hjepa.distributed import DistributedConfig, require_divisible
 from hjepa.evaluate import EvaluationConfig
 from hjepa.losses import LossConfig
 from hjepa.masking import MaskingConfig
@@ -28,6 +29,7 @@ class RunConfig(Config):
     checkpoint: CheckpointConfig = CheckpointConfig()
     logging: LoggingConfig = LoggingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    distributed: DistributedConfig = DistributedConfig()
     seed: int = Field(default=42, ge=0)
     """Seed of everything random but the evaluation split."""
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", json_schema_extra=NO_EFFECT)
@@ -86,6 +88,17 @@ class RunConfig(Config):
             )
         return self
 
+    @model_validator(mode="after")
+    def _ranks_share(self) -> Self:
+        ranks = self.distributed
+        if not ranks.enabled:
+            return self
+        if ranks.world_size is not None:
+            require_divisible(self.data.batch_size, ranks.world_size)
+        if ranks.backend == "nccl" and self.device in ("cpu", "mps"):
+            raise ValueError(f"distributed.backend nccl needs CUDA, but device is {self.device}")
+        return self
+
     def inert(self) -> dict[str, str]:
         found: dict[str, str] = {}
         rise = self.model.ema.momentum_warmup_epochs
@@ -96,6 +109,8 @@ class RunConfig(Config):
             found["masking.max_keep"] = f"masking.max_keep {most} is no limit to {patches} patches"
         if self.loss.prediction_weight == 0 and self.model.predictor.dropout == 0:
             found["model.predictor.mode"] = "loss.prediction_weight is 0"
+        if not self.data.use_multi_dataset:
+            found["logging.log_dataset_distribution"] = "data.use_multi_dataset is false"
         return found
 
 

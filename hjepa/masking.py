@@ -10,6 +10,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from hjepa.distributed import Share
 from hjepa.schema import Config
 
 
@@ -62,6 +63,11 @@ class Masks:
         visible, target = self.visible_BK.split(sizes), self.target_BN.split(sizes)
         blocks = [None] * len(sizes) if self.blocks_BMN is None else self.blocks_BMN.split(sizes)
         return [Masks(*parts) for parts in zip(visible, target, blocks, strict=True)]
+
+    def of(self, share: Share) -> "Masks":
+        """The masks of a process's own images."""
+        blocks = None if self.blocks_BMN is None else share.take(self.blocks_BMN)
+        return Masks(share.take(self.visible_BK), share.take(self.target_BN), blocks)
 
     def to(self, device: torch.device) -> "Masks":
         """The same masks on `device`."""

@@ -22,7 +22,9 @@ def losses(
     """The weighted terms of the loss of one of `parts` parts of a step; their sum is minimised.
 
     `weights` are the positions' weights of this part, each level (S, L); `totals` their sums over
-    the whole step.
+    the whole step. Of several processes each has parts of its own: a term is either a sum over a
+    part's positions divided by the whole step's total, or computed of what all processes' parts hold
+    and divided by `parts`. Either way the terms of all parts, and their gradients, add up.
     """
     terms = _predictions(config, prediction, weights, totals)
     if config.loss.use_vicreg:

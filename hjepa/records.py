@@ -50,6 +50,9 @@ class LoggingConfig(Config):
     """Steps between looks at the loss, each of which waits for the device; a loss that is not
     finite ends the run there."""
 
+    log_dataset_distribution: bool = Field(default=True, json_schema_extra=NO_EFFECT)
+    """Record with each epoch how many images of each of data.datasets were drawn, as data/<name>_images."""
+
     wandb: WandbConfig = WandbConfig()
     tensorboard: TensorboardConfig = TensorboardConfig()
 

@@ -344,13 +344,21 @@ class Layers:
     def _problem(self, problem: Any, name: str) -> tuple[str, str]:
         """Where a value is wrong, and what is wrong with it."""
         key, context = "", problem.get("ctx", {})
-        for part in problem["loc"]:
+        path, element = _split_at_element(problem["loc"])
+        for part in path:
             # A union's member stands in the path too, by its class or tag, which is no key.
             below = f"{key}.{part}" if key else str(part)
             key = below if below in self.sources else key
         source = (self.source_of(key) if key else "") or name
         message = str(context.get("error", problem["msg"]))
         message = message[:1].lower() + message[1:]
+        if len(element) > 1 or (element and isinstance(problem["input"], dict)):
+            key += f"[{element[0]}]"
+        if len(element) > 1:
+            head = f"{source}: {key}.{element[1]}"
+            if problem["type"] in ("missing", "extra_forbidden"):
+                return head, "must be given" if problem["type"] == "missing" else "no such key"
+            return f"{head}: {_show(problem['input'])} is not allowed", message
         if problem["type"] == "missing":
             return f"{source}: {key}{'.' if key else ''}{problem['loc'][-1]}", "must be given"
         if problem["type"].startswith("union_tag"):
@@ -371,6 +379,12 @@ class Layers:
         words = re.findall(r"[a-z]\w*(?:\.\w+)*", message)
         keys = {f"{section}.{word}" if section else word for word in words}
         return next((self.sources[key] for key in reversed(self.sources) if key in keys), "")
+
+
+def _split_at_element(loc: tuple[int | str, ...]) -> tuple[tuple[int | str, ...], tuple[int | str, ...]]:
+    """Where a value is, up to the list that it is in, which is one value to its sources, and within that."""
+    at = next((depth for depth, part in enumerate(loc) if isinstance(part, int)), len(loc))
+    return loc[:at], loc[at:]
 
 
 def _resolves(root: type[Config], key: str) -> bool:

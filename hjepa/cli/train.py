@@ -2,15 +2,20 @@
 
 import argparse
 import math
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from hjepa.catalog import find_config, replacement
 from hjepa.checkpoint import CheckpointFolder
 from hjepa.config import RunConfig, load_config
+from hjepa.data import Data
+from hjepa.distributed import LostRankError, Team, team_of
 from hjepa.judge import baselines, test_accuracy
 from hjepa.records import Records, free_folder
-from hjepa.run import Run, build_run
+from hjepa.run import Run, build_run, joined
 from hjepa.schema import parse_overrides, to_yaml
 from hjepa.step import NonFiniteError
 from hjepa.train import Report, train_run
@@ -24,6 +29,7 @@ examples:
   hjepa-train configs/quick/digits.yaml --set training.lr=1e-3 --set model.fpn.use_fpn=true
   hjepa-train results/fpn/best.yaml --test
   hjepa-train configs/quick/digits.yaml --set checkpoint.resume=auto
+  torchrun --nproc-per-node 2 -m hjepa train configs/quick/digits.yaml --set distributed.enabled=true
 
 Every key that a config may hold stands in configs/canonical.yaml with its meaning and range.
 """
@@ -49,41 +55,53 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Train; the exit status."""
     path = find_config(options.config)
-    if str(path) != options.config:
-        print(f"config: {path}")
-    if other := replacement(path):
-        print(f"{path} is replaced by {other}, which it extends.")
     config = load_config(path, parse_overrides(options.set))
-    return _train(config, test=options.test)
+    with joined(config), _one_voice(team_of(config.distributed)):
+        if str(path) != options.config:
+            print(f"config: {path}")
+        if other := replacement(path):
+            print(f"{path} is replaced by {other}, which it extends.")
+        return _train(config, test=options.test)
+
+
+@contextmanager
+def _one_voice(team: Team) -> Iterator[None]:
+    """Within, only the first of several processes prints; an error that ends one leaves with its text."""
+    if team.leads:
+        yield
+        return
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
 
 
 def _train(config: RunConfig, test: bool) -> int:
-    folder = config.logging.folder
+    folder, resume = team_of(config.distributed).agree(_place(config))
     checkpoints = CheckpointFolder(config.checkpoint, _checkpoint_dir(config, folder))
-    resume = checkpoints.resume_path()
     run = build_run(config, pretrained=resume is None)
     if resume is not None:
         run.load(resume)
-    elif (moved := free_folder(folder)) != folder:
-        print(f"{folder} holds an earlier run; this one goes to {moved}.")
-        folder = moved
-        checkpoints = CheckpointFolder(config.checkpoint, _checkpoint_dir(config, folder))
+    elif folder != config.logging.folder:
+        print(f"{config.logging.folder} holds an earlier run; this one goes to {folder}.")
     _describe(run, resume)
-    records = Records(config.logging, folder, config.model_dump(mode="json"))
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+    records = None
+    if run.team.leads:
+        records = Records(config.logging, folder, config.model_dump(mode="json"))
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
     for name, value in baselines(config).items():
         print(f"{name.replace('_', ' ').replace('/', ', ')}: {value:.4f}")
     last: Report | None = None
     try:
         for report in train_run(run):
             last = report
+            if records is None:
+                continue
             records.write(report.epoch, report.step, report.metrics)
             if checkpoints.due(report.epoch, config.training.epochs):
                 report.save(checkpoints.path(report.epoch))
                 checkpoints.prune(report.epoch, report.metrics.get(config.checkpoint.metric))
             print(_line(report, config.training.epochs), flush=True)
-    except NonFiniteError as error:
+    except (NonFiniteError, LostRankError) as error:
         print(f"hjepa-train: {error}; the run has failed. Records: {folder}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
@@ -92,14 +110,22 @@ def _train(config: RunConfig, test: bool) -> int:
         print(f"\nhjepa-train: interrupted; {hint}.", file=sys.stderr)
         return INTERRUPTED
     finally:
-        records.close()
+        if records is not None:
+            records.close()
     if last is not None and last.collapsed:
         print(f"hjepa-train: collapsed at epoch {last.epoch}: {last.collapsed}.", file=sys.stderr)
         return FAILED
     if test:
-        print(f"test/knn_top1 {test_accuracy(run):.6f} (test set, {config.data.dataset})")
+        print(f"test/knn_top1 {test_accuracy(run):.6f} (test set, {config.data.title})")
     print(f"records and checkpoints: {folder}")
     return 0
+
+
+def _place(config: RunConfig) -> tuple[Path, Path | None]:
+    """Folder of the records, and the checkpoint to go on from, if any."""
+    folder = config.logging.folder
+    resume = CheckpointFolder(config.checkpoint, _checkpoint_dir(config, folder)).resume_path()
+    return (folder if resume is not None else free_folder(folder)), resume
 
 
 def _checkpoint_dir(config: RunConfig, folder: Path) -> Path:
@@ -112,18 +138,29 @@ def _describe(run: Run, resume: Path | None) -> None:
     count = sum(p.numel() for p in run.model.encoder.parameters())
     shape = config.model.shape
     height, width = run.model.grid
+    _describe_data(run.data)
     print(
-        f"{config.data.dataset}: {len(run.data.train)} training and {len(run.data.val)} evaluation images, "
+        f"{config.data.title}: {len(run.data.train)} training and {len(run.data.val)} evaluation images, "
         f"{run.steps_per_epoch} steps of {run.batch} an epoch\n"
         f"encoder: {shape.depth} blocks, width {shape.embed_dim}, {count:,} parameters, "
         f"{height} x {width} patches; device {run.device}"
     )
     if resume is None and config.model.pretrained:
         print(f"weights of {config.model.pretrained}: {'; '.join(run.notes) or 'all taken'}")
+    if run.team.grouped:
+        print(f"{run.team.size} processes, {run.batch // run.team.size} images of a step each")
     if config.training.use_amp and run.device.type == "mps":
         print("training.use_amp: MPS stays in float32.")
     if resume is not None:
         print(f"goes on after epoch {run.epoch} from {resume}")
+
+
+def _describe_data(data: Data) -> None:
+    for place, share in zip(data.places, data.mixture.shares, strict=True):
+        drawn = f", {share.share:.1%} of the draws" if len(data.places) > 1 else ""
+        print(f"{place.name}: {share.images} training images{drawn}; {place.reason}")
+    if data.bad:
+        print(f"images that cannot be decoded, skipped: {data.bad}")
 
 
 def _line(report: Report, epochs: int) -> str:

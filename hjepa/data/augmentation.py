@@ -11,10 +11,12 @@ from numpy.typing import ArrayLike
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
+from hjepa.distributed import Share
 from hjepa.schema import Config
 
 MAX_ASPECT = 4 / 3
 """Widest and, inverted, narrowest aspect ratio of a random crop, as in Inception-style cropping."""
+_JITTER_OF_BATCH = ("order", "forward_input_shape")  # of kornia's parameters; the others are per image
 
 
 class AugmentationConfig(Config):
@@ -70,14 +72,21 @@ class Augmentation(nn.Module):
             self.register_buffer(name, value_C11, persistent=False)
 
     @torch.no_grad()
-    def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Augmented and normalised, (B, 3, S, S) float32, from (B, 3, H, W) uint8."""
-        box_B4 = random_boxes(len(images_BCHW), self.config).to(images_BCHW.device)
+    def forward(self, images_BCHW: Tensor, share: Share | None = None) -> Tensor:
+        """Augmented and normalised, (B, 3, S, S) float32, from (B, 3, H, W) uint8.
+
+        With `share` the images are those rows of a batch: randomness is drawn for the whole batch, and
+        each gets what it would get there.
+        """
+        share = share or Share(len(images_BCHW), slice(None))
+        box_B4 = share.take(random_boxes(share.batch, self.config)).to(images_BCHW.device)
         # Autocast would do the resampling in half precision, coarser than the 8 bits of the images.
         with torch.autocast(images_BCHW.device.type, enabled=False):
             images_BCSS = resample(images_BCHW.float() / 255, box_B4, self.image_size)
             if self.jitter is not None:
-                images_BCSS = self.jitter(images_BCSS)
+                drawn = self.jitter.forward_parameters(torch.Size([share.batch, *images_BCSS.shape[1:]]))
+                own = {k: v if k in _JITTER_OF_BATCH else share.take(v) for k, v in drawn.items()}
+                images_BCSS = self.jitter(images_BCSS, params=own)
             return (images_BCSS - self.mean_C11) / self.std_C11
 
     @torch.no_grad()

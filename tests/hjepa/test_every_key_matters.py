@@ -23,7 +23,8 @@ from hjepa.train import train_run
 
 Tiny = Callable[..., RunConfig]
 
-# Speed and place only. A key belongs here where it changes neither weights nor metrics.
+# Speed and place only. A key belongs here where it changes neither weights nor metrics; the last of
+# logging's adds a count to the records.
 EXEMPT = (
     "model.use_flash_attention",
     "data.cache_budget_gb",
@@ -42,11 +43,15 @@ EXEMPT = (
     "logging.experiment_name",
     "logging.log_dir",
     "logging.log_frequency",
+    "logging.log_dataset_distribution",
     "logging.wandb.enabled",
     "logging.wandb.project",
     "logging.wandb.entity",
     "logging.wandb.tags",
     "logging.tensorboard.enabled",
+    "distributed.enabled",
+    "distributed.backend",
+    "distributed.world_size",
     "device",
     "threads",
 )
@@ -76,6 +81,17 @@ MOMENTUM = {"model.ema.momentum": 0.5, "model.ema.momentum_end": 0.9}
 CIFAR = {"data.dataset": "cifar10", "data.data_path": "ONE FOLDER", "data.batch_size": 16}
 STL10 = {"data.dataset": "stl10", "data.data_path": "STL10 FOLDER", "data.batch_size": 20}
 FOLDER = {"data.dataset": "imagefolder", "data.data_path": "IMAGE FOLDER", "data.batch_size": 10}
+CIFAR_SET, STL10_SET = ("cifar10", "ONE FOLDER"), ("stl10", "STL10 FOLDER")
+
+
+def several(*sets: tuple[str, str], weight: float = 1.0) -> dict[str, Any]:
+    """Data sets by name and folder; the first has the weight."""
+    entries = [{"name": name, "path": path, "weight": 1.0} for name, path in sets]
+    entries[0]["weight"] = weight
+    return {"data.use_multi_dataset": True, "data.datasets": entries, "data.batch_size": 20}
+
+
+SEVERAL = several(CIFAR_SET, STL10_SET)
 NAMED: dict[str, Any] = {
     "model.encoder_type": "test_vit",
     "model.embed_dim": None,
@@ -119,6 +135,10 @@ TABLE: dict[str, Row] = {
     "data.class_list": Row("CLASS LIST", FOLDER),
     "data.stored_size": Row(12, FOLDER),
     "data.unlabeled": Row(True, STL10),
+    "data.use_multi_dataset": Row(False, SEVERAL),
+    "data.datasets": Row(several(CIFAR_SET, STL10_SET, weight=3.0)["data.datasets"], SEVERAL),
+    "data.sampling_strategy": Row("balanced", several(CIFAR_SET, STL10_SET, weight=3.0)),
+    "data.evaluate_on": Row("stl10", SEVERAL),
     "data.image_size": Row(12),
     "data.batch_size": Row(240),
     "data.val_fraction": Row(0.4),
@@ -251,6 +271,9 @@ def configured(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     def config(changed: dict[str, Any]) -> RunConfig:
         keys = [key for key in ("data.data_path", "data.class_list", "model.pretrained") if key in changed]
         paths = {key: folders[changed[key]] for key in keys}
+        if "data.datasets" in changed:
+            sets = [one | {"path": folders[one["path"]]} for one in changed["data.datasets"]]
+            paths["data.datasets"] = sets
         return tiny(changed | paths)
 
     return config
@@ -283,7 +306,7 @@ def test_the_key_matters(configured: Tiny, key: str):
     after = configured(base | {key: value} | ALONG.get(key, {}))
     assert inert_reason(before, key) is None or inert_reason(after, key) is None
     assert before != after
-    if key.startswith("evaluation."):
+    if "evaluat" in key:
         assert result(before).reports != result(after).reports
         return
     assert not result(before).same_weights(result(after))
@@ -295,7 +318,7 @@ def measured(found: Result) -> list[dict[str, Any]]:
     return [{name: v for name, v in report.items() if name != "train/lr"} for report in found.reports]
 
 
-@pytest.mark.parametrize("key", [key for key in TABLE if key.startswith("evaluation.")])
+@pytest.mark.parametrize("key", [key for key in TABLE if "evaluat" in key])
 def test_looking_changes_nothing(configured: Tiny, key: str):
     value, base = TABLE[key]
     found, expected = result(configured(base | {key: value})), result(configured(base))
@@ -335,6 +358,13 @@ INERT: list[tuple[str, Any, dict[str, Any]]] = [
     ),
     ("data.data_path", "ONE FOLDER", {}),
     ("data.class_list", "CLASS LIST", {}),
+    ("data.dataset", "cifar10", SEVERAL),
+    ("data.data_path", "ONE FOLDER", SEVERAL),
+    ("data.unlabeled", True, SEVERAL),
+    ("data.datasets", SEVERAL["data.datasets"], {}),
+    ("data.sampling_strategy", "balanced", {}),
+    ("data.sampling_strategy", "concat", several(CIFAR_SET)),
+    ("data.evaluate_on", "stl10", {}),
     ("data.stored_size", 12, {}),
     ("data.unlabeled", True, {}),
     ("data.augmentation.crop_scale", [0.3, 0.9], {"data.augmentation.random_crop": False}),
@@ -358,6 +388,8 @@ INERT: list[tuple[str, Any, dict[str, Any]]] = [
     ("loss.ntxent.on_context", False, {}),
     ("evaluation.linear_probe.lr", 1.0, {}),
     ("evaluation.lidar.num_views", 3, {}),
+    ("distributed.backend", "nccl", {}),
+    ("distributed.world_size", 2, {}),
 ]
 
 
@@ -377,6 +409,9 @@ def test_an_inert_key_changes_not_a_bit(configured: Tiny, key: str, value: Any, 
         ("training.use_gradient_checkpointing", True, {}),
         ("data.pin_memory", False, {}),
         ("logging.log_frequency", 1, {}),
+        ("distributed.enabled", True, {}),
+        ("distributed.world_size", 1, {"distributed.enabled": True}),
+        ("data.cache_budget_gb", 1e-9, FOLDER),
     ],
 )
 def test_a_key_of_speed_changes_not_a_bit(configured: Tiny, key: str, value: Any, base: dict[str, Any]):

@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 
 from hjepa.data import DataConfig, Split, load_data, load_test
 from hjepa.data.cache import mapped, records
-from hjepa.data.dataset import _load_data
+from hjepa.data.loaded import load_one, load_part
 from hjepa.data.split import stratified_split
 from hjepa.schema import ConfigError, Layers, inert_reason
 
@@ -24,6 +24,12 @@ def forks(test):
     """A test that forks, from a process in which torch may have started threads; the children use none."""
     test = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")(test)
     return pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")(test)
+
+
+def forget() -> None:
+    """As in a new process."""
+    load_one.cache_clear()
+    load_part.cache_clear()
 
 
 def all_images(split: Split) -> np.ndarray:
@@ -99,7 +105,7 @@ def test_mean_and_std_of_many_images_are_those_of_a_sample(
     digits: DataConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     whole = load_data(digits)
-    monkeypatch.setattr("hjepa.data.dataset._STATISTICS_BYTES", 300 * 3 * 8 * 8)
+    monkeypatch.setattr("hjepa.data.loaded._STATISTICS_BYTES", 300 * 3 * 8 * 8)
     sampled = load_data(digits.model_copy(update={"cache_dir": str(tmp_path / "other")}))
     assert (sampled.mean_C != whole.mean_C).all()
     np.testing.assert_allclose(sampled.mean_C, whole.mean_C, rtol=0.02)
@@ -117,7 +123,7 @@ def test_two_loads_share_one_memory_map_file(digits: DataConfig):
     first = load_data(digits).train.stored_MCHW
     (file,) = Path(digits.cache_dir or "").iterdir()
     written_ns = file.stat().st_mtime_ns
-    _load_data.cache_clear()
+    forget()
     second = load_data(digits).val.stored_MCHW
     assert isinstance(first, np.memmap)
     assert isinstance(second, np.memmap)
@@ -134,7 +140,7 @@ def test_a_damaged_cache_file_is_built_again(digits: DataConfig, damage):
     (file,) = Path(digits.cache_dir or "").iterdir()
     content = file.read_bytes()
     file.write_bytes(damage(content))
-    _load_data.cache_clear()
+    forget()
     np.testing.assert_array_equal(all_images(load_data(digits).train), whole)
     assert file.read_bytes() == content
 
