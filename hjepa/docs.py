@@ -52,7 +52,7 @@ def _index_lines(found: list[Entry]) -> Iterator[str]:
     yield ""
     yield (
         "A bare name is looked for in these folders. Each file holds what differs from the one that it\n"
-        "extends; `canonical.yaml` has every key with its meaning. Paths are relative to the folder in which\n"
+        "extends; `canonical.yaml` has every key with its meaning. Paths are relative to the folder where\n"
         "the command is given. `imagenet100_classes.txt` lists the classes of ImageNet-100."
     )
     for folder in FOLDERS:
@@ -99,7 +99,7 @@ def _model(config: RunConfig) -> str:
 
 
 def _data(config: RunConfig) -> str:
-    return config.data.dataset
+    return config.data.title
 
 
 def _parameters(found: list[Entry]) -> str:
@@ -111,8 +111,8 @@ def _parameter_lines(found: list[Entry]) -> Iterator[str]:
     yield ""
     yield (
         "Every key that a run's config may hold, written by `make docs` from the schema. *Set by* names the\n"
-        "configs of `configs/` that set it themselves; what extends those has it too. A key of speed or place\n"
-        "cannot change a result, and a sweep refuses to vary it."
+        "configs of `configs/` that set it themselves; what extends those has it too. A key of speed or\n"
+        "place cannot change a result, and a sweep refuses to vary it."
     )
     section = None
     for key, field in leaves(RunConfig):

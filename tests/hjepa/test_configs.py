@@ -11,13 +11,27 @@ from hjepa.docs import pages
 from hjepa.schema import ConfigError, inert_reason
 
 # The configs that the audit of the predecessor lists.
-AUDITED = """
-cjepa_example cpu_cifar10 default deit3_augmentation foundation_model_cifar_stl foundation_model_mini
-fpn_concat_example fpn_example imagenet100_multi_dataset m1_max_full_100epoch m1_max_full_20epoch
-m1_max_imagenet100_100epoch m1_max_quick_val multicrop_training overnight_safe overnight_training_aggressive
-overnight_training_conservative pure_ijepa quick_validation rope_experiment sigreg_example small_experiment
-validation_test
-""".split()
+AUDITED = [
+    "cjepa_example",
+    "cpu_cifar10",
+    "default",
+    "foundation_model_cifar_stl",
+    "foundation_model_mini",
+    "fpn_concat_example",
+    "fpn_example",
+    "imagenet100_multi_dataset",
+    "m1_max_full_100epoch",
+    "m1_max_full_20epoch",
+    "m1_max_imagenet100_100epoch",
+    "m1_max_quick_val",
+    "overnight_safe",
+    "overnight_training_conservative",
+    "pure_ijepa",
+    "quick_validation",
+    "rope_experiment",
+    "small_experiment",
+    "validation_test",
+]
 
 ENTRIES = {entry.name: entry for entry in entries()}
 
@@ -41,6 +55,10 @@ def parent_of(entry: Entry) -> RunConfig:
 
 
 # What they hold
+
+
+def test_every_audited_name_is_there():
+    assert set(AUDITED) <= set(ENTRIES)
 
 
 def test_names_are_unique_so_that_a_bare_one_is_enough():
@@ -70,6 +88,14 @@ def test_a_head_says_what_a_reader_asks(entry: Entry):
 def test_a_head_promises_no_accuracy_and_no_duration(entry: Entry):
     text = " ".join(entry.head.values())
     assert not re.search(r"accura|faster|\b\d+ ?(hours?|minutes?|h|min)\b|expected", text)
+
+
+def test_names_in_a_head_are_configs_or_keys(entry: Entry):
+    text = " ".join(entry.head.values())
+    named = re.findall(r"\b(?:core|quick|m1_max|foundation|features|archive)/\w+(?:\.yaml)?", text)
+    assert all((ROOT / "configs" / f"{name.removesuffix('.yaml')}.yaml").exists() for name in named)
+    for word in re.findall(r"\b[a-z0-9]+(?:_[a-z0-9]+)+\b", re.sub(r"\b\w+(?:\.\w+)+\b", "", text)):
+        assert word in ENTRIES or word in FOLDERS or word in {"search_spaces", "batch_size"}, word
 
 
 def test_what_is_replaced_extends_its_replacement(entry: Entry):
@@ -109,7 +135,7 @@ def test_a_page_is_the_one_that_the_code_writes(path: str):
 # How they are found
 
 
-@pytest.mark.parametrize("name", [name for name in AUDITED if name in ENTRIES])
+@pytest.mark.parametrize("name", AUDITED)
 def test_an_audited_name_is_found_bare_and_where_it_lay(name: str, tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     expected = ROOT / "configs" / ENTRIES[name].path
