@@ -51,8 +51,13 @@ class DistributedConfig(Config):
         )
 
 
-def require_divisible(batch_size: int, world_size: int) -> None:
-    """ValueError where `world_size` processes cannot share a batch evenly."""
+def require_divisible(batch_size: int, world_size: int, in_pairs: bool = False) -> None:
+    """ValueError where `world_size` processes cannot share a batch evenly, its pairs of images whole."""
+    if in_pairs and world_size > 1 and batch_size % (2 * world_size):
+        raise ValueError(
+            f"data.batch_size {batch_size} is shared by distributed.world_size {world_size} processes, and "
+            f"mixup and CutMix mix pairs of images; it must be a multiple of {2 * world_size}"
+        )
     if batch_size % world_size:
         raise ValueError(
             f"data.batch_size {batch_size} is shared by distributed.world_size {world_size} processes; "
@@ -72,6 +77,12 @@ class Share:
     def take(self, values_B: ValuesT) -> ValuesT:
         """The rank's rows of an array or CPU tensor."""
         return values_B[self.rows]
+
+    def of_each(self, count: int) -> "Share":
+        """The rank's rows of a batch that holds `count` rows for each image, one image after another."""
+        if isinstance(self.rows, slice):
+            return Share(self.batch * count, self.rows)
+        return Share(self.batch * count, (self.rows[:, None] * count + np.arange(count)).ravel())
 
 
 @dataclass(frozen=True)

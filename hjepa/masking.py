@@ -4,7 +4,7 @@ Shape letters: B images, M target blocks, C context blocks, H x W patch grid, N 
 """
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -29,6 +29,9 @@ class MaskingConfig(Config):
     """Range of one context block's area, as a share of the patch grid; 0 < low <= high <= 1."""
     min_keep: int = Field(default=4, ge=1)
     """Patches that stay visible at the least, where the blocks would hide more."""
+    strategy: Literal["global_only", "global_with_local_context", "cross_crop_prediction"] = "global_only"
+    """What the masked patches of a global crop are predicted from: its visible patches; those and the
+    image's local crops; or the local crops alone. Without local crops it is the first."""
     max_keep: int | None = Field(default=None, ge=1)
     """Patches that stay visible at the most, min_keep or more; an image gives up random ones, which are
     not predicted either. null: no limit."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hjepa.checkpoint import load_checkpoint, save_checkpoint
 from hjepa.config import RunConfig
-from hjepa.data import Augmentation, Data, Split, check_data, load_data
+from hjepa.data import Augmentation, Data, Multicrop, Split, check_data, load_data
 from hjepa.distributed import GradientSum, Share, Team, own_device, process_group, require_divisible, team_of
 from hjepa.model import HJEPA
 from hjepa.optim import build_optimizer
@@ -32,6 +32,8 @@ class Run:
     team: Team = field(default_factory=Team)
     gradients: GradientSum | None = None
     """Of a team that has to sum them."""
+    crops: Multicrop | None = None
+    """What makes the views of a step where there are several of each image, in place of `augment`."""
     epoch: int = 0
     step: int = 0
     notes: list[str] = field(default_factory=list)
@@ -91,7 +93,8 @@ def build_run(config: RunConfig, pretrained: bool = True) -> Run:
     """
     team = team_of(config.distributed)
     try:
-        require_divisible(config.data.batch_size, team.size)
+        mixes = config.data.augmentation.mixing is not None
+        require_divisible(config.data.batch_size, team.size, mixes)
     except ValueError as error:
         raise ConfigError(f"{error}.") from None
     check_data(config.data)
@@ -109,7 +112,8 @@ def build_run(config: RunConfig, pretrained: bool = True) -> Run:
         device
     )
     optimizer = build_optimizer(config.training, model)
-    run = Run(config, device, data, model, optimizer, augment, team, notes=notes)
+    crops = build_crops(config, data, device)
+    run = Run(config, device, data, model, optimizer, augment, team, crops=crops, notes=notes)
     if team.grouped:
         run.gradients = GradientSum(model.parameters())
     if run.steps_per_epoch == 0:
@@ -128,6 +132,17 @@ def build_run(config: RunConfig, pretrained: bool = True) -> Run:
 def joined(config: RunConfig) -> AbstractContextManager[None]:
     """Within, the processes that share the run can talk; see `process_group`."""
     return process_group(config.distributed, pick_device(config.device))
+
+
+def build_crops(config: RunConfig, data: Data, device: torch.device) -> Multicrop | None:
+    """What cuts several views out of each image, where the config asks for them."""
+    wanted, patch = config.data, config.model.shape.patch_size
+    if not wanted.use_multicrop:
+        return None
+    crops = Multicrop(
+        wanted.multicrop, wanted.augmentation, wanted.image_size, patch, data.mean_C, data.std_C
+    )
+    return crops.to(device)
 
 
 def pick_device(name: str) -> torch.device:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hjepa.data import LocalCrops
 from hjepa.distributed import Team
 from hjepa.masking import Masks, sample_masks
 from hjepa.model import Prediction
@@ -30,20 +31,44 @@ def train_step(run: Run, indices_B: np.ndarray) -> dict[str, Tensor]:
     """
     share = run.share
     stored_BCHW = to_device(run, run.data.train, indices_B)
-    images_BCHW = run.augment(stored_BCHW, share)
-    masks = sample_masks(run.config.masking, run.batch, run.model.grid, torch.default_generator)
-    masks = masks.of(share).to(run.device)
+    crops, own = run.crops, share.of_each(run.config.global_crops)
+    if crops is None:
+        images_BCHW, boxes_BV4 = run.augment(stored_BCHW, share), None
+    else:
+        images_BCHW, boxes_BV4 = crops.global_views(stored_BCHW, share)
+    masks = sample_masks(run.config.masking, own.batch, run.model.grid, torch.default_generator)
+    masks = masks.of(own).to(run.device)
     second_BCHW = run.augment(stored_BCHW, share) if run.config.loss.use_ntxent else None
-    return optimize(run, images_BCHW, masks, second_BCHW)
+    mixing = run.config.data.augmentation.mixing
+    if mixing is not None:
+        drawn_B5 = share.take(mixing.draw(share.batch))
+        images_BCHW = mixing.apply(images_BCHW, drawn_B5)
+        # Mixed alike, the two views still show the same.
+        second_BCHW = mixing.apply(second_BCHW, drawn_B5) if second_BCHW is not None else None
+    return optimize(run, images_BCHW, masks, second_BCHW, draw_local(run, stored_BCHW, boxes_BV4))
+
+
+def draw_local(run: Run, stored_BCHW: Tensor, boxes_BV4: Tensor | None) -> LocalCrops | None:
+    """The step's local crops, where there are any; `boxes_BV4` are the boxes of the global ones."""
+    count, strategy = run.config.local_crops(run.epoch), run.config.masking.strategy
+    if run.crops is None or count == 0:
+        return None
+    frame = None if strategy == "global_only" else boxes_BV4
+    return run.crops.local_views(stored_BCHW, count, frame, strategy == "cross_crop_prediction", run.share)
 
 
 def optimize(
-    run: Run, images_BCHW: Tensor, masks: Masks, second_BCHW: Tensor | None = None
+    run: Run,
+    images_BCHW: Tensor,
+    masks: Masks,
+    second_BCHW: Tensor | None = None,
+    local: LocalCrops | None = None,
 ) -> dict[str, Tensor]:
     """One optimizer step on these images, the target's included; its losses, still on the device.
 
     Of several processes each has its own images, and its losses are its share of the whole step's.
-    `second_BCHW`, another view of the same images, is for NT-Xent, which needs it.
+    `second_BCHW`, another view of the same images, is for NT-Xent, which needs it. With several global
+    crops of each image these stand one after another; `local` are the same images' local crops.
     Losses are divided by the counts of the whole step, so that cutting it into `accumulation_steps`
     parts changes rounding only. A regularizer sees one part at a time: its statistics are those of
     data.batch_size samples.
@@ -51,17 +76,18 @@ def optimize(
     config, model = run.config, run.model
     totals = list(run.team.sum(torch.stack([weights.sum() for weights in model.level_weights(masks)])))
     parts = config.training.accumulation_steps
-    sizes = [config.data.batch_size // run.team.size] * parts
+    sizes = [len(images_BCHW) // parts] * parts
 
     for group in run.optimizer.param_groups:
         group["lr"] = learning_rate(config.training, run.step, run.steps_per_epoch)
     run.optimizer.zero_grad(set_to_none=True)
     sums: dict[str, Tensor] = {}
     seconds = [None] * parts if second_BCHW is None else second_BCHW.split(sizes)
-    cut = zip(images_BCHW.split(sizes), masks.chunks(sizes), seconds, strict=True)
-    for number, (part, part_masks, second) in enumerate(cut, start=1):
+    locals_ = [None] * parts if local is None else local.split(parts)
+    cut = zip(images_BCHW.split(sizes), masks.chunks(sizes), seconds, locals_, strict=True)
+    for number, (part, part_masks, second, part_local) in enumerate(cut, start=1):
         with model_stream(run, number), autocast(run):
-            prediction = model(part, part_masks, second, config.loss.ntxent.on_context)
+            prediction = model(part, part_masks, second, config.loss.ntxent.on_context, part_local)
         prediction = gathered(run, prediction)
         weights = model.level_weights(part_masks)
         terms = losses(config, prediction, weights, totals, parts * run.team.size)

@@ -7,6 +7,7 @@ from typing import Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from hjepa.data.augmentation import AugmentationConfig
+from hjepa.data.multicrop import MulticropConfig
 from hjepa.schema import NO_EFFECT, Config
 
 Dataset = Literal[
@@ -101,6 +102,9 @@ class DataConfig(Config):
     cache_dir: str | None = Field(default=None, json_schema_extra=NO_EFFECT)
     """Folder for decoded images; null is $XDG_CACHE_HOME/hjepa or ~/.cache/hjepa. Place only."""
     augmentation: AugmentationConfig = AugmentationConfig()
+    use_multicrop: bool = False
+    """Learn from several crops of each image at a time."""
+    multicrop: MulticropConfig = MulticropConfig()
 
     @model_validator(mode="after")
     def _several_are_told_apart(self) -> Self:
@@ -171,4 +175,6 @@ class DataConfig(Config):
             found |= dict.fromkeys(_OF_DECODED, f"{self.title} has no image files")
         if not kinds & (_DECODED | {"stl10"}):
             found["cache_budget_gb"] = f"{self.title} is always cached"
+        if not self.use_multicrop:
+            found["multicrop"] = "data.use_multicrop is false"
         return found

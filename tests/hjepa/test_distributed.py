@@ -79,6 +79,20 @@ CASES: dict[str, dict[str, Any]] = {
         "loss.ntxent.on_context": False,
         "model.predictor.mode": "per_block",
     },
+    "crops": {
+        "data.use_multicrop": True,
+        "data.multicrop.num_local_crops": 3,
+        "data.multicrop.local_color_jitter": 0.3,
+        "masking.strategy": "global_with_local_context",
+        "loss.use_sigreg": True,
+        "loss.sigreg.flatten_patches": True,
+        "training.accumulation_steps": 2,
+        "data.batch_size": 120,
+    },
+    "crops, no regularizer": {
+        "data.use_multicrop": True,
+        "masking.strategy": "cross_crop_prediction",
+    },
     "collapsed": {"evaluation.collapse.min_rank": 100.0},
 }
 # Draws as much as any dropout does, and drops nothing.

@@ -32,6 +32,7 @@ EXEMPT = (
     "data.max_bad",
     "data.pin_memory",
     "data.cache_dir",
+    "data.multicrop.global_crop_size",
     "training.use_gradient_checkpointing",
     "checkpoint.save_frequency",
     "checkpoint.keep_last_k",
@@ -74,9 +75,23 @@ SIGREG = {"loss.use_sigreg": True}
 NTXENT = {"loss.use_ntxent": True}
 PROBE = {"evaluation.linear_probe.enabled": True, "evaluation.linear_probe.epochs": 2}
 LIDAR = {"evaluation.lidar.enabled": True, "evaluation.lidar.num_views": 3}
+CROPS = {"data.use_multicrop": True}
+GROWING = CROPS | {
+    "training.epochs": 2,
+    "data.multicrop.adaptive": True,
+    "data.multicrop.adaptive_config.max_local_crops": 4,
+    "data.multicrop.adaptive_config.warmup_epochs": 1,
+}
+ONE_CROP = CROPS | {"data.multicrop.num_global_crops": 1, "data.multicrop.num_local_crops": 0}
+UNUSED_CROPS = CROPS | {"loss.multicrop.weight": 0.0}
+CROSS = CROPS | {"masking.strategy": "cross_crop_prediction", "data.multicrop.num_global_crops": 1}
 CROWDED = {"masking.mask_scale": [0.8, 0.9]}
 ROOMY = {"masking.min_keep": 1, "masking.num_masks": 1}
 MOMENTUM = {"model.ema.momentum": 0.5, "model.ema.momentum_end": 0.9}
+DEIT3 = {"data.augmentation.strategy": "deit3"}
+RANDAUGMENT = DEIT3 | {"data.augmentation.deit3.auto_augment": True}
+UNMIXED = {"data.augmentation.deit3.mixup_alpha": 0.0, "data.augmentation.deit3.cutmix_alpha": 0.0}
+ERASING = DEIT3 | {"data.augmentation.deit3.random_erasing_prob": 0.5}
 # Folders of a few made-up images each, in the public format.
 CIFAR = {"data.dataset": "cifar10", "data.data_path": "ONE FOLDER", "data.batch_size": 16}
 STL10 = {"data.dataset": "stl10", "data.data_path": "STL10 FOLDER", "data.batch_size": 20}
@@ -147,6 +162,33 @@ TABLE: dict[str, Row] = {
     "data.augmentation.crop_scale": Row([0.3, 0.9]),
     "data.augmentation.horizontal_flip": Row(True),
     "data.augmentation.color_jitter": Row(0.4),
+    "data.use_multicrop": Row(True),
+    "data.multicrop.num_global_crops": Row(3, CROPS),
+    "data.multicrop.num_local_crops": Row(2, CROPS),
+    "data.multicrop.local_crop_size": Row(6, CROPS),
+    "data.multicrop.global_crop_scale": Row([0.6, 1.0], CROPS),
+    "data.multicrop.local_crop_scale": Row([0.3, 0.6], CROPS),
+    "data.multicrop.global_color_jitter": Row(0.4, CROPS),
+    "data.multicrop.local_color_jitter": Row(0.4, CROPS),
+    "data.multicrop.adaptive": Row(True, CROPS),
+    "data.multicrop.adaptive_config.min_local_crops": Row(1, GROWING),
+    "data.multicrop.adaptive_config.max_local_crops": Row(3, GROWING),
+    "data.multicrop.adaptive_config.warmup_epochs": Row(2, GROWING),
+    "data.augmentation.random_gray_scale": Row(0.5, CIFAR),
+    "data.augmentation.gaussian_blur": Row(0.5),
+    "data.augmentation.solarization": Row(0.5),
+    "data.augmentation.strategy": Row("deit3"),
+    "data.augmentation.deit3.three_augment": Row(False, DEIT3),
+    "data.augmentation.deit3.auto_augment": Row(True, DEIT3),
+    "data.augmentation.deit3.rand_aug_num_ops": Row(1, RANDAUGMENT),
+    "data.augmentation.deit3.rand_aug_magnitude": Row(20, RANDAUGMENT),
+    "data.augmentation.deit3.random_erasing_prob": Row(0.5, DEIT3),
+    "data.augmentation.deit3.random_erasing_scale": Row([0.3, 0.6], ERASING),
+    "data.augmentation.deit3.random_erasing_ratio": Row([3.0, 4.0], ERASING),
+    "data.augmentation.deit3.mixup_alpha": Row(0.2, DEIT3),
+    "data.augmentation.deit3.cutmix_alpha": Row(0.2, DEIT3),
+    "data.augmentation.deit3.mixup_cutmix_prob": Row(0.5, DEIT3),
+    "data.augmentation.deit3.mixup_switch_prob": Row(0.1, DEIT3),
     "masking.num_masks": Row(2),
     "masking.mask_scale": Row([0.4, 0.5]),
     "masking.aspect_ratio": Row([4.0, 6.0]),
@@ -154,6 +196,7 @@ TABLE: dict[str, Row] = {
     "masking.context_scale": Row([0.3, 0.4]),
     "masking.min_keep": Row(6, CROWDED),
     "masking.max_keep": Row(3, ROOMY),
+    "masking.strategy": Row("cross_crop_prediction", CROPS),
     "masking.reference_offsets": Row(True),
     "training.epochs": Row(2),
     "training.warmup_epochs": Row(0.5),
@@ -192,6 +235,7 @@ TABLE: dict[str, Row] = {
     "loss.ntxent.temperature": Row(1.0, NTXENT),
     "loss.ntxent.on_context": Row(False, NTXENT),
     "loss.ntxent.use_cosine_similarity": Row(False, NTXENT),
+    "loss.multicrop.weight": Row(0.1, CROPS),
     "evaluation.eval_frequency": Row(2, {"training.epochs": 3}),
     "evaluation.knn.k": Row(1),
     "evaluation.knn.temperature": Row(1e-4),
@@ -369,6 +413,49 @@ INERT: list[tuple[str, Any, dict[str, Any]]] = [
     ("data.unlabeled", True, {}),
     ("data.augmentation.crop_scale", [0.3, 0.9], {"data.augmentation.random_crop": False}),
     ("masking.max_keep", 15, {"masking.max_keep": 16}),
+    ("data.augmentation.random_crop", False, CROPS),
+    ("data.augmentation.crop_scale", [0.3, 0.9], CROPS),
+    (
+        "data.augmentation.color_jitter",
+        0.4,
+        CROPS | {"data.multicrop.global_color_jitter": 0.1, "data.multicrop.local_color_jitter": 0.2},
+    ),
+    ("data.multicrop.num_global_crops", 3, {}),
+    ("data.multicrop.local_crop_scale", [0.3, 0.6], ONE_CROP),
+    ("data.multicrop.num_local_crops", 2, UNUSED_CROPS),
+    ("data.multicrop.num_local_crops", 2, GROWING),
+    ("data.multicrop.local_crop_size", 6, UNUSED_CROPS),
+    ("data.multicrop.adaptive", True, UNUSED_CROPS),
+    ("data.multicrop.adaptive_config.max_local_crops", 12, CROPS),
+    ("data.multicrop.adaptive_config.max_local_crops", 12, CROPS | {"data.multicrop.adaptive": True}),
+    (
+        "data.multicrop.adaptive_config.min_local_crops",
+        3,
+        GROWING | {"data.multicrop.adaptive_config.warmup_epochs": 0},
+    ),
+    (
+        "data.multicrop.adaptive_config.warmup_epochs",
+        2,
+        GROWING | {"data.multicrop.adaptive_config.min_local_crops": 4},
+    ),
+    ("masking.strategy", "cross_crop_prediction", {}),
+    ("masking.strategy", "global_with_local_context", CROPS | {"data.multicrop.num_local_crops": 0}),
+    ("masking.strategy", "cross_crop_prediction", CROPS | SIGREG | {"loss.prediction_weight": 0.0}),
+    ("masking.context_scale", [0.3, 0.4], CROSS),
+    ("loss.multicrop.weight", 0.1, {}),
+    ("loss.multicrop.weight", 0.1, ONE_CROP),
+    ("data.augmentation.deit3.auto_augment", True, {}),
+    ("data.augmentation.deit3.mixup_alpha", 0.2, {}),
+    ("data.augmentation.deit3.three_augment", False, RANDAUGMENT),
+    ("data.augmentation.deit3.rand_aug_num_ops", 1, DEIT3),
+    ("data.augmentation.deit3.rand_aug_magnitude", 20, DEIT3),
+    ("data.augmentation.deit3.random_erasing_scale", [0.3, 0.6], DEIT3),
+    ("data.augmentation.deit3.random_erasing_ratio", [3.0, 4.0], DEIT3),
+    ("data.augmentation.deit3.mixup_alpha", 0.0, DEIT3 | {"data.augmentation.deit3.mixup_switch_prob": 1.0}),
+    ("data.augmentation.deit3.cutmix_alpha", 0.2, DEIT3 | {"data.augmentation.deit3.mixup_switch_prob": 0.0}),
+    ("data.augmentation.deit3.mixup_alpha", 0.2, DEIT3 | {"data.augmentation.deit3.mixup_cutmix_prob": 0.0}),
+    ("data.augmentation.deit3.mixup_switch_prob", 0.1, DEIT3 | {"data.augmentation.deit3.cutmix_alpha": 0.0}),
+    ("data.augmentation.deit3.mixup_cutmix_prob", 0.5, DEIT3 | UNMIXED),
     ("training.warmup_lr_ratio", 0.5, {}),
     ("training.min_lr", 0.005, {"training.lr_schedule": "constant"}),
     ("training.min_lr_ratio", 0.5, {"training.lr_schedule": "constant"}),
