@@ -207,9 +207,9 @@ def parse_yaml(text: str) -> Any:
     except ComposerError as error:
         if "single document" in str(error):
             raise ConfigError("holds more than one YAML document; a config is one.") from None
-        raise ConfigError(f"not valid YAML: {_one_line(error)}.") from None
+        raise ConfigError(f"not valid YAML: {one_line(error)}.") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"not valid YAML: {_one_line(error)}.") from None
+        raise ConfigError(f"not valid YAML: {one_line(error)}.") from None
 
 
 def _require_few_values(data: Any) -> None:
@@ -226,7 +226,8 @@ def _require_few_values(data: Any) -> None:
             stack.extend(value)
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """What YAML has against a text, with line and column where it says them."""
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None)
     if mark is not None and problem:

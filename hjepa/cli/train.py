@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
+from hjepa.catalog import find_config, replacement
 from hjepa.checkpoint import CheckpointFolder
 from hjepa.config import RunConfig, load_config
 from hjepa.data import Data
@@ -24,6 +25,7 @@ FAILED, INTERRUPTED = 1, 130
 EPILOG = """\
 examples:
   hjepa-train configs/quick/digits.yaml
+  hjepa-train digits --set seed=7
   hjepa-train configs/quick/digits.yaml --set training.lr=1e-3 --set model.fpn.use_fpn=true
   hjepa-train results/fpn/best.yaml --test
   hjepa-train configs/quick/digits.yaml --set checkpoint.resume=auto
@@ -35,7 +37,7 @@ Every key that a config may hold stands in configs/canonical.yaml with its meani
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("config", help="YAML config; one may extend another by `extends: FILE`")
+    parser.add_argument("config", help="YAML config, or the bare name of one below configs/")
     parser.add_argument(
         "--set",
         metavar="KEY=VALUE",
@@ -52,8 +54,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train; the exit status."""
-    config = load_config(options.config, parse_overrides(options.set))
+    path = find_config(options.config)
+    config = load_config(path, parse_overrides(options.set))
     with joined(config), _one_voice(team_of(config.distributed)):
+        if str(path) != options.config:
+            print(f"config: {path}")
+        if other := replacement(path):
+            print(f"{path} is replaced by {other}, which it extends.")
         return _train(config, test=options.test)
 
 
