@@ -16,6 +16,18 @@ from hjepa.optim import TrainingConfig
 from hjepa.records import LoggingConfig
 from hjepa.schema import NO_EFFECT, Config, Layers
 
+# Of `data`, what holds for another data set that the linear probe is given as well.
+_SHARED_WITH_PROBE = (
+    "image_size",
+    "val_fraction",
+    "split_seed",
+    "cache_dir",
+    "cache_budget_gb",
+    "num_workers",
+    "max_bad",
+)
+_SHARED_WITH_SAME_KIND = ("class_list", "stored_size")
+
 
 class RunConfig(Config):
     """One training run of H-JEPA."""
@@ -34,6 +46,39 @@ class RunConfig(Config):
     """Where to run; auto takes CUDA, then MPS, then CPU."""
     threads: int | None = Field(default=None, ge=1, json_schema_extra=NO_EFFECT)
     """CPU threads; null: torch's default. The same number gives the same result to the bit."""
+
+    @property
+    def probe_data(self) -> DataConfig:
+        """The data set of evaluation.linear_probe; `data` itself where that is the run's own.
+
+        Raises ValidationError where there can be no such data set.
+        """
+        own, probe = self.data, self.evaluation.linear_probe
+        dataset = probe.dataset or own.dataset
+        path = probe.data_path or (own.data_path if dataset == own.dataset else None)
+        if dataset == own.dataset and (path == own.data_path or dataset == "digits"):
+            return own
+        shared = _SHARED_WITH_PROBE + (_SHARED_WITH_SAME_KIND if dataset == own.dataset else ())
+        given: dict[str, Any] = {name: getattr(own, name) for name in shared}
+        return DataConfig(dataset=dataset, data_path=path, **given)
+
+    @model_validator(mode="after")
+    def _probe_has_data(self) -> Self:
+        probe = self.evaluation.linear_probe
+        if not probe.enabled or probe.dataset in (None, self.data.dataset, "digits"):
+            return self
+        where = f"evaluation.linear_probe.dataset is {probe.dataset}, another than data.dataset's"
+        if probe.data_path is None:
+            raise ValueError(
+                f"{where} {self.data.dataset}; evaluation.linear_probe.data_path must name the folder of its "
+                "files"
+            )
+        if probe.dataset == "imagenet100":
+            raise ValueError(
+                f"{where} {self.data.dataset}, and would need a data.class_list of its own; give "
+                "imagefolder and a folder that holds those classes alone"
+            )
+        return self
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
@@ -80,6 +125,8 @@ class RunConfig(Config):
         rise = self.model.ema.momentum_warmup_epochs
         if rise == 0:
             found["model.ema.momentum"] = "model.ema.momentum_warmup_epochs is 0"
+        if self.evaluation.linear_probe.enabled and self.probe_data.dataset == "digits":
+            found["evaluation.linear_probe.data_path"] = "digits is embedded"
         return found
 
 

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 from hjepa.config import RunConfig
-from hjepa.data import Split, load_test
+from hjepa.data import Data, Split, load_test
 from hjepa.evaluate import (
     alpha_req,
     collapse_reason,
     feature_std,
     knn_accuracy,
     lidar,
-    linear_probe_accuracy,
     rankme,
     raw_pixel_features,
 )
+from hjepa.probe import linear_probe_accuracy
 from hjepa.run import Run, autocast, build_run, random_stream, to_device
 from hjepa.step import NonFiniteError
 
@@ -79,10 +79,21 @@ def evaluate(run: Run) -> tuple[dict[str, float], str | None]:
     if settings.lidar.enabled:
         metrics["val/lidar"] = lidar(view_features(run))
     if settings.linear_probe.enabled:
+        features = bank_ND, bank_N, val_MD, labels_M
+        if run.probe_data is not None:
+            features = probe_features(run, run.probe_data)
         metrics["val/linear_probe_top1"] = linear_probe_accuracy(
-            bank_ND, bank_N, val_MD, labels_M, settings.linear_probe, run.config.seed
+            *features, settings.linear_probe, run.config.seed
         )
     return metrics, collapse_reason(val_MD, settings.collapse)
+
+
+def probe_features(run: Run, data: Data) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Target features and classes of another data set's bank and evaluation images, normalised as the
+    run's own."""
+    bank_ND = split_features(run, data.bank, run.model.features)
+    val_MD = split_features(run, data.val, run.model.features)
+    return bank_ND, labels(run, data.bank), val_MD, labels(run, data.val)
 
 
 def test_accuracy(run: Run) -> float:

@@ -1,6 +1,7 @@
 """A run: its data, model, optimizer and random streams, apart from what is done with them."""
 
 import random
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ class Run:
     model: HJEPA
     optimizer: torch.optim.Optimizer
     augment: Augmentation
+    probe_data: Data | None = None
+    """What the linear probe is trained and judged on, where that is not `data`."""
     epoch: int = 0
     step: int = 0
 
@@ -72,7 +75,7 @@ class Run:
 
 def build_run(config: RunConfig) -> Run:
     """Data, model and optimizer, initialised from the seed."""
-    check_data(config.data)
+    check_run_data(config)
     device = pick_device(config.device)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -85,6 +88,7 @@ def build_run(config: RunConfig) -> Run:
         device
     )
     run = Run(config, device, data, model, build_optimizer(config.training, model), augment)
+    run.probe_data = load_probe_data(config)
     if run.steps_per_epoch == 0:
         raise ConfigError(
             f"data.batch_size {config.data.batch_size} x training.accumulation_steps "
@@ -92,6 +96,39 @@ def build_run(config: RunConfig) -> Run:
             f"{config.data.dataset}."
         )
     return run
+
+
+def check_run_data(config: RunConfig) -> None:
+    """Raises ConfigError unless the files of every data set of a run are where its config says."""
+    check_data(config.data)
+    if _probes_elsewhere(config):
+        with _told_of_the_probe():
+            check_data(config.probe_data)
+
+
+def load_probe_data(config: RunConfig) -> Data | None:
+    """The linear probe's data set, None where there is no probe or it takes the run's own.
+
+    Raises ConfigError where files are missing or damaged.
+    """
+    if not _probes_elsewhere(config):
+        return None
+    with _told_of_the_probe():
+        return load_data(config.probe_data)
+
+
+def _probes_elsewhere(config: RunConfig) -> bool:
+    return config.evaluation.linear_probe.enabled and config.probe_data is not config.data
+
+
+@contextmanager
+def _told_of_the_probe() -> Iterator[None]:
+    """Messages about a data set name the keys of the probe's."""
+    try:
+        yield
+    except ConfigError as error:
+        named = re.sub(r"\bdata\.(dataset|data_path)\b", r"evaluation.linear_probe.\1", str(error))
+        raise ConfigError(named) from None
 
 
 def pick_device(name: str) -> torch.device:

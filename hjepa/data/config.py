@@ -16,9 +16,7 @@ _OF_FOLDERS = ("class_list", "stored_size", "cache_budget_gb", "num_workers", "m
 class DataConfig(Config):
     """Which images are learnt from, and how they reach the model."""
 
-    dataset: Literal["digits", "cifar10", "cifar100", "stl10", "imagefolder", "imagenet", "imagenet100"] = (
-        "digits"
-    )
+    dataset: Dataset = "digits"
     """Data set; digits is embedded, 1,797 grey images of 8x8 pixels. imagefolder, imagenet and imagenet100
     are JPEG or PNG files in a folder per class."""
     data_path: str | None = None

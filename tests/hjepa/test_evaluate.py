@@ -16,22 +16,16 @@ from torch import Tensor
 from hjepa.data import Augmentation, DataConfig, Split, load_data
 from hjepa.evaluate import (
     CollapseConfig,
-    EvaluationConfig,
     KnnConfig,
-    LinearProbeConfig,
     alpha_req,
     collapse_reason,
     effective_rank,
     feature_std,
     knn_accuracy,
     lidar,
-    linear_probe_accuracy,
     rankme,
     raw_pixel_features,
 )
-from hjepa.schema import inert_reason
-
-PROBE = LinearProbeConfig(enabled=True, epochs=20, batch_size=32)
 
 
 def clusters(count: int, spread: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -194,54 +188,6 @@ def test_raw_pixels_of_digits_are_a_strong_baseline(tmp_path: Path):
         raw_pixel_features(bank), bank_labels, raw_pixel_features(queries), labels, KnnConfig()
     )
     assert accuracy == pytest.approx(0.969, abs=0.002)
-
-
-# Linear probe
-
-
-def test_a_probe_learns_what_is_linearly_separable():
-    train, val = clusters(300, 0.2, seed=1), clusters(100, 0.2, seed=2)
-    assert linear_probe_accuracy(*train, *val, PROBE, seed=0) == 1.0
-
-
-def test_a_probe_does_not_depend_on_the_scale_of_features():
-    (train, train_labels), (val, val_labels) = clusters(300, 1.0, seed=1), clusters(100, 1.0, seed=2)
-    here = linear_probe_accuracy(train, train_labels, val, val_labels, PROBE, seed=0)
-    scaled = linear_probe_accuracy(100 * train, train_labels, 100 * val, val_labels, PROBE, seed=0)
-    assert scaled == pytest.approx(here, abs=0.02)
-
-
-def test_a_probe_is_the_same_for_the_same_seed_whatever_the_global_generator():
-    train, val = clusters(300, 2.0, seed=1), clusters(100, 2.0, seed=2)
-    torch.manual_seed(0)
-    first = linear_probe_accuracy(*train, *val, PROBE, seed=5)
-    torch.manual_seed(1)
-    assert linear_probe_accuracy(*train, *val, PROBE, seed=5) == first
-
-
-def test_a_probe_leaves_the_global_generator_as_it_was():
-    train, val = clusters(65, 1.0, seed=1), clusters(20, 1.0, seed=2)
-    before = torch.get_rng_state()
-    linear_probe_accuracy(*train, *val, PROBE, seed=0)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_a_probe_trains_on_features_made_without_grad(mode):
-    with mode():
-        train, val = clusters(300, 0.2, seed=1), clusters(100, 0.2, seed=2)
-        assert linear_probe_accuracy(*train, *val, PROBE, seed=0) == 1.0
-
-
-def test_a_probe_passes_over_a_last_batch_of_one():
-    train, val = clusters(33, 0.2, seed=1), clusters(20, 0.2, seed=2)
-    assert linear_probe_accuracy(*train, *val, PROBE, seed=0) > 0.8
-
-
-def test_keys_of_a_probe_that_is_off_cannot_matter():
-    assert inert_reason(EvaluationConfig(), "linear_probe.lr") == "linear_probe.enabled is false"
-    assert inert_reason(EvaluationConfig(linear_probe=PROBE), "linear_probe.lr") is None
-    assert inert_reason(EvaluationConfig(), "linear_probe.enabled") is None
 
 
 # LiDAR

@@ -67,6 +67,11 @@ VICREG = {"loss.use_vicreg": True}
 SIGREG = {"loss.use_sigreg": True}
 NTXENT = {"loss.use_ntxent": True}
 PROBE = {"evaluation.linear_probe.enabled": True, "evaluation.linear_probe.epochs": 2}
+PROBE_CIFAR = PROBE | {
+    "evaluation.linear_probe.dataset": "cifar10",
+    "evaluation.linear_probe.data_path": "ONE FOLDER",
+    "evaluation.linear_probe.epochs": 20,
+}
 LIDAR = {"evaluation.lidar.enabled": True, "evaluation.lidar.num_views": 3}
 CROWDED = {"masking.mask_scale": [0.8, 0.9]}
 MOMENTUM = {"model.ema.momentum": 0.5, "model.ema.momentum_end": 0.9}
@@ -83,6 +88,8 @@ NAMED: dict[str, Any] = {
     "data.image_size": 32,
     "masking.min_keep": 1,
 }
+
+PATHS = ("data.data_path", "data.class_list", "evaluation.linear_probe.data_path")
 
 TABLE: dict[str, Row] = {
     "model.encoder_type": Row("test_vit2", NAMED),
@@ -163,6 +170,8 @@ TABLE: dict[str, Row] = {
     "evaluation.knn.k": Row(1),
     "evaluation.knn.temperature": Row(1e-4),
     "evaluation.linear_probe.enabled": Row(True, {"evaluation.linear_probe.epochs": 2}),
+    "evaluation.linear_probe.dataset": Row("digits", PROBE_CIFAR),
+    "evaluation.linear_probe.data_path": Row("ANOTHER FOLDER", PROBE_CIFAR),
     "evaluation.linear_probe.epochs": Row(3, PROBE),
     "evaluation.linear_probe.lr": Row(1.0, PROBE),
     "evaluation.linear_probe.batch_size": Row(64, PROBE),
@@ -232,8 +241,7 @@ def configured(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     folders["CLASS LIST"] = str(root / "CLASS LIST")
 
     def config(changed: dict[str, Any]) -> RunConfig:
-        keys = [key for key in ("data.data_path", "data.class_list") if key in changed]
-        paths = {key: folders[changed[key]] for key in keys}
+        paths = {key: folders[value] for key, value in changed.items() if key in PATHS}
         return tiny(changed | paths)
 
     return config
@@ -326,6 +334,8 @@ INERT: list[tuple[str, Any, dict[str, Any]]] = [
     ("loss.sigreg.num_slices", 16, {}),
     ("loss.ntxent.temperature", 1.0, {}),
     ("evaluation.linear_probe.lr", 1.0, {}),
+    ("evaluation.linear_probe.dataset", "cifar10", {}),
+    ("evaluation.linear_probe.data_path", "ONE FOLDER", PROBE),
     ("evaluation.lidar.num_views", 3, {}),
 ]
 
