@@ -88,11 +88,9 @@ class RunConfig(Config):
                 f"loss.hierarchy_weights has {len(weights)} weights, {list(weights)}, "
                 f"but model.num_hierarchies is {levels}; give one weight per level"
             )
-        probed = self.evaluation.linear_probe.enabled
-        if self.checkpoint.metric == "val/linear_probe_top1" and not probed:
+        if reason := self.evaluation.unmeasured(self.checkpoint.metric):
             raise ValueError(
-                "checkpoint.metric is val/linear_probe_top1, "
-                "which evaluation.linear_probe.enabled: false does not measure"
+                f"checkpoint.metric is {self.checkpoint.metric}, which is not measured: {reason[0]}"
             )
         change = self.data.augmentation
         cropped = change.random_crop and change.crop_scale != (1.0, 1.0)

@@ -21,8 +21,10 @@ from hjepa.evaluate import (
     collapse_reason,
     effective_rank,
     feature_std,
+    knn_accuracies,
     knn_accuracy,
     lidar,
+    metric_mode,
     rankme,
     raw_pixel_features,
 )
@@ -82,6 +84,50 @@ def test_knn_survives_a_temperature_at_which_exp_overflows():
 def test_knn_counts_queries_of_a_class_that_the_bank_lacks_as_wrong():
     bank, labels = torch.eye(2), torch.tensor([0, 1])
     assert knn_accuracy(bank, labels, bank, torch.tensor([0, 7]), KnnConfig(k=1)) == 0.5
+
+
+def test_further_k_agree_with_scikit_learn_and_leave_k_as_it_was():
+    bank, queries = clusters(200, 1.5, seed=1), clusters(300, 1.5, seed=2)
+    alone = knn_accuracy(*bank, *queries, KnnConfig(k=20))
+    found = knn_accuracies(*bank, *queries, KnnConfig(k=20, k_values=(50, 1, 5)))
+    assert list(found) == [20, 50, 1, 5]
+    assert found[20] == alone
+    for k in (1, 5, 50):
+        weights = lambda distance: np.exp((1 - distance) / 0.07)  # noqa: E731
+        reference = KNeighborsClassifier(k, metric="cosine", algorithm="brute", weights=weights)
+        reference.fit(bank[0].numpy(), bank[1].numpy())
+        expected = reference.score(queries[0].numpy(), queries[1].numpy())
+        assert found[k] == pytest.approx(expected, abs=1e-9)
+
+
+def test_k_keeps_its_very_neighbours_among_equals_whatever_else_is_measured():
+    # All images alike: which 3 of 40 vote is up to the search, and must not depend on other searches.
+    bank, labels = torch.ones(40, 4), torch.randint(0, 7, (40,), generator=torch.Generator().manual_seed(3))
+    query = torch.ones(1, 4)
+    for label in range(7):
+        alone = knn_accuracy(bank, labels, query, torch.tensor([label]), KnnConfig(k=3))
+        beside = KnnConfig(k=3, k_values=(30, 3))
+        assert knn_accuracies(bank, labels, query, torch.tensor([label]), beside)[3] == alone
+
+
+def test_more_neighbours_than_images_are_all_images_for_further_k_too(monkeypatch: pytest.MonkeyPatch):
+    bank, queries = clusters(30, 1.5, seed=1), clusters(300, 1.5, seed=2)
+    found = knn_accuracies(*bank, *queries, KnnConfig(k=2, k_values=(30, 1000)))
+    assert found[1000] == found[30]
+    monkeypatch.setattr("hjepa.evaluate._MAX_CHUNK_VALUES", 400)
+    assert knn_accuracies(*bank, *queries, KnnConfig(k=2, k_values=(30, 1000))) == found
+
+
+@pytest.mark.parametrize("values", [(0,), (5, 5), (-1, 3)])
+def test_further_k_are_different_counts(values: tuple[int, ...]):
+    with pytest.raises(ValueError, match="must be different numbers of at least 1"):
+        KnnConfig(k_values=values)
+
+
+def test_a_metric_is_better_one_way_or_reported_by_no_run():
+    assert metric_mode("val/knn_top1_k5") == metric_mode("val/lidar") == "max"
+    assert metric_mode("val/loss") == "min"
+    assert metric_mode("val/knn_top1_k") is metric_mode("val/knn_top1_k05") is metric_mode("loss") is None
 
 
 def test_knn_refuses_an_empty_bank():
