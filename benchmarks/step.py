@@ -85,6 +85,7 @@ def mark_parts(run: Run, clock: Clock) -> None:
 
     run.model.encoder.register_forward_hook(encoded)
     run.optimizer.register_step_pre_hook(lambda *_: clock.mark("context encoder"))
+    assert run.model.target_encoder is not None
     run.model.target_encoder.register_forward_pre_hook(lambda *_: clock.mark("predictor, loss"))
     run.model.target_encoder.register_forward_hook(lambda *_: clock.mark("target encoder"))
 
@@ -96,8 +97,8 @@ def timed_step(run: Run, images_BCHW: Tensor, side: str, clock: Clock) -> Step:
     masks = sample_masks(run.config.masking, run.batch, model.grid, torch.default_generator)
     if side == "all visible":
         visible_BK = torch.arange(masks.target_BN.shape[1]).expand(run.batch, -1).contiguous()
-        masks = Masks(visible_BK, masks.target_BN)
-    masks = Masks(masks.visible_BK.to(run.device), masks.target_BN.to(run.device))
+        masks = Masks(visible_BK, masks.target_BN, masks.blocks_BMN)
+    masks = masks.to(run.device)
     clock.mark("masks")
     optimize(run, images_BCHW, masks)
     clock.mark("optimizer, EMA")

@@ -88,6 +88,17 @@ class RunConfig(Config):
                 f"loss.hierarchy_weights has {len(weights)} weights, {list(weights)}, "
                 f"but model.num_hierarchies is {levels}; give one weight per level"
             )
+        if not self.model.use_target_encoder and not self.loss.prevents_collapse:
+            raise ValueError(
+                "model.use_target_encoder is false, so the encoder learns its own target, and all features "
+                "could become the same: set loss.use_sigreg: true with loss.sigreg.weight above 0, or "
+                "loss.use_vicreg: true with loss.vicreg.weight and loss.vicreg.std_coeff above 0"
+            )
+        if self.loss.use_ntxent and not (self.loss.ntxent.on_context or self.model.use_target_encoder):
+            raise ValueError(
+                "loss.ntxent.on_context is false, so the second view needs a target encoder, but "
+                "model.use_target_encoder is false; set one of them to true"
+            )
         if reason := self.evaluation.unmeasured(self.checkpoint.metric):
             raise ValueError(
                 f"checkpoint.metric is {self.checkpoint.metric}, which is not measured: {reason[0]}"
@@ -125,6 +136,11 @@ class RunConfig(Config):
             found["model.ema.momentum"] = "model.ema.momentum_warmup_epochs is 0"
         if self.evaluation.linear_probe.enabled and self.probe_data.dataset == "digits":
             found["evaluation.linear_probe.data_path"] = "digits is embedded"
+        patches, most = (self.data.image_size // self.model.shape.patch_size) ** 2, self.masking.max_keep
+        if most is not None and most >= patches - 1:
+            found["masking.max_keep"] = f"masking.max_keep {most} is no limit to {patches} patches"
+        if self.loss.prediction_weight == 0 and self.model.predictor.dropout == 0:
+            found["model.predictor.mode"] = "loss.prediction_weight is 0"
         return found
 
 

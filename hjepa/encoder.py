@@ -1,23 +1,17 @@
 """Vision transformer that encodes the visible patches only.
 
-Shape letters: B images, N patches of the grid, K visible patches, D width, P pixels of a patch,
-H heads, E width of a head.
+Shape letters: B images, N patches of the grid, K visible patches, D width, E width of a head.
 """
 
-from collections import OrderedDict
-from collections.abc import Iterable
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Self
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.checkpoint import checkpoint
 
+from hjepa.block import Block, BlockSpec, init_weights, run_blocks
 from hjepa.schema import NO_EFFECT, Config
 
 EXPLICIT = "vit"
@@ -41,6 +35,9 @@ class EncoderConfig(Config):
     encoder_type: str = EXPLICIT
     """`vit`, measured by the keys below, or timm's name of a plain vision transformer, such as
     vit_small_patch16_224, whose measures hold; it is built for data.image_size."""
+    pretrained: str | None = None
+    """File of weights that timm saved of encoder_type's model, safetensors or torch's, to start from; null:
+    start from random ones. Not read where a run goes on from a checkpoint."""
     embed_dim: int | None = Field(default=None, ge=8)
     """Width of a token; null: the named encoder's, or 64 for `vit`."""
     depth: int | None = Field(default=None, ge=1)
@@ -67,6 +64,8 @@ class EncoderConfig(Config):
         found: dict[str, str] = {}
         if not self.use_layerscale:
             found["layerscale_init"] = "model.use_layerscale is false"
+        elif self.pretrained is not None:
+            found["layerscale_init"] = "model.pretrained gives the factors"
         if self.shape.depth == 1:
             found["drop_path_rate"] = "the encoder has one block, and the first block's chance is 0"
         return found
@@ -81,6 +80,11 @@ class EncoderConfig(Config):
     @model_validator(mode="after")
     def _measures_fit(self) -> Self:
         shape = self.shape
+        if self.pretrained is not None and self.encoder_type == EXPLICIT:
+            raise ValueError(
+                f"pretrained is {self.pretrained}, but encoder_type is {EXPLICIT}; "
+                "name the model of timm's that the weights are of"
+            )
         if self.encoder_type != EXPLICIT:
             for name, value in vars(timm_shape(self.encoder_type)).items():
                 if getattr(shape, name) != value:
@@ -118,6 +122,23 @@ def timm_shape(name: str) -> EncoderShape:
     """The measures of timm's model `name`. ValueError where it is no plain vision transformer."""
     if name == EXPLICIT:
         return EncoderShape()
+    model = _timm_model(name)
+    block: Any = model.blocks[0]
+    return EncoderShape(
+        embed_dim=model.embed_dim,
+        depth=len(model.blocks),
+        num_heads=block.attn.num_heads,
+        patch_size=model.patch_embed.patch_size[0],
+        mlp_ratio=block.mlp.fc1.out_features / model.embed_dim,
+    )
+
+
+def timm_activation(name: str) -> str:
+    """The class of activation in the blocks of timm's model `name`. ValueError as `timm_shape`."""
+    return type(_timm_model(name).blocks[0].mlp.act).__name__
+
+
+def _timm_model(name: str) -> Any:
     import timm  # takes seconds, and most small runs name no timm model
     from timm.models.vision_transformer import VisionTransformer
 
@@ -131,117 +152,7 @@ def timm_shape(name: str) -> EncoderShape:
         model = timm.create_model(name)
     if type(model) is not VisionTransformer:
         raise ValueError(f"encoder_type {name!r} is a {type(model).__name__}, not a plain vision transformer")
-    block: Any = model.blocks[0]
-    return EncoderShape(
-        embed_dim=model.embed_dim,
-        depth=len(model.blocks),
-        num_heads=block.attn.num_heads,
-        patch_size=model.patch_embed.patch_size[0],
-        mlp_ratio=block.mlp.fc1.out_features / model.embed_dim,
-    )
-
-
-@dataclass(frozen=True)
-class BlockSpec:
-    """What the encoder's and the predictor's configs say of a block."""
-
-    dim: int
-    num_heads: int
-    mlp_ratio: float
-    layerscale_init: float | None = None
-    """None: what a block adds is not scaled."""
-    drop_path: float = 0.0
-    """Chance of a sample to skip a half of the block in training."""
-    flash: bool = True
-    """False: attention by the plain kernel."""
-    dropout: float = 0.0
-    """Share of what attention and both layers of the MLP put out that is zeroed in training."""
-    qkv_bias: bool = True
-    """Whether queries, keys and values have a bias."""
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention, with rotary positions where given."""
-
-    def __init__(self, spec: BlockSpec):
-        super().__init__()
-        self.num_heads = spec.num_heads
-        self.flash = spec.flash
-        self.qkv = nn.Linear(spec.dim, 3 * spec.dim, bias=spec.qkv_bias)
-        self.proj = nn.Linear(spec.dim, spec.dim)
-        self.proj_drop = nn.Dropout(spec.dropout)
-
-    def forward(self, x_BKD: Tensor, rotary: Tensor | None = None) -> Tensor:
-        batch, tokens, dim = x_BKD.shape
-        qkv = self.qkv(x_BKD).view(batch, tokens, 3, self.num_heads, dim // self.num_heads)
-        q_BHKE, k_BHKE, v_BHKE = qkv.permute(2, 0, 3, 1, 4)
-        if rotary is not None:
-            q_BHKE, k_BHKE = rotate(q_BHKE, rotary), rotate(k_BHKE, rotary)
-        with nullcontext() if self.flash else sdpa_kernel(SDPBackend.MATH):
-            out_BHKE = F.scaled_dot_product_attention(q_BHKE, k_BHKE, v_BHKE)
-        return self.proj_drop(self.proj(out_BHKE.transpose(1, 2).reshape(batch, tokens, dim)))
-
-
-class LayerScale(nn.Module):
-    """A learned factor for each feature (CaiT, Touvron et al. 2021, eq. 4)."""
-
-    def __init__(self, dim: int, init: float):
-        super().__init__()
-        self.gamma = nn.Parameter(torch.full((dim,), init))
-
-    def forward(self, x_BKD: Tensor) -> Tensor:
-        return x_BKD * self.gamma
-
-
-class DropPath(nn.Module):
-    """In training, zero for a random share `rate` of the samples; the others are scaled up, so that
-    the mean stays. Draws from torch's global generator (stochastic depth, Huang et al. 2016)."""
-
-    def __init__(self, rate: float):
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, x_BKD: Tensor) -> Tensor:
-        if self.rate == 0 or not self.training:
-            return x_BKD
-        keep = 1 - self.rate
-        return x_BKD * x_BKD.new_empty(len(x_BKD), 1, 1).bernoulli_(keep).div_(keep)
-
-
-class Block(nn.Module):
-    """Pre-norm transformer block; its parameters are named as timm's."""
-
-    def __init__(self, spec: BlockSpec):
-        super().__init__()
-        dim, hidden = spec.dim, int(spec.dim * spec.mlp_ratio)
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.attn = Attention(spec)
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        layers = {
-            "fc1": nn.Linear(dim, hidden),
-            "act": nn.GELU(),
-            "drop1": nn.Dropout(spec.dropout),
-            "fc2": nn.Linear(hidden, dim),
-            "drop2": nn.Dropout(spec.dropout),
-        }
-        self.mlp = nn.Sequential(OrderedDict(layers))
-        init = spec.layerscale_init
-        self.ls1, self.ls2 = (nn.Identity() if init is None else LayerScale(dim, init) for _ in range(2))
-        self.drop_path = DropPath(spec.drop_path)
-
-    def forward(self, x_BKD: Tensor, rotary: Tensor | None = None) -> Tensor:
-        x_BKD = x_BKD + self.drop_path(self.ls1(self.attn(self.norm1(x_BKD), rotary)))
-        return x_BKD + self.drop_path(self.ls2(self.mlp(self.norm2(x_BKD))))
-
-
-def run_blocks(blocks: Iterable[nn.Module], x_BKD: Tensor, rotary: Tensor | None, recompute: bool) -> Tensor:
-    """The tokens after every block; with `recompute`, activations are not kept for the backward pass."""
-    for block in blocks:
-        if recompute and torch.is_grad_enabled():
-            x_BKD = checkpoint(block, x_BKD, rotary, use_reentrant=False)
-        else:
-            x_BKD = block(x_BKD, rotary)
-    return x_BKD
+    return model
 
 
 class Encoder(nn.Module):
@@ -258,7 +169,7 @@ class Encoder(nn.Module):
         self.patch_embed = nn.Linear(3 * shape.patch_size**2, dim)
         init = config.layerscale_init if config.use_layerscale else None
         spec = BlockSpec(dim, shape.num_heads, shape.mlp_ratio, init, flash=config.use_flash_attention)
-        rates = torch.linspace(0, config.drop_path_rate, shape.depth).tolist()
+        rates = torch.linspace(0, config.drop_path_rate, shape.depth, device="cpu").tolist()
         self.blocks = nn.ModuleList(Block(replace(spec, drop_path=rate)) for rate in rates)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.pos_embed: nn.Parameter | None = None
@@ -313,22 +224,3 @@ def rotary_table(grid: tuple[int, int], head_dim: int, theta: float) -> Tensor:
 
     sin_NE, cos_NE = build_rotary_pos_embed(list(grid), dim=head_dim, temperature=theta, in_pixels=False)
     return torch.cat([sin_NE, cos_NE], dim=-1)
-
-
-def rotate(x_BHKE: Tensor, rotary: Tensor) -> Tensor:
-    """Each pair of neighbouring features turned by its position's angles."""
-    sin, cos = rotary.to(x_BHKE.dtype).chunk(2, dim=-1)
-    turned = torch.stack([-x_BHKE[..., 1::2], x_BHKE[..., ::2]], dim=-1).reshape(x_BHKE.shape)
-    return x_BHKE * cos + turned * sin
-
-
-def init_weights(module: nn.Module) -> None:
-    """Xavier-uniform weights for linear layers, zero for their biases.
-
-    Not the usual normal of deviation 0.02: on patches of few pixels it leaves the content a tenth
-    of the size of the position embedding, and small models then hardly learn.
-    """
-    if isinstance(module, nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

@@ -4,6 +4,7 @@ Shape letters: N images of a split or bank, M evaluation images, V views, D feat
 """
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,10 +22,11 @@ from hjepa.evaluate import (
     rankme,
     raw_pixel_features,
 )
-from hjepa.masking import Masks, sample_masks
+from hjepa.masking import sample_masks
+from hjepa.objective import losses
 from hjepa.probe import linear_probe_accuracy
 from hjepa.run import Run, autocast, build_run, random_stream, to_device
-from hjepa.step import NonFiniteError, losses
+from hjepa.step import NonFiniteError
 
 EVALUATION_BATCH = 512
 VIEWS_STREAM, LOSS_STREAM = 2**32 - 1, 2**32 - 2  # beyond any epoch's
@@ -116,11 +118,11 @@ def _batch_loss(run: Run, split: Split, indices_B: np.ndarray) -> dict[str, Tens
     config, model = run.config, run.model
     stored_BCHW = to_device(run, split, indices_B)
     masks = sample_masks(config.masking, len(indices_B), model.grid, torch.default_generator)
-    masks = Masks(masks.visible_BK.to(run.device), masks.target_BN.to(run.device))
+    masks = masks.to(run.device)
     second_BCHW = run.augment(stored_BCHW) if config.loss.use_ntxent else None
     weights = model.level_weights(masks)
     with autocast(run):
-        prediction = model(run.augment.plain(stored_BCHW), masks, second_BCHW)
+        prediction = model(run.augment.plain(stored_BCHW), masks, second_BCHW, config.loss.ntxent.on_context)
     terms = losses(config, prediction, weights, [weights_BL.sum() for weights_BL in weights], 1)
     named = {f"val/{name.removeprefix('train/')}": term for name, term in terms.items()}
     return {"val/loss": torch.stack(list(named.values())).sum(), **named}
@@ -140,12 +142,18 @@ def test_accuracy(run: Run) -> float:
 
 
 def baselines(config: RunConfig) -> dict[str, float]:
-    """What learning has to beat: k-NN accuracy on raw pixels, and on the model as initialised."""
-    run = build_run(config)
-    return {
+    """What learning has to beat: k-NN accuracy on raw pixels, on the model with random weights, and
+    with pretrained ones where the config has them and their file is there."""
+    run = build_run(config, pretrained=False)
+    found = {
         "raw_pixels/knn_top1": split_knn(run, run.data.val, raw_pixel_features),
         "random_init/knn_top1": split_knn(run, run.data.val, run.model.features),
     }
+    weights = config.model.pretrained
+    if weights is not None and Path(weights).expanduser().is_file():
+        run.model.load_pretrained(config.model)
+        found["pretrained/knn_top1"] = split_knn(run, run.data.val, run.model.features)
+    return found
 
 
 def split_knn(run: Run, queries: Split, of: Callable[[Tensor], Tensor]) -> float:

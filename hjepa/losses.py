@@ -3,7 +3,8 @@
 Shape letters: B images, N positions, S samples, D features, K slices, T knots.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Literal, Self
 
 import torch
@@ -29,7 +30,8 @@ class HuberConfig(Config):
 
 
 class VicregConfig(Config):
-    """Variance-invariance-covariance regularization (Bardes et al. 2022) of pooled context features.
+    """Variance-invariance-covariance regularization (Bardes et al. 2022) of pooled context features,
+    and of pooled target features where the target is trained too.
 
     Beside a prediction loss this is C-JEPA (Mo & Tong 2024).
     """
@@ -42,28 +44,44 @@ class VicregConfig(Config):
     """Weight of the hinge that holds each feature's standard deviation above 1."""
     cov_coeff: float = Field(default=1.0, ge=0)
     """Weight of the squared covariances between different features."""
+    eps: float = Field(default=1e-4, gt=0)
+    """Added to each feature's variance before the root, whose gradient would be infinite at 0."""
+    flatten_patches: bool = False
+    """Take each visible patch's token for a sample, compared with the target's at the same place; false:
+    tokens averaged over the image."""
 
 
 class SigregConfig(Config):
     """Sketched isotropic Gaussian regularization (LeJEPA, Balestriero & LeCun 2025) of pooled
-    context features."""
+    context features, and of pooled target features where the target is trained too."""
 
     weight: float = Field(default=0.05, ge=0)
     """Weight beside the prediction loss."""
     num_slices: int = Field(default=256, ge=1)
-    """Random directions that the features are projected on, drawn afresh at every step."""
+    """Random directions that the features are projected on."""
+    fixed_slices: bool = False
+    """Draw the directions once, from the run's seed, and keep them; false: draw them afresh at every step."""
     num_points: int = Field(default=17, ge=3)
     """Knots of the integral over the characteristic function's argument, on [0, 3]."""
+    flatten_patches: bool = False
+    """Take each visible patch's token for a sample; false: tokens averaged over the image. Memory grows
+    with samples x num_slices x num_points."""
 
 
 class NtxentConfig(Config):
-    """Normalised temperature-scaled cross entropy (SimCLR, Chen et al. 2020) between pooled context
-    features of two augmentations of each image, which show the same patches."""
+    """Normalised temperature-scaled cross entropy (SimCLR, Chen et al. 2020) between pooled features of
+    two augmentations of each image."""
 
     weight: float = Field(default=0.1, ge=0)
     """Weight beside the prediction loss."""
     temperature: float = Field(default=0.1, gt=0)
-    """Cosine similarities are divided by this; the lower, the more the hardest negatives count."""
+    """Similarities are divided by this; the lower, the more the hardest negatives count."""
+    on_context: bool = True
+    """Encode the second augmentation as the first: the visible patches, by the context encoder. False:
+    whole, by the target encoder and without gradient, as in MoCo (He et al. 2020), for which
+    model.use_target_encoder must be true."""
+    use_cosine_similarity: bool = True
+    """Compare directions only; false: plain dot products."""
 
 
 class LossConfig(Config):
@@ -73,6 +91,8 @@ class LossConfig(Config):
     """Distance between predicted and target features."""
     hierarchy_weights: tuple[float, ...] = (1.0, 0.5, 0.25)
     """Weight of each level's prediction loss, finest first; one per level, none negative, one positive."""
+    prediction_weight: float = Field(default=1.0, ge=0)
+    """Weight of the prediction loss of all levels together; 0 only beside a term of another kind."""
     normalize_embeddings: bool = False
     """Scale predicted and target features to unit length first."""
     smoothl1: SmoothL1Config = SmoothL1Config()
@@ -94,16 +114,44 @@ class LossConfig(Config):
             raise ValueError(
                 f"hierarchy_weights is {list(weights)}; none may be negative, one must be positive"
             )
+        if self.prediction_weight == 0 and not self._has_other_terms:
+            raise ValueError(
+                "prediction_weight is 0 and no other term has a weight: nothing is minimised; raise it, or "
+                "turn on use_vicreg, use_sigreg or use_ntxent with a positive weight"
+            )
         return self
+
+    @property
+    def prevents_collapse(self) -> bool:
+        """Whether a regularizer keeps features apart that nothing else does."""
+        varied = self.use_vicreg and self.vicreg.weight > 0 and self.vicreg.std_coeff > 0
+        return varied or (self.use_sigreg and self.sigreg.weight > 0)
+
+    @property
+    def _has_other_terms(self) -> bool:
+        vicreg = self.vicreg
+        compared = vicreg.weight > 0 and max(vicreg.sim_coeff, vicreg.std_coeff, vicreg.cov_coeff) > 0
+        return (
+            (self.use_vicreg and compared)
+            or (self.use_sigreg and self.sigreg.weight > 0)
+            or (self.use_ntxent and self.ntxent.weight > 0)
+        )
 
     def inert(self) -> dict[str, str]:
         found: dict[str, str] = {}
+        if self.prediction_weight == 0:
+            kinds = ("type", "hierarchy_weights", "normalize_embeddings", "smoothl1", "huber")
+            return found | dict.fromkeys(kinds, "loss.prediction_weight is 0") | self._unused_terms()
         if self.type == "cosine":
             found["normalize_embeddings"] = "loss.type is cosine, which normalises by itself"
         if self.type != "smoothl1":
             found["smoothl1"] = f"loss.type is {self.type}"
         if self.type != "huber":
             found["huber"] = f"loss.type is {self.type}"
+        return found | self._unused_terms()
+
+    def _unused_terms(self) -> dict[str, str]:
+        found: dict[str, str] = {}
         if not self.use_vicreg:
             found["vicreg"] = "loss.use_vicreg is false"
         if not self.use_sigreg:
@@ -147,13 +195,13 @@ def prediction_loss(predicted_BND: Tensor, target_BND: Tensor, config: LossConfi
     return PREDICTION_LOSSES[config.type](predicted_BND, target_BND, config)
 
 
-def variance_penalty(z_SD: Tensor) -> Tensor:
-    """Mean over features of hinge(1 - sqrt(var + 1e-4)), a scalar. VICReg, Bardes et al. 2022, eq. 1.
+def variance_penalty(z_SD: Tensor, eps: float = 1e-4) -> Tensor:
+    """Mean over features of hinge(1 - sqrt(var + eps)), a scalar. VICReg, Bardes et al. 2022, eq. 1.
 
     `z_SD` is (samples, features); at least 2 samples, else ValueError.
     """
     _need_two(z_SD)
-    return F.relu(1 - (z_SD.var(0) + 1e-4).sqrt()).mean()
+    return F.relu(1 - (z_SD.var(0) + eps).sqrt()).mean()
 
 
 def covariance_penalty(z_SD: Tensor) -> Tensor:
@@ -167,12 +215,19 @@ def covariance_penalty(z_SD: Tensor) -> Tensor:
     return (cov_DD.square().sum() - cov_DD.diagonal().square().sum()) / z_SD.shape[1]
 
 
-def vicreg(context_SD: Tensor, target_SD: Tensor, config: VicregConfig) -> dict[str, Tensor]:
-    """The weighted VICReg terms by name, each a scalar; their sum is to be added to the loss."""
+def vicreg(
+    context_SD: Tensor, target_SD: Tensor, config: VicregConfig, learning: Sequence[Tensor]
+) -> dict[str, Tensor]:
+    """The weighted VICReg terms by name, each a scalar; their sum is to be added to the loss.
+
+    Variance and covariance are those of the samples in `learning`, averaged: of the context, and of
+    the target too where it is trained.
+    """
     terms = {
         "vicreg_sim": config.sim_coeff * F.mse_loss(context_SD, target_SD),
-        "vicreg_std": config.std_coeff * variance_penalty(context_SD),
-        "vicreg_cov": config.cov_coeff * covariance_penalty(context_SD),
+        "vicreg_std": config.std_coeff
+        * torch.stack([variance_penalty(z, config.eps) for z in learning]).mean(),
+        "vicreg_cov": config.cov_coeff * torch.stack([covariance_penalty(z) for z in learning]).mean(),
     }
     return {name: config.weight * term for name, term in terms.items()}
 
@@ -200,14 +255,25 @@ def random_directions(features: int, slices: int, device: torch.device) -> Tenso
     return F.normalize(torch.randn(features, slices, device=device), dim=0)
 
 
-def ntxent(first_SD: Tensor, second_SD: Tensor, temperature: float) -> Tensor:
+@lru_cache(maxsize=4)
+def fixed_directions(features: int, slices: int, seed: int, device: torch.device) -> Tensor:
+    """Unit columns (features, slices), uniform on the sphere: the same for a seed, on every device."""
+    # The first to ask may be in inference mode, whose tensors no later backward pass could use.
+    with torch.inference_mode(False):
+        drawn_DK = torch.randn(features, slices, generator=torch.Generator().manual_seed(seed))
+        return F.normalize(drawn_DK, dim=0).to(device)
+
+
+def ntxent(first_SD: Tensor, second_SD: Tensor, temperature: float, cosine: bool = True) -> Tensor:
     """Mean cross entropy of finding each sample's other view among all views but itself, a scalar.
 
-    Row i of either argument is a view of image i; at least 2 images, else ValueError.
-    SimCLR, Chen et al. 2020, eq. 1.
+    Row i of either argument is a view of image i; at least 2 images, else ValueError. Views are
+    compared by their cosine, or by the plain dot product. SimCLR, Chen et al. 2020, eq. 1.
     """
     _need_two(first_SD)
-    views_SD = F.normalize(torch.cat([first_SD, second_SD]), dim=1)
+    views_SD = torch.cat([first_SD, second_SD])
+    if cosine:
+        views_SD = F.normalize(views_SD, dim=1)
     itself = torch.eye(len(views_SD), dtype=torch.bool, device=views_SD.device)
     logits_SS = (views_SD @ views_SD.T / temperature).masked_fill(itself, -torch.inf)
     other_S = torch.arange(len(views_SD), device=views_SD.device).roll(len(first_SD))

@@ -17,7 +17,7 @@ class MaskingConfig(Config):
     """Which patches are hidden and predicted (multi-block masking, Assran et al. 2023)."""
 
     num_masks: int = Field(default=4, ge=1, le=16)
-    """Target blocks per image; what is predicted is their union."""
+    """Target blocks per image; all of their patches are predicted."""
     mask_scale: tuple[float, float] = (0.15, 0.2)
     """Range of one target block's area, as a share of the patch grid; 0 < low <= high <= 1."""
     aspect_ratio: tuple[float, float] = (0.75, 1.5)
@@ -28,6 +28,9 @@ class MaskingConfig(Config):
     """Range of one context block's area, as a share of the patch grid; 0 < low <= high <= 1."""
     min_keep: int = Field(default=4, ge=1)
     """Patches that stay visible at the least, where the blocks would hide more."""
+    max_keep: int | None = Field(default=None, ge=1)
+    """Patches that stay visible at the most, min_keep or more; an image gives up random ones, which are
+    not predicted either. null: no limit."""
     reference_offsets: bool = False
     """Place blocks as the published I-JEPA code does, whose offsets never reach the last row or column."""
 
@@ -38,6 +41,8 @@ class MaskingConfig(Config):
             if not 0 < low <= high <= top:
                 limit = " <= 1" if top == 1 else ""
                 raise ValueError(f"{name} is [{low:g}, {high:g}]; must be 0 < low <= high{limit}")
+        if self.max_keep is not None and self.max_keep < self.min_keep:
+            raise ValueError(f"max_keep {self.max_keep} is less than min_keep {self.min_keep}")
         return self
 
 
@@ -49,11 +54,19 @@ class Masks:
     """Indices of the visible patches, ascending, int64; K is the same for all images."""
     target_BN: Tensor
     """True where a patch is to be predicted; never a visible one."""
+    blocks_BMN: Tensor | None = None
+    """The same for each target block, which may overlap; None: not told apart."""
 
     def chunks(self, sizes: list[int]) -> list["Masks"]:
         """The same masks cut along the batch."""
-        pairs = zip(self.visible_BK.split(sizes), self.target_BN.split(sizes), strict=True)
-        return [Masks(visible, target) for visible, target in pairs]
+        visible, target = self.visible_BK.split(sizes), self.target_BN.split(sizes)
+        blocks = [None] * len(sizes) if self.blocks_BMN is None else self.blocks_BMN.split(sizes)
+        return [Masks(*parts) for parts in zip(visible, target, blocks, strict=True)]
+
+    def to(self, device: torch.device) -> "Masks":
+        """The same masks on `device`."""
+        blocks = None if self.blocks_BMN is None else self.blocks_BMN.to(device)
+        return Masks(self.visible_BK.to(device), self.target_BN.to(device), blocks)
 
 
 def sample_masks(
@@ -69,21 +82,21 @@ def sample_masks(
     tokens = height * width
     short = int(config.reference_offsets)
 
-    def union_BN(count: int, scale: tuple[float, float], aspect: tuple[float, float]) -> Tensor:
-        blocks_BMHW = sample_blocks((batch, count), scale, aspect, grid, generator, short=short)
-        return blocks_BMHW.any(1).flatten(1)
+    def blocks(count: int, scale: tuple[float, float], aspect: tuple[float, float]) -> Tensor:
+        return sample_blocks((batch, count), scale, aspect, grid, generator, short=short).flatten(2)
 
-    target_BN = union_BN(config.num_masks, config.mask_scale, config.aspect_ratio)
-    context_BN = union_BN(config.num_context_masks, config.context_scale, (1.0, 1.0)) & ~target_BN
+    blocks_BMN = blocks(config.num_masks, config.mask_scale, config.aspect_ratio)
+    target_BN = blocks_BMN.any(1)
+    context_BN = blocks(config.num_context_masks, config.context_scale, (1.0, 1.0)).any(1) & ~target_BN
 
     fewest = int(context_BN.sum(1).min())
-    keep = min(max(fewest, config.min_keep), tokens - 1)
+    keep = min(max(fewest, config.min_keep), config.max_keep or tokens, tokens - 1)
     # Context first, then what is in no block, then targets; at random within each.
     rank_BN = torch.rand(batch, tokens, generator=generator, device=generator.device)
     rank_BN = rank_BN + context_BN.float() - target_BN.float()
     visible_BK = rank_BN.topk(keep, dim=1).indices.sort(dim=1).values
-    target_BN = target_BN.scatter(1, visible_BK, False)
-    return Masks(visible_BK, target_BN)
+    hidden_BN = torch.ones_like(target_BN).scatter(1, visible_BK, False)
+    return Masks(visible_BK, target_BN & hidden_BN, blocks_BMN & hidden_BN[:, None])
 
 
 def sample_blocks(

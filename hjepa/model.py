@@ -11,10 +11,13 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from hjepa.encoder import Encoder, EncoderConfig, init_weights
+from hjepa.block import init_weights
+from hjepa.encoder import Encoder, EncoderConfig
 from hjepa.masking import Masks
 from hjepa.predictor import Predictor, PredictorConfig
+from hjepa.pretrained import load_pretrained
 from hjepa.pyramid import FpnConfig, Pyramid, pool
 from hjepa.schema import Config
 
@@ -39,6 +42,10 @@ class ModelConfig(EncoderConfig):
 
     num_hierarchies: int = Field(default=3, ge=1, le=4)
     """Levels; level l pools the patch grid by 2^l in both directions."""
+    use_target_encoder: bool = True
+    """Predict the features of a second encoder, which follows by EMA and gets no gradient. False: those of
+    the encoder itself on the whole image, with gradient on both sides (LeJEPA, Balestriero & LeCun 2025);
+    needs loss.use_sigreg or loss.use_vicreg, which keep it from collapsing."""
     predictor: PredictorConfig = PredictorConfig()
     ema: EmaConfig = EmaConfig()
     fpn: FpnConfig = FpnConfig()
@@ -54,6 +61,8 @@ class ModelConfig(EncoderConfig):
         found = super().inert()
         if self.num_hierarchies == 1:
             found["fpn.fusion_method"] = "model.num_hierarchies is 1: nothing to fuse"
+        if not self.use_target_encoder:
+            found["ema"] = "model.use_target_encoder is false: nothing follows"
         return found
 
 
@@ -64,17 +73,27 @@ class Prediction:
     predicted: list[Tensor]
     """Predicted features of each level, (B, L, D)."""
     target: list[Tensor]
-    """Target features of each level, (B, L, D), normalised over D, without gradient."""
+    """Target features of each level, (B, L, D), normalised over D; without gradient where the target is
+    an encoder of its own."""
     context_BD: Tensor
     """Context tokens, averaged over the visible patches."""
     target_BD: Tensor
-    """Target tokens, averaged over all patches, without gradient."""
+    """Target tokens, averaged over all patches; with gradient as `target`."""
+    context_BKD: Tensor
+    """Context tokens of the visible patches."""
+    target_BND: Tensor
+    """Target tokens of all patches; with gradient as `target`."""
+    visible_BK: Tensor
+    """Indices of the visible patches."""
     second_BD: Tensor | None = None
-    """As context_BD, of the second view, where there is one."""
+    """Tokens of the second view, averaged, where there is one."""
 
 
 class HJEPA(nn.Module):
-    """Predicts the EMA target's features of masked patches from the visible ones, at every level."""
+    """Predicts the target's features of masked patches from the visible ones, at every level.
+
+    The target is an encoder that follows by EMA or, without one, the encoder itself.
+    """
 
     def __init__(self, config: ModelConfig, image_size: int):
         super().__init__()
@@ -91,34 +110,72 @@ class HJEPA(nn.Module):
             for level in range(config.num_hierarchies)
         )
         self.heads.apply(init_weights)
-        self.target_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
-        self.target_pyramid = copy.deepcopy(self.pyramid).requires_grad_(False)
+        self.target_encoder: Encoder | None = None
+        self.target_pyramid: Pyramid | None = None
+        if config.use_target_encoder:
+            self.target_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
+            self.target_pyramid = copy.deepcopy(self.pyramid).requires_grad_(False)
         self.train()
 
     def train(self, mode: bool = True) -> Self:
         """Training or evaluation mode; the target stays in the latter, so that nothing in it is random."""
         super().train(mode)
-        self.target_encoder.eval()
-        self.target_pyramid.eval()
+        for target in (self.target_encoder, self.target_pyramid):
+            if target is not None:
+                target.eval()
         return self
 
-    def forward(self, images_BCHW: Tensor, masks: Masks, second_BCHW: Tensor | None = None) -> Prediction:
+    def forward(
+        self,
+        images_BCHW: Tensor,
+        masks: Masks,
+        second_BCHW: Tensor | None = None,
+        second_on_context: bool = True,
+    ) -> Prediction:
         """Predictions and targets of a batch of normalised float images.
 
-        `second_BCHW` is another view of the same images, of which only the visible patches are encoded.
+        `second_BCHW` is another view of the same images, of which only the visible patches are encoded;
+        with `second_on_context` false all of them, by the target encoder and without gradient.
         """
         context_BKD = self.encoder(images_BCHW, masks.visible_BK)
-        predicted_BND = self.predictor(context_BKD, masks.visible_BK)
+        predicted_BND = self.predictor(context_BKD, masks.visible_BK, masks.blocks_BMN)
         predicted = [
             head(as_tokens(grid))
             for head, grid in zip(self.heads, self.pyramid(self.as_grid(predicted_BND)), strict=True)
         ]
-        with torch.no_grad():
-            target_BND = self.target_encoder(images_BCHW)
-            levels = self.target_pyramid(self.as_grid(_normalize(target_BND)))
-            target = [_normalize(as_tokens(grid)) for grid in levels]
-        second_BD = None if second_BCHW is None else self.encoder(second_BCHW, masks.visible_BK).mean(1)
-        return Prediction(predicted, target, context_BKD.mean(1), target_BND.mean(1), second_BD)
+        target_BND, target = self._target(images_BCHW)
+        second_BD = None
+        if second_BCHW is not None and second_on_context:
+            second_BD = self.encoder(second_BCHW, masks.visible_BK).mean(1)
+        elif second_BCHW is not None:
+            assert self.target_encoder is not None
+            with torch.no_grad():
+                second_BD = self.target_encoder(second_BCHW).mean(1)
+        return Prediction(
+            predicted,
+            target,
+            context_BKD.mean(1),
+            target_BND.mean(1),
+            context_BKD,
+            target_BND,
+            masks.visible_BK,
+            second_BD,
+        )
+
+    def _target(self, images_BCHW: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Tokens of whole images (B, N, D), and the features of each level that are to be predicted."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.target_encoder is None):
+            encoder = self.encoder if self.target_encoder is None else self.target_encoder
+            tokens_BND = encoder(images_BCHW)
+            grid_BDHW = self.as_grid(_normalize(tokens_BND))
+            if self.target_pyramid is not None:
+                levels = self.target_pyramid(grid_BDHW)
+            else:
+                # Trained on both sides, the pyramid could put out one and the same vector, and no
+                # regularizer would see it: those look at the encoder's features.
+                fixed = {name: value.detach() for name, value in self.pyramid.named_parameters()}
+                levels = functional_call(self.pyramid, fixed, (grid_BDHW,))
+            return tokens_BND, [_normalize(as_tokens(grid)) for grid in levels]
 
     def level_weights(self, masks: Masks) -> list[Tensor]:
         """Weight of each position in its level's loss, (B, L): the share of its patches to predict."""
@@ -131,15 +188,27 @@ class HJEPA(nn.Module):
 
     @torch.no_grad()
     def features(self, images_BCHW: Tensor) -> Tensor:
-        """Features of whole images, (B, D) float32: the target encoder's tokens, averaged."""
-        return self.target_encoder(images_BCHW).float().mean(1)
+        """Features of whole images, (B, D) float32: the target's tokens, averaged."""
+        encoder = self.encoder if self.target_encoder is None else self.target_encoder
+        return encoder(images_BCHW).float().mean(1)
 
     @torch.no_grad()
     def update_target(self, momentum: float) -> None:
-        """target = momentum * target + (1 - momentum) * online, for encoder and pyramid."""
+        """target = momentum * target + (1 - momentum) * online, for encoder and pyramid.
+
+        Nothing where the model has no target encoder.
+        """
+        if self.target_encoder is None or self.target_pyramid is None:
+            return
         followers: list[Tensor] = [*self.target_encoder.parameters(), *self.target_pyramid.parameters()]
         leaders: list[Tensor] = [*self.encoder.parameters(), *self.pyramid.parameters()]
         torch._foreach_lerp_(followers, leaders, 1 - momentum)  # pyright: ignore[reportPrivateImportUsage]
+
+    def load_pretrained(self, config: ModelConfig) -> list[str]:
+        """Start from the weights in the file `config.pretrained`, the target too; see `pretrained`."""
+        notes = load_pretrained(self.encoder, config)
+        self.update_target(0.0)
+        return notes
 
     def set_recompute(self, recompute: bool) -> None:
         """Trade time for memory: recompute activations in the backward pass."""

@@ -1,20 +1,28 @@
 """Predictor: from the visible patches' tokens to features of every patch.
 
-Shape letters: B images, N patches of the grid, K visible patches, D encoder width, W predictor width.
+Shape letters: B images, N patches of the grid, K visible patches, M target blocks, P places to predict
+in a pass, D encoder width, W predictor width.
 """
 
-from typing import Self
+from typing import Literal, Self
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from hjepa.encoder import Block, BlockSpec, init_weights, run_blocks, sincos_positions
+from hjepa.block import Block, BlockSpec, init_weights, run_blocks
+from hjepa.encoder import sincos_positions
 from hjepa.schema import Config
 
 
 class PredictorConfig(Config):
     """Transformer narrower than the encoder that fills in what is masked."""
+
+    mode: Literal["union", "per_block"] = "union"
+    """union: one pass predicts all that is hidden, which sees where the other blocks are. per_block: a pass
+    for each target block, which sees the context and that block's places only, as in I-JEPA (Assran et al.
+    2023), and one for what is hidden in no block; about twice the predictor's time."""
 
     embed_dim: int | None = Field(default=None, ge=8)
     """Width of a token, a multiple of num_heads; null: half the encoder's, rounded up to
@@ -45,12 +53,13 @@ class PredictorConfig(Config):
 
 
 class Predictor(nn.Module):
-    """Predicts the whole grid at once, visible patches included, so that it can be pooled."""
+    """Predicts the whole grid, visible patches included, so that it can be pooled."""
 
     def __init__(self, config: PredictorConfig, encoder_dim: int, grid: tuple[int, int], flash: bool = True):
         super().__init__()
         width = config.width(encoder_dim)
         self.recompute = False
+        self.per_block = config.mode == "per_block"
         self.embed = nn.Linear(encoder_dim, width)
         self.mask_token = nn.Parameter(torch.zeros(width))
         self.register_buffer("positions_NW", sincos_positions(grid, width), persistent=False)
@@ -69,11 +78,60 @@ class Predictor(nn.Module):
         self.apply(init_weights)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
 
-    def forward(self, tokens_BKD: Tensor, visible_BK: Tensor) -> Tensor:
-        """Predicted features (B, N, D) from the tokens of the patches at `visible_BK`."""
+    def forward(self, tokens_BKD: Tensor, visible_BK: Tensor, blocks_BMN: Tensor | None = None) -> Tensor:
+        """Predicted features (B, N, D) from the tokens of the patches at `visible_BK`.
+
+        `blocks_BMN` is True inside each target block, and False where a patch is visible. Where it is
+        None, all that is hidden is one block.
+        """
         context_BKW = self.embed(tokens_BKD)
+        if self.per_block and blocks_BMN is not None:
+            return self.project(self._by_block(context_BKW, visible_BK, blocks_BMN))
         batch, width = len(context_BKW), context_BKW.shape[-1]
         index = visible_BK[..., None].expand(-1, -1, width)
         masked_BNW = self.mask_token.to(context_BKW.dtype).expand(batch, len(self.positions_NW), width)
         x_BNW = masked_BNW.scatter(1, index, context_BKW) + self.positions_NW
         return self.project(self.norm(run_blocks(self.blocks, x_BNW, None, self.recompute)))
+
+    def _by_block(self, context_BKW: Tensor, visible_BK: Tensor, blocks_BMN: Tensor) -> Tensor:
+        """Every patch's token, normalised (B, N, W), averaged over the passes that hold it."""
+        hidden_BN = torch.ones_like(blocks_BMN[:, 0]).scatter(1, visible_BK, False)
+        rest_BN = hidden_BN & ~blocks_BMN.any(1)
+        # The rest is larger than a block: in a call of its own, it does not pad them.
+        sets = [(places, int(places.sum(-1).max())) for places in (blocks_BMN, rest_BN[:, None])]
+        passes = [self._passes(context_BKW, visible_BK, *places) for places in sets if places[1] > 0]
+        index_BS1, tokens_BSW, held_BS1 = (torch.cat(parts, dim=1) for parts in zip(*passes, strict=True))
+        shape_BNW = len(context_BKW), len(self.positions_NW), tokens_BSW.shape[-1]
+        index_BSW = index_BS1.expand_as(tokens_BSW)
+        sum_BNW = tokens_BSW.new_zeros(shape_BNW).scatter_add(1, index_BSW, tokens_BSW * held_BS1)
+        count_BN1 = tokens_BSW.new_zeros(*shape_BNW[:2], 1).scatter_add(1, index_BS1, held_BS1)
+        return sum_BNW / count_BN1
+
+    def _passes(
+        self, context_BKW: Tensor, visible_BK: Tensor, places_BMN: Tensor, largest: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One pass for each of M sets of at most `largest` places, S = M * (K + P) tokens an image.
+
+        Gives each token's patch (B, S, 1), the token (B, S, W), and 1 where it counts, 0 where it only
+        fills up: sets differ in size, and the pass of an empty one says nothing.
+        """
+        batch, passes, _ = places_BMN.shape
+        keep, width = context_BKW.shape[1:]
+        size_BM1 = places_BMN.sum(-1, keepdim=True)
+        place_BMP = places_BMN.int().argsort(dim=-1, descending=True, stable=True)[..., :largest]
+        real_BMP = torch.arange(largest, device=size_BM1.device) < size_BM1
+        patch_BMS = torch.cat([visible_BK[:, None].expand(-1, passes, -1), place_BMP], dim=-1)
+        seen_BMS = F.pad(real_BMP, (keep, 0), value=True)
+
+        context_BMKW = context_BKW[:, None].expand(-1, passes, -1, -1)
+        mask_BMPW = self.mask_token.to(context_BKW.dtype).expand(batch, passes, largest, width)
+        x_BMSW = torch.cat([context_BMKW, mask_BMPW], dim=2) + self.positions_NW[patch_BMS]
+        seen = seen_BMS.flatten(0, 1)[:, None, None]
+        tokens = run_blocks(self.blocks, x_BMSW.flatten(0, 1), None, self.recompute, seen)
+        held_BMS = seen_BMS & (size_BM1 > 0)
+        tokens_BSW = self.norm(tokens).view(batch, -1, width)
+        return (
+            patch_BMS.flatten(1)[..., None],
+            tokens_BSW,
+            held_BMS.flatten(1)[..., None].to(tokens_BSW.dtype),
+        )

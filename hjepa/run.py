@@ -4,7 +4,7 @@ import random
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,8 @@ class Run:
     """What the linear probe is trained and judged on, where that is not `data`."""
     epoch: int = 0
     step: int = 0
+    notes: list[str] = field(default_factory=list)
+    """What its pretrained weights held that the encoder has no use for."""
 
     @property
     def batch(self) -> int:
@@ -73,8 +75,11 @@ class Run:
         self.epoch, self.step = state["epoch"], state["step"]
 
 
-def build_run(config: RunConfig) -> Run:
-    """Data, model and optimizer, initialised from the seed."""
+def build_run(config: RunConfig, pretrained: bool = True) -> Run:
+    """Data, model and optimizer, initialised from the seed and from model.pretrained.
+
+    With `pretrained` false that file is not read: for a run that takes its weights from a checkpoint.
+    """
     check_run_data(config)
     device = pick_device(config.device)
     if config.threads is not None:
@@ -82,12 +87,14 @@ def build_run(config: RunConfig) -> Run:
     data = load_data(config.data)
     with random_stream(config.seed, 0):
         model = HJEPA(config.model, config.data.image_size)
+    wanted = pretrained and config.model.pretrained is not None
+    notes = model.load_pretrained(config.model) if wanted else []
     model.set_recompute(config.training.use_gradient_checkpointing)
     model.to(device)
     augment = Augmentation(config.data.augmentation, config.data.image_size, data.mean_C, data.std_C).to(
         device
     )
-    run = Run(config, device, data, model, build_optimizer(config.training, model), augment)
+    run = Run(config, device, data, model, build_optimizer(config.training, model), augment, notes=notes)
     run.probe_data = load_probe_data(config)
     if run.steps_per_epoch == 0:
         raise ConfigError(

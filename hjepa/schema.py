@@ -105,6 +105,16 @@ def leaves(root: type[Config], prefix: str = "") -> Iterator[tuple[str, FieldInf
                     yield key, leaf
 
 
+def dotted(config: Config, prefix: str = "") -> dict[str, Any]:
+    """Every dotted key of `config` that holds a value, and the value, in file order."""
+    found: dict[str, Any] = {}
+    for name in type(config).model_fields:
+        value = getattr(config, name)
+        below = dotted(value, f"{prefix}{name}.") if isinstance(value, Config) else {prefix + name: value}
+        found |= below
+    return found
+
+
 def _all_keys(root: type[Config]) -> list[str]:
     keys = dict.fromkeys(key for key, _ in leaves(root))
     for key in list(keys):

@@ -1,16 +1,14 @@
 """One optimizer step: views, masks, losses, gradients, and the target that follows.
 
-Shape letters: B images of one optimizer step, S samples, L positions of a level, D features.
+Shape letters: B images of one optimizer step, L positions of a level.
 """
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hjepa.config import RunConfig
-from hjepa.losses import ntxent, prediction_loss, random_directions, sigreg, vicreg
 from hjepa.masking import Masks, sample_masks
-from hjepa.model import Prediction
+from hjepa.objective import losses
 from hjepa.optim import ema_momentum, learning_rate
 from hjepa.run import Run, autocast, to_device
 
@@ -27,7 +25,7 @@ def train_step(run: Run, indices_B: np.ndarray) -> dict[str, Tensor]:
     stored_BCHW = to_device(run, run.data.train, indices_B)
     images_BCHW = run.augment(stored_BCHW)
     masks = sample_masks(run.config.masking, run.batch, run.model.grid, torch.default_generator)
-    masks = Masks(masks.visible_BK.to(run.device), masks.target_BN.to(run.device))
+    masks = masks.to(run.device)
     second_BCHW = run.augment(stored_BCHW) if run.config.loss.use_ntxent else None
     return optimize(run, images_BCHW, masks, second_BCHW)
 
@@ -54,7 +52,7 @@ def optimize(
     seconds = [None] * parts if second_BCHW is None else second_BCHW.split(sizes)
     for part, part_masks, second in zip(images_BCHW.split(sizes), masks.chunks(sizes), seconds, strict=True):
         with autocast(run):
-            prediction = model(part, part_masks, second)
+            prediction = model(part, part_masks, second, config.loss.ntxent.on_context)
         terms = losses(config, prediction, model.level_weights(part_masks), totals, parts)
         terms["train/loss"] = torch.stack(list(terms.values())).sum()
         terms["train/loss"].backward()
@@ -67,41 +65,6 @@ def optimize(
     # The target follows after the step: before it, it would lag one step behind.
     model.update_target(ema_momentum(config.model.ema, run.step, run.steps_per_epoch, config.training.epochs))
     return sums
-
-
-def losses(
-    config: RunConfig,
-    prediction: Prediction,
-    weights: list[Tensor],
-    totals: list[Tensor],
-    parts: int,
-) -> dict[str, Tensor]:
-    """The weighted terms of the loss of one of `parts` parts of a step; their sum is minimised.
-
-    `weights` are the positions' weights of this part, each level (S, L); `totals` their sums over
-    the whole step.
-    """
-    terms: dict[str, Tensor] = {}
-    levels = zip(config.loss.hierarchy_weights, prediction.predicted, prediction.target, strict=True)
-    for level, (weight, predicted_SLD, target_SLD) in enumerate(levels):
-        error_SL = prediction_loss(predicted_SLD.float(), target_SLD.float(), config.loss)
-        total = totals[level].clamp_min(1e-6)
-        terms[f"train/loss_level{level}"] = weight * (error_SL * weights[level]).sum() / total
-    context_SD, target_SD = prediction.context_BD.float(), prediction.target_BD.float()
-    if config.loss.use_vicreg:
-        for name, term in vicreg(context_SD, target_SD, config.loss.vicreg).items():
-            terms[f"train/{name}"] = term / parts
-    if config.loss.use_sigreg:
-        settings = config.loss.sigreg
-        directions_DK = random_directions(context_SD.shape[1], settings.num_slices, context_SD.device)
-        distance = sigreg(context_SD, directions_DK, settings.num_points)
-        terms["train/sigreg"] = settings.weight * distance / parts
-    if config.loss.use_ntxent:
-        assert prediction.second_BD is not None
-        settings = config.loss.ntxent
-        contrast = ntxent(context_SD, prediction.second_BD.float(), settings.temperature)
-        terms["train/ntxent"] = settings.weight * contrast / parts
-    return terms
 
 
 class Meter:

@@ -40,7 +40,7 @@ def train(config: RunConfig, resume: str | Path | None = None) -> Iterator[Repor
 
     Raises ConfigError where the data does not fit, NonFiniteError where the loss stops being a number.
     """
-    run = build_run(config)
+    run = build_run(config, pretrained=resume is None)
     if resume is not None:
         run.load(Path(resume))
     yield from train_run(run)

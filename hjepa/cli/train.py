@@ -51,10 +51,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _train(config: RunConfig, test: bool) -> int:
-    run = build_run(config)
     folder = config.logging.folder
     checkpoints = CheckpointFolder(config.checkpoint, _checkpoint_dir(config, folder))
     resume = checkpoints.resume_path()
+    run = build_run(config, pretrained=resume is None)
     if resume is not None:
         run.load(resume)
     elif (moved := free_folder(folder)) != folder:
@@ -111,6 +111,8 @@ def _describe(run: Run, resume: Path | None) -> None:
         f"encoder: {shape.depth} blocks, width {shape.embed_dim}, {count:,} parameters, "
         f"{height} x {width} patches; device {run.device}"
     )
+    if resume is None and config.model.pretrained:
+        print(f"weights of {config.model.pretrained}: {'; '.join(run.notes) or 'all taken'}")
     if config.training.use_amp and run.device.type == "mps":
         print("training.use_amp: MPS stays in float32.")
     if resume is not None:

@@ -13,17 +13,14 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from hjepa.block import Attention, BlockSpec, DropPath, rotate
 from hjepa.encoder import (
-    Attention,
-    BlockSpec,
-    DropPath,
     Encoder,
     EncoderConfig,
     EncoderShape,
     RopeConfig,
     patchify,
     rotary_table,
-    rotate,
     sincos_positions,
     take,
     timm_shape,
@@ -136,6 +133,21 @@ def test_attention_sees_the_distance_of_two_positions_only(
         return turned_query @ turned_key
 
     torch.testing.assert_close(score(down, right), score(0, 0), rtol=1e-4, atol=1e-4)
+
+
+@given(st.integers(0, 3), st.integers(0, 3), st.integers(0, 99))
+def test_visible_patches_moved_together_keep_their_tokens(down: int, right: int, seed: int):
+    encoder, absolute = small(rope=True), small(rope=False)
+    images = normal(2, 3, 16, 16, seed=seed)
+    moved = images.roll((4 * down, 4 * right), (-2, -1))
+    # Patches of the upper left that stay on the grid wherever they are moved to.
+    rows, columns = torch.tensor([[0, 0, 3 - down], [0, 3 - down, 0]]), torch.tensor([[0, 3 - right, 0]] * 2)
+    here, there = 4 * rows + columns, 4 * (rows + down) + columns + right
+    with torch.no_grad():
+        tokens = encoder(images, here)
+        torch.testing.assert_close(encoder(moved, there), tokens, rtol=1e-3, atol=1e-4)
+        if down or right:
+            assert not torch.allclose(absolute(moved, there), absolute(images, here), atol=1e-3)
 
 
 def test_attention_sees_distance_along_either_axis():

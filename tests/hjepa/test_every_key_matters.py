@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from torch import Tensor
@@ -74,6 +75,7 @@ PROBE_CIFAR = PROBE | {
 }
 LIDAR = {"evaluation.lidar.enabled": True, "evaluation.lidar.num_views": 3}
 CROWDED = {"masking.mask_scale": [0.8, 0.9]}
+ROOMY = {"masking.min_keep": 1, "masking.num_masks": 1}
 MOMENTUM = {"model.ema.momentum": 0.5, "model.ema.momentum_end": 0.9}
 # Folders of a few made-up images each, in the public format.
 CIFAR = {"data.dataset": "cifar10", "data.data_path": "ONE FOLDER", "data.batch_size": 16}
@@ -93,6 +95,7 @@ PATHS = ("data.data_path", "data.class_list", "evaluation.linear_probe.data_path
 
 TABLE: dict[str, Row] = {
     "model.encoder_type": Row("test_vit2", NAMED),
+    "model.pretrained": Row("WEIGHTS", NAMED),
     "model.embed_dim": Row(24),
     "model.depth": Row(1),
     "model.num_heads": Row(4),
@@ -104,6 +107,8 @@ TABLE: dict[str, Row] = {
     "model.rope.use_rope": Row(True),
     "model.rope.theta": Row(10.0, ROPE),
     "model.num_hierarchies": Row(2, THREE_LEVELS),  # with one weight less
+    "model.use_target_encoder": Row(False, SIGREG),
+    "model.predictor.mode": Row("per_block"),
     "model.predictor.embed_dim": Row(12),
     "model.predictor.depth": Row(2),
     "model.predictor.num_heads": Row(4),
@@ -135,6 +140,7 @@ TABLE: dict[str, Row] = {
     "masking.num_context_masks": Row(3, {"masking.context_scale": [0.3, 0.4]}),
     "masking.context_scale": Row([0.3, 0.4]),
     "masking.min_keep": Row(6, CROWDED),
+    "masking.max_keep": Row(3, ROOMY),
     "masking.reference_offsets": Row(True),
     "training.epochs": Row(2),
     "training.warmup_epochs": Row(0.5),
@@ -151,6 +157,7 @@ TABLE: dict[str, Row] = {
     "training.use_amp": Row(True),
     "loss.type": Row("smoothl1"),
     "loss.hierarchy_weights": Row([0.1, 1.0]),
+    "loss.prediction_weight": Row(0.1, SIGREG),
     "loss.normalize_embeddings": Row(True),
     "loss.smoothl1.beta": Row(0.1, {"loss.type": "smoothl1"}),
     "loss.huber.delta": Row(0.1, {"loss.type": "huber"}),
@@ -159,13 +166,19 @@ TABLE: dict[str, Row] = {
     "loss.vicreg.sim_coeff": Row(1.0, VICREG),
     "loss.vicreg.std_coeff": Row(1.0, VICREG),
     "loss.vicreg.cov_coeff": Row(25.0, VICREG),
+    "loss.vicreg.eps": Row(0.1, VICREG),
+    "loss.vicreg.flatten_patches": Row(True, VICREG),
     "loss.use_sigreg": Row(True),
     "loss.sigreg.weight": Row(1.0, SIGREG),
     "loss.sigreg.num_slices": Row(16, SIGREG),
     "loss.sigreg.num_points": Row(5, SIGREG),
+    "loss.sigreg.fixed_slices": Row(True, SIGREG),
+    "loss.sigreg.flatten_patches": Row(True, SIGREG),
     "loss.use_ntxent": Row(True),
     "loss.ntxent.weight": Row(1.0, NTXENT),
     "loss.ntxent.temperature": Row(1.0, NTXENT),
+    "loss.ntxent.on_context": Row(False, NTXENT),
+    "loss.ntxent.use_cosine_similarity": Row(False, NTXENT),
     "evaluation.eval_frequency": Row(2, {"training.epochs": 3}),
     "evaluation.knn.k": Row(1),
     "evaluation.knn.temperature": Row(1e-4),
@@ -241,9 +254,15 @@ def configured(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     folders["IMAGE FOLDER"] = write_image_folder(root / "IMAGE FOLDER")
     (root / "CLASS LIST").write_text("ant\ncow\n")
     folders["CLASS LIST"] = str(root / "CLASS LIST")
+    for name, scale in (("WEIGHTS", None), ("SCALED WEIGHTS", 0.1)):
+        model = timm.create_model("test_vit", num_classes=0, init_values=scale)
+        torch.save(model.state_dict(), root / name)
+        folders[name] = str(root / name)
 
     def config(changed: dict[str, Any]) -> RunConfig:
         paths = {key: folders[value] for key, value in changed.items() if key in PATHS}
+        keys = [key for key in ("data.data_path", "data.class_list", "model.pretrained") if key in changed]
+        paths = {key: folders[changed[key]] for key in keys}
         return tiny(changed | paths)
 
     return config
@@ -307,8 +326,14 @@ def test_the_weight_of_a_single_level_matters(configured: Tiny):
     assert not result(configured(one)).same_weights(result(configured(half)))
 
 
+UNWEIGHTED = VICREG | {"loss.prediction_weight": 0.0}
+NO_TARGET = SIGREG | {"model.use_target_encoder": False}
+
 INERT: list[tuple[str, Any, dict[str, Any]]] = [
+    ("model.ema.momentum", 0.5, NO_TARGET),
+    ("model.ema.momentum_end", 0.5, NO_TARGET),
     ("model.layerscale_init", 0.5, {}),
+    ("model.layerscale_init", 0.5, NAMED | LAYERSCALE | {"model.pretrained": "SCALED WEIGHTS"}),
     ("model.drop_path_rate", 0.5, {"model.depth": 1}),
     ("model.rope.theta", 10.0, {}),
     ("model.ema.momentum", 0.5, {"model.ema.momentum_warmup_epochs": 0}),
@@ -325,16 +350,24 @@ INERT: list[tuple[str, Any, dict[str, Any]]] = [
     ("data.stored_size", 12, {}),
     ("data.unlabeled", True, {}),
     ("data.augmentation.crop_scale", [0.3, 0.9], {"data.augmentation.random_crop": False}),
+    ("masking.max_keep", 15, {"masking.max_keep": 16}),
     ("training.warmup_lr_ratio", 0.5, {}),
     ("training.min_lr", 0.005, {"training.lr_schedule": "constant"}),
     ("training.min_lr_ratio", 0.5, {"training.lr_schedule": "constant"}),
     ("loss.normalize_embeddings", True, {"loss.type": "cosine"}),
     ("loss.smoothl1.beta", 0.1, {}),
     ("loss.huber.delta", 0.1, {}),
+    ("loss.type", "cosine", UNWEIGHTED),
+    ("model.predictor.mode", "per_block", UNWEIGHTED),
+    ("loss.hierarchy_weights", [0.1, 1.0], UNWEIGHTED),
+    ("loss.normalize_embeddings", True, UNWEIGHTED),
+    ("loss.smoothl1.beta", 0.1, UNWEIGHTED | {"loss.type": "smoothl1"}),
     ("loss.vicreg.weight", 1.0, {}),
     ("loss.vicreg.std_coeff", 1.0, {}),
     ("loss.sigreg.num_slices", 16, {}),
+    ("loss.sigreg.fixed_slices", True, {}),
     ("loss.ntxent.temperature", 1.0, {}),
+    ("loss.ntxent.on_context", False, {}),
     ("evaluation.linear_probe.lr", 1.0, {}),
     ("evaluation.linear_probe.dataset", "cifar10", {}),
     ("evaluation.linear_probe.data_path", "ONE FOLDER", PROBE),

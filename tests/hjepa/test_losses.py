@@ -1,7 +1,7 @@
 """Prediction losses and regularizers against published values, lightly and closed forms."""
 
 from collections.abc import Callable
-from typing import get_args
+from typing import Any, get_args
 
 import lightly.loss
 import numpy as np
@@ -20,6 +20,7 @@ from hjepa.losses import (
     SigregConfig,
     VicregConfig,
     covariance_penalty,
+    fixed_directions,
     ntxent,
     prediction_loss,
     random_directions,
@@ -28,8 +29,11 @@ from hjepa.losses import (
     vicreg,
 )
 from hjepa.masking import sample_masks
+from hjepa.model import Prediction
+from hjepa.objective import losses
 from hjepa.run import build_run
-from hjepa.step import losses
+
+Tiny = Callable[..., RunConfig]
 
 CPU = torch.device("cpu")
 ONE = torch.ones(1, 1)
@@ -107,25 +111,36 @@ def test_covariance_penalty_is_the_squared_off_diagonal_over_the_width():
     assert covariance_penalty(z).item() == pytest.approx(expected / 6, rel=1e-4)
 
 
+@pytest.mark.parametrize("eps", [1e-6, 1e-2, 0.5])
+def test_the_variance_is_raised_by_what_is_asked_for(eps: float):
+    z = 0.3 * normal(40, 8)
+    torch.testing.assert_close(variance_penalty(z, eps), variance_loss(z, eps=eps))
+
+
 @pytest.mark.parametrize("scale", [0.2, 1.0, 3.0])
 def test_vicreg_terms_agree_with_lightly(scale: float):
     z, target = scale * normal(40, 8) @ normal(8, 8, seed=1), normal(40, 8, seed=2)
     torch.testing.assert_close(variance_penalty(z), variance_loss(z, eps=1e-4))
     torch.testing.assert_close(covariance_penalty(z), covariance_loss(z))
-    terms = vicreg(z, target, VicregConfig(weight=1.0))
+    terms = vicreg(z, target, VicregConfig(weight=1.0), [z])
     torch.testing.assert_close(terms["vicreg_sim"], 25 * invariance_loss(z, target))
 
 
 def test_vicreg_of_a_pair_of_equals_agrees_with_lightly_whose_covariance_counts_twice():
     z = 0.3 * normal(40, 8)
     expected = lightly.loss.VICRegLoss(lambda_param=25, mu_param=25, nu_param=0.5)(z, z)
-    torch.testing.assert_close(torch.stack([*vicreg(z, z, VicregConfig(weight=1)).values()]).sum(), expected)
+    torch.testing.assert_close(
+        torch.stack([*vicreg(z, z, VicregConfig(weight=1), [z, z]).values()]).sum(), expected
+    )
 
 
 def test_vicreg_coefficients_scale_their_terms():
     context, target = 0.3 * normal(20, 4), normal(20, 4, seed=1)
-    ones = vicreg(context, target, VicregConfig(weight=1, sim_coeff=1, std_coeff=1, cov_coeff=1))
-    found = vicreg(context, target, VicregConfig(weight=0.5, sim_coeff=2, std_coeff=3, cov_coeff=4))
+    one = VicregConfig(weight=1, sim_coeff=1, std_coeff=1, cov_coeff=1)
+    ones = vicreg(context, target, one, [context])
+    found = vicreg(
+        context, target, VicregConfig(weight=0.5, sim_coeff=2, std_coeff=3, cov_coeff=4), [context]
+    )
     for name, factor in {"vicreg_sim": 1, "vicreg_std": 1.5, "vicreg_cov": 2}.items():
         torch.testing.assert_close(found[name], factor * ones[name])
 
@@ -148,6 +163,16 @@ def test_ntxent_and_its_gradients_are_lightlys(temperature: float, images: int):
     torch.testing.assert_close(found, expected)
     gradients = torch.autograd.grad(found, views)
     torch.testing.assert_close(gradients, torch.autograd.grad(expected, views), rtol=1e-4, atol=1e-6)
+
+
+def test_ntxent_of_unit_features_needs_no_cosine_and_of_others_sees_their_length():
+    views = normal(10, 8), normal(10, 8, seed=1)
+    units = [F.normalize(view, dim=1) for view in views]
+    torch.testing.assert_close(ntxent(*units, 0.5, cosine=False), ntxent(*views, 0.5))
+    # Dot products of vectors twice as long are four times as large.
+    torch.testing.assert_close(
+        ntxent(2 * views[0], 2 * views[1], 2.0, cosine=False), ntxent(*views, 0.5, cosine=False)
+    )
 
 
 def test_ntxent_of_features_all_alike_is_that_of_a_guess():
@@ -288,6 +313,120 @@ def test_hierarchy_weights_scale_the_terms_of_their_levels(tiny: Callable[..., R
     assert after["train/loss_level1"] == 0
     assert all(after[name] == before[name] for name in before if "level" not in name)
     assert {"train/sigreg", "train/vicreg_sim", "train/vicreg_std", "train/vicreg_cov"} < set(before)
+
+
+def terms_of(config: RunConfig, images: int = 12, drawn: int = 0) -> tuple[dict[str, Tensor], Prediction]:
+    """The loss of a model as initialised, and what it is made of."""
+    run = build_run(config)
+    generator = torch.Generator().manual_seed(1)
+    masks = sample_masks(config.masking, images, run.model.grid, generator)
+    views = torch.randn(2, images, 3, 8, 8, generator=generator)
+    second = views[1] if config.loss.use_ntxent else None
+    prediction = run.model(views[0], masks, second, config.loss.ntxent.on_context)
+    weights = run.model.level_weights(masks)
+    torch.manual_seed(drawn)
+    return losses(config, prediction, weights, [level.sum() for level in weights], 1), prediction
+
+
+def seen_tokens(prediction: Prediction) -> tuple[Tensor, Tensor]:
+    """Context and target tokens of the visible patches, one by one."""
+    places = [
+        (image, k, patch)
+        for image, row in enumerate(prediction.visible_BK.tolist())
+        for k, patch in enumerate(row)
+    ]
+    context = torch.stack([prediction.context_BKD[image, k] for image, k, _ in places])
+    return context, torch.stack([prediction.target_BND[image, patch] for image, _, patch in places])
+
+
+def test_the_prediction_weight_scales_the_levels_and_nothing_else(tiny: Tiny):
+    one, _ = terms_of(tiny({"loss.use_sigreg": True}))
+    half, _ = terms_of(tiny({"loss.use_sigreg": True, "loss.prediction_weight": 0.5}))
+    none, _ = terms_of(tiny({"loss.use_sigreg": True, "loss.prediction_weight": 0.0}))
+    for level in ("train/loss_level0", "train/loss_level1"):
+        torch.testing.assert_close(half[level], one[level] / 2)
+        assert none[level] == 0
+    assert one["train/sigreg"] == half["train/sigreg"] == none["train/sigreg"] > 0
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        {},
+        {"use_sigreg": True, "sigreg": {"weight": 0.0}},
+        {"use_ntxent": True, "ntxent": {"weight": 0.0}},
+        {"use_vicreg": True, "vicreg": {"sim_coeff": 0.0, "std_coeff": 0.0, "cov_coeff": 0.0}},
+    ],
+    ids=str,
+)
+def test_a_loss_of_nothing_is_refused(others: dict[str, Any]):
+    with pytest.raises(ValueError, match="prediction_weight is 0 and no other term has a weight"):
+        LossConfig.model_validate({"prediction_weight": 0.0} | others)
+
+
+def test_cjepa_by_vicreg_is_the_prediction_loss_and_lightlys_vicreg_of_pooled_features(tiny: Tiny):
+    plain, _ = terms_of(tiny())
+    both, prediction = terms_of(tiny({"loss.use_vicreg": True, "loss.vicreg.weight": 1.0}))
+    context, target = prediction.context_BD, prediction.target_BD
+    torch.testing.assert_close(context, prediction.context_BKD.mean(1))
+    expected = 25 * invariance_loss(context, target) + 25 * variance_loss(context) + covariance_loss(context)
+    torch.testing.assert_close(torch.stack([*both.values()]).sum(), sum(plain.values()) + expected)
+
+
+@pytest.mark.parametrize("on_context", [False, True])
+def test_cjepa_by_ntxent_is_the_prediction_loss_and_lightlys_contrast_of_two_views(
+    tiny: Tiny, on_context: bool
+):
+    changed = {"loss.use_ntxent": True, "loss.ntxent.on_context": on_context}
+    plain, _ = terms_of(tiny())
+    both, prediction = terms_of(tiny(changed))
+    assert prediction.second_BD is not None
+    assert prediction.second_BD.requires_grad is on_context
+    contrast = lightly.loss.NTXentLoss(temperature=0.1)(prediction.context_BD, prediction.second_BD)
+    torch.testing.assert_close(torch.stack([*both.values()]).sum(), sum(plain.values()) + 0.1 * contrast)
+
+
+def test_without_a_target_encoder_both_sides_are_regularized(tiny: Tiny):
+    alone = {"model.use_target_encoder": False, "loss.use_vicreg": True, "loss.use_sigreg": True}
+    terms, prediction = terms_of(tiny(alone | {"loss.vicreg.weight": 1.0, "loss.sigreg.weight": 1.0}))
+    sides = prediction.context_BD, prediction.target_BD
+    reference = lightly.loss.VICRegLoss(lambda_param=25, mu_param=25, nu_param=0.5)(*sides)
+    found = torch.stack([terms[f"train/vicreg_{name}"] for name in ("sim", "std", "cov")]).sum()
+    torch.testing.assert_close(found, reference)
+    torch.manual_seed(0)
+    directions = random_directions(16, 256, CPU)
+    expected = torch.stack([sigreg(side, directions, 17) for side in sides]).mean()
+    torch.testing.assert_close(terms["train/sigreg"], expected)
+
+
+def test_over_patches_the_samples_are_the_visible_tokens_and_the_targets_at_their_places(tiny: Tiny):
+    flat = {"loss.use_vicreg": True, "loss.vicreg.flatten_patches": True, "loss.vicreg.weight": 1.0}
+    flat |= {"loss.use_sigreg": True, "loss.sigreg.flatten_patches": True, "loss.sigreg.weight": 1.0}
+    terms, prediction = terms_of(tiny(flat))
+    context, target = seen_tokens(prediction)
+    assert len(context) == 12 * prediction.visible_BK.shape[1]
+    torch.testing.assert_close(terms["train/vicreg_sim"], 25 * invariance_loss(context, target))
+    torch.testing.assert_close(terms["train/vicreg_std"], 25 * variance_loss(context))
+    torch.testing.assert_close(terms["train/vicreg_cov"], covariance_loss(context))
+    torch.manual_seed(0)
+    torch.testing.assert_close(terms["train/sigreg"], lightly.loss.SIGReg(knots=17, num_vectors=256)(context))
+
+
+def test_fixed_slices_are_those_of_the_seed_at_every_step_and_draw_nothing(tiny: Tiny):
+    fixed = {"loss.use_sigreg": True, "loss.sigreg.fixed_slices": True}
+
+    def found(changed: dict[str, Any], drawn: int) -> float:
+        return terms_of(tiny({"loss.use_sigreg": True} | changed), drawn=drawn)[0]["train/sigreg"].item()
+
+    assert found(fixed, 0) == found(fixed, 1)
+    assert found({}, 0) != found({}, 1)
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    directions = fixed_directions.__wrapped__(7, 30, 3, CPU)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(fixed_directions(7, 30, 3, CPU), directions)
+    assert not torch.equal(fixed_directions(7, 30, 4, CPU), directions)
+    torch.testing.assert_close(directions.norm(dim=0), torch.ones(30))
 
 
 def test_the_defaults_are_those_of_the_papers():

@@ -60,7 +60,7 @@ def test_blocks_are_rectangles_of_the_area_and_ratio_asked_for():
 
 @st.composite
 def legal(draw: Any) -> tuple[MaskingConfig, tuple[int, int], int, int]:
-    grid = draw(st.tuples(st.integers(2, 7), st.integers(2, 7)))
+    grid = draw(st.tuples(st.integers(2, 16), st.integers(2, 16)))
     share = st.floats(1e-3, 1)
 
     def ordered(of: st.SearchStrategy[float]) -> tuple[float, float]:
@@ -76,6 +76,10 @@ def legal(draw: Any) -> tuple[MaskingConfig, tuple[int, int], int, int]:
         min_keep=draw(st.integers(1, grid[0] * grid[1] - 1)),
         reference_offsets=draw(st.booleans()),
     )
+    if draw(st.booleans()):
+        config = config.model_copy(
+            update={"max_keep": draw(st.integers(config.min_keep, 2 * grid[0] * grid[1]))}
+        )
     return config, grid, draw(st.integers(1, 5)), draw(st.integers(0, 2**31))
 
 
@@ -88,12 +92,29 @@ def test_on_every_grid_some_patches_are_visible_others_targets_and_none_both(cas
     keep = found.visible_BK.shape[1]
     assert found.visible_BK.shape == (batch, keep)
     assert found.target_BN.shape == (batch, tokens)
-    assert config.min_keep <= keep < tokens
+    assert config.min_keep <= keep <= min(tokens - 1, config.max_keep or tokens)
     assert (found.visible_BK.diff(dim=1) > 0).all()
     assert found.visible_BK.min() >= 0
     assert found.visible_BK.max() < tokens
     assert not found.target_BN.gather(1, found.visible_BK).any()
     assert found.target_BN.any(1).all()
+    assert found.blocks_BMN is not None
+    assert found.blocks_BMN.shape == (batch, config.num_masks, tokens)
+    assert torch.equal(found.blocks_BMN.any(1), found.target_BN)
+
+
+def test_no_more_patches_stay_visible_than_are_allowed_and_what_is_given_up_is_no_target():
+    free, few = (masks(MaskingConfig(max_keep=most), 64) for most in (None, 20))
+    assert free.visible_BK.shape[1] > 20 == few.visible_BK.shape[1]
+    assert torch.equal(few.target_BN, free.target_BN)
+    kept = few.visible_BK[:, :, None] == free.visible_BK[:, None]
+    assert kept.any(2).all()
+    assert len(kept.any(1).unique(dim=0)) == 64  # random ones, image by image
+
+
+def test_more_to_keep_at_the_least_than_at_the_most_is_refused():
+    with pytest.raises(ValueError, match="max_keep 3 is less than min_keep 4"):
+        MaskingConfig(max_keep=3)
 
 
 @pytest.mark.parametrize("grid", [(2, 2), (2, 4), (3, 3), (4, 4)])
@@ -143,6 +164,10 @@ def test_chunks_are_the_same_masks_cut_along_the_batch():
     assert [len(part.target_BN) for part in parts] == [4, 6]
     assert torch.equal(torch.cat([part.visible_BK for part in parts]), whole.visible_BK)
     assert torch.equal(torch.cat([part.target_BN for part in parts]), whole.target_BN)
+    assert whole.blocks_BMN is not None
+    assert torch.equal(torch.cat([part.blocks_BMN for part in parts]), whole.blocks_BMN)
+    untold = Masks(whole.visible_BK, whole.target_BN).chunks([4, 6])
+    assert [part.blocks_BMN for part in untold] == [None, None]
 
 
 @pytest.mark.parametrize("key", ["mask_scale", "context_scale", "aspect_ratio"])

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from hjepa.block import Attention
 from hjepa.config import RunConfig
-from hjepa.encoder import Attention
 from hjepa.masking import Masks, sample_masks
 from hjepa.model import HJEPA
 from hjepa.pyramid import pool
@@ -24,6 +24,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     "rope": {"model.rope.use_rope": True},
     "layer scale": {"model.use_layerscale": True},
     "stochastic depth": {"model.drop_path_rate": 0.5},
+    "per block": {"model.predictor.mode": "per_block"},
+    "per block, fpn": FPN | {"model.predictor.mode": "per_block"},
     "dropout": {"model.predictor.dropout": 0.2},
     "no bias": {"model.predictor.qkv_bias": False},
     "fpn add": FPN,
@@ -60,6 +62,8 @@ def loss(model: HJEPA, images: Tensor, masks: Masks) -> Tensor:
 
 
 def followers(model: HJEPA) -> list[Tensor]:
+    assert model.target_encoder is not None
+    assert model.target_pyramid is not None
     return [*model.target_encoder.parameters(), *model.target_pyramid.parameters()]
 
 
@@ -161,6 +165,55 @@ def test_a_momentum_of_one_leaves_the_target_and_of_zero_copies(tiny: Tiny):
     assert all(map(torch.equal, followers(model), leaders(model)))
 
 
+# Without a target of its own
+
+ALONE = {"model.use_target_encoder": False, "loss.use_sigreg": True}
+
+
+@every_shape
+def test_without_a_target_encoder_the_loss_trains_the_encoder_on_both_sides(
+    tiny: Tiny, changed: dict[str, Any]
+):
+    config = tiny(changed | ALONE)
+    model = built(config)
+    assert not [name for name in model.state_dict() if name.startswith("target_")]
+    images, masks = batch(config, model)
+    prediction = model(images, masks)
+    for level, target in enumerate(prediction.target):
+        assert target.requires_grad
+        by_target = torch.autograd.grad(
+            target[..., 0].sum(), list(model.encoder.parameters()), retain_graph=True
+        )
+        # A bias shared by all positions may cancel in the norms; the weights may not.
+        moved = [
+            g.norm() > 0 for g, p in zip(by_target, model.encoder.parameters(), strict=True) if p.ndim > 1
+        ]
+        assert all(moved), level
+    assert prediction.target_BD.requires_grad
+    with torch.no_grad():
+        assert torch.equal(model.eval().features(images), model.encoder(images).mean(1))
+
+
+def test_without_a_target_encoder_both_sides_are_the_weights_of_now(tiny: Tiny):
+    config = tiny(FPN | ALONE)
+    model, paired = built(config), built(tiny(FPN))
+    images, masks = batch(config, model)
+    found, expected = model(images, masks), paired(images, masks)
+    assert all(map(torch.equal, found.target, expected.target))
+    assert all(map(torch.equal, found.predicted, expected.predicted))
+    before = [value.clone() for value in model.state_dict().values()]
+    model.update_target(0.5)
+    assert all(map(torch.equal, before, model.state_dict().values()))
+
+
+def test_without_a_target_encoder_the_pyramid_is_trained_by_the_prediction_only(tiny: Tiny):
+    config = tiny(FPN | ALONE)
+    model = built(config)
+    target = torch.cat([level.flatten() for level in model(*batch(config, model)).target])
+    weights = list(model.pyramid.parameters())
+    assert torch.autograd.grad(target[::3].sum(), weights, allow_unused=True) == (None,) * len(weights)
+
+
 # Predictions
 
 
@@ -198,6 +251,14 @@ def test_a_second_view_shows_the_same_patches_and_is_learnt_from(tiny: Tiny):
     torch.testing.assert_close(paired.second_BD, model.encoder(images.flip(-1), masks.visible_BK).mean(1))
     paired.second_BD.square().sum().backward()
     assert all(p.grad is not None and p.grad.norm() > 0 for p in model.encoder.blocks.parameters())
+
+
+def test_a_second_view_for_the_target_is_encoded_whole_and_without_gradient(tiny: Tiny):
+    model = built(tiny())
+    images, masks = batch(tiny(), model)
+    found = model(images, masks, images.flip(-1), second_on_context=False)
+    assert not found.second_BD.requires_grad
+    assert torch.equal(found.second_BD, model.features(images.flip(-1)))
 
 
 @every_shape

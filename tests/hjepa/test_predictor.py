@@ -87,6 +87,87 @@ def test_recomputing_activations_gives_the_same_gradients():
         torch.testing.assert_close(plain, again)
 
 
+# A pass for each block
+
+
+def inside(*blocks: list[int]) -> Tensor:
+    """Blocks of a 3 x 3 grid, the same for two images (2, M, 9)."""
+    found = torch.zeros(2, len(blocks), 9, dtype=torch.bool)
+    for m, block in enumerate(blocks):
+        found[:, m, block] = True
+    return found
+
+
+def hidden() -> Tensor:
+    return torch.ones(2, 9, dtype=torch.bool).scatter(1, VISIBLE, False)
+
+
+SAME = torch.tensor([[0, 3, 5], [0, 3, 5]])
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_one_block_of_all_that_is_hidden_gives_what_a_single_pass_gives(recompute: bool):
+    found = []
+    for mode in ("union", "per_block"):
+        predictor, tokens = small(mode=mode), normal(2, 3, 16).requires_grad_()
+        predictor.recompute = recompute
+        predicted = predictor(tokens, VISIBLE, hidden()[:, None])
+        predicted.square().mean().backward()
+        found.append([predicted, tokens.grad, *(p.grad for p in predictor.parameters())])
+    for union, by_block in zip(*found, strict=True):
+        torch.testing.assert_close(by_block, union, rtol=1e-4, atol=1e-6)
+
+
+def test_blocks_that_are_not_told_apart_are_predicted_in_a_single_pass():
+    tokens = normal(2, 3, 16)
+    assert torch.equal(small(mode="per_block")(tokens, VISIBLE), small()(tokens, VISIBLE))
+
+
+def test_each_patch_is_predicted_by_a_pass_over_the_context_and_its_own_block():
+    predictor, tokens = small(mode="per_block"), normal(2, 3, 16)
+    blocks = inside([1, 2], [4, 7, 8], [2, 7])  # 6 is hidden in no block
+
+    def one_pass(places: list[int]) -> Tensor:
+        """The tokens of the context and `places`, in this order, before the last projection."""
+        order = torch.tensor([0, 3, 5, *places])
+        x = torch.cat([predictor.embed(tokens), predictor.mask_token.expand(2, len(places), -1)], dim=1)
+        x = x + predictor.positions_NW[order]
+        for block in predictor.blocks:
+            x = block(x)
+        return predictor.project(predictor.norm(x))
+
+    passes = [one_pass(places) for places in ([1, 2], [4, 7, 8], [2, 7], [6])]
+    first, second, third, rest = passes
+    found = predictor(tokens, SAME, blocks)
+    expected = {1: first[:, 3], 4: second[:, 3], 8: second[:, 5], 6: rest[:, 3]}
+    expected |= {2: (first[:, 4] + third[:, 3]) / 2, 7: (second[:, 4] + third[:, 4]) / 2}
+    context = torch.stack([found[:, :3] for found in passes]).mean(0)
+    expected |= {place: context[:, k] for k, place in enumerate((0, 3, 5))}
+    torch.testing.assert_close(found, torch.stack([expected[n] for n in range(9)], dim=1))
+
+
+def test_a_block_is_predicted_the_same_wherever_the_others_are():
+    tokens = normal(2, 3, 16)
+    here, there = inside([1, 2], [4]), inside([1, 2], [6, 7, 8])
+    by_block, union = small(mode="per_block"), small()
+    torch.testing.assert_close(
+        by_block(tokens, SAME, here)[:, [1, 2]], by_block(tokens, SAME, there)[:, [1, 2]]
+    )
+    # A single pass sees every hidden place, whatever block it is in.
+    assert torch.equal(union(tokens, SAME, here), union(tokens, SAME, there))
+    assert not torch.allclose(by_block(tokens, SAME, here), union(tokens, SAME, here), atol=1e-3)
+
+
+def test_an_image_is_predicted_the_same_whatever_the_blocks_of_the_others():
+    predictor, tokens = small(mode="per_block"), normal(2, 3, 16)
+    # The first image's second block is empty and its rest is too; the second's sets are larger.
+    blocks = torch.stack([inside([1, 2, 4, 6, 7, 8], [])[0], inside([1, 2], [4])[0]])
+    together = predictor(tokens, SAME, blocks)
+    for image in range(2):
+        alone = slice(image, image + 1)
+        torch.testing.assert_close(predictor(tokens[alone], SAME[alone], blocks[alone]), together[alone])
+
+
 # Against timm
 
 

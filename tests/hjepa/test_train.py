@@ -191,10 +191,17 @@ def after_one_step(config: RunConfig) -> tuple[dict[str, Tensor], dict[str, floa
     return run.model.state_dict(), report.metrics
 
 
-@pytest.mark.parametrize("kind", ["mse", "smoothl1", "huber", "cosine"])
 @pytest.mark.parametrize("parts", [2, 4])
-def test_accumulating_parts_matches_one_batch(tiny: Tiny, kind: str, parts: int):
-    changed = {"loss.type": kind, "training.optimizer": "sgd", "training.lr_schedule": "constant"}
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *({"loss.type": kind} for kind in ("mse", "smoothl1", "huber", "cosine")),
+        {"model.predictor.mode": "per_block"},
+    ],
+    ids=str,
+)
+def test_accumulating_parts_matches_one_batch(tiny: Tiny, kind: dict[str, Any], parts: int):
+    changed = kind | {"training.optimizer": "sgd", "training.lr_schedule": "constant"}
     changed |= {"training.lr": 0.5, "data.augmentation.color_jitter": 0.3}
     start = build_run(tiny(changed)).model.state_dict()
     whole, whole_metrics = after_one_step(tiny(changed | {"data.batch_size": 600}))
@@ -255,6 +262,7 @@ def test_the_target_follows_after_the_step(tiny: Tiny):
     run = build_run(tiny({"model.ema.momentum": 0.0, "model.ema.momentum_end": 0.0}))
     before = run.model.encoder.patch_embed.weight.clone()
     list(train_run(run))
+    assert run.model.target_encoder is not None
     assert torch.equal(run.model.target_encoder.patch_embed.weight, run.model.encoder.patch_embed.weight)
     assert not torch.equal(run.model.encoder.patch_embed.weight, before)
 
@@ -265,6 +273,70 @@ def test_a_target_that_stands_still_is_learnt(tiny: Tiny):
     for level in (0, 1):
         name = f"train/loss_level{level}"
         assert last.metrics[name] < 0.8 * first.metrics[name]
+
+
+# Without a target of its own
+
+ALONE: dict[str, Any] = {
+    "model.use_target_encoder": False,
+    "loss.use_sigreg": True,
+    "training.epochs": 4,
+    "data.batch_size": 64,
+}
+
+
+@pytest.mark.parametrize(
+    "unregularized",
+    [
+        {"loss.use_sigreg": False},
+        {"loss.sigreg.weight": 0.0},
+        {"loss.use_sigreg": False, "loss.use_vicreg": True, "loss.vicreg.weight": 0.0},
+        {"loss.use_sigreg": False, "loss.use_vicreg": True, "loss.vicreg.std_coeff": 0.0},
+        {"loss.use_sigreg": False, "loss.use_ntxent": True},
+    ],
+    ids=str,
+)
+def test_without_a_target_encoder_something_must_keep_features_apart(
+    tiny: Tiny, unregularized: dict[str, Any]
+):
+    with pytest.raises(
+        ConfigError, match=r"use_target_encoder is false.* set loss.use_sigreg: true .* or loss.use_vicreg"
+    ):
+        tiny(ALONE | unregularized)
+
+
+def test_a_contrast_with_a_target_encoder_needs_one(tiny: Tiny):
+    with pytest.raises(
+        ConfigError, match=r"loss.ntxent.on_context is false.* model.use_target_encoder is false"
+    ):
+        tiny(ALONE | {"loss.use_ntxent": True, "loss.ntxent.on_context": False})
+
+
+def spread(config: RunConfig) -> float:
+    *_, last = train(config)
+    return last.metrics["val/feature_std"]
+
+
+@pytest.mark.parametrize("fpn", [False, True])
+def test_without_a_target_encoder_the_regularizer_keeps_features_apart(tiny: Tiny, fpn: bool):
+    quiet = ALONE | {"model.fpn.use_fpn": fpn, "evaluation.collapse.min_std": 0.0}
+    held = spread(tiny(quiet | {"loss.sigreg.weight": 0.5}))
+    fallen = spread(tiny(quiet | {"loss.sigreg.weight": 1e-9}))
+    assert held > 0.5
+    assert held > 2 * fallen
+
+
+def test_without_a_target_encoder_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(
+    tiny: Tiny, tmp_path: Path
+):
+    config = tiny(LONG | ALONE | {"loss.sigreg.fixed_slices": True, "loss.sigreg.flatten_patches": True})
+    reports, found = train(config), []
+    for report in reports:
+        found.append(numbers(report))
+        if report.epoch == 2:
+            state = saved(report, tmp_path / "middle.pt")
+    assert not [name for name in state["model"] if name.startswith("target_")]
+    assert [*map(numbers, train(config, resume=tmp_path / "middle.pt"))] == found[2:]
 
 
 # Bad ends

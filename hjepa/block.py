@@ -1,0 +1,144 @@
+"""Transformer block that encoder and predictor are made of.
+
+Shape letters: B samples, K tokens, D width, H heads, E width of a head.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import checkpoint
+
+
+@dataclass(frozen=True)
+class BlockSpec:
+    """What the encoder's and the predictor's configs say of a block."""
+
+    dim: int
+    num_heads: int
+    mlp_ratio: float
+    layerscale_init: float | None = None
+    """None: what a block adds is not scaled."""
+    drop_path: float = 0.0
+    """Chance of a sample to skip a half of the block in training."""
+    flash: bool = True
+    """False: attention by the plain kernel."""
+    dropout: float = 0.0
+    """Share of what attention and both layers of the MLP put out that is zeroed in training."""
+    qkv_bias: bool = True
+    """Whether queries, keys and values have a bias."""
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, with rotary positions where given."""
+
+    def __init__(self, spec: BlockSpec):
+        super().__init__()
+        self.num_heads = spec.num_heads
+        self.flash = spec.flash
+        self.qkv = nn.Linear(spec.dim, 3 * spec.dim, bias=spec.qkv_bias)
+        self.proj = nn.Linear(spec.dim, spec.dim)
+        self.proj_drop = nn.Dropout(spec.dropout)
+
+    def forward(self, x_BKD: Tensor, rotary: Tensor | None = None, seen: Tensor | None = None) -> Tensor:
+        """`seen`, boolean and broadcast to (B, H, K, K), says which tokens each may look at."""
+        batch, tokens, dim = x_BKD.shape
+        qkv = self.qkv(x_BKD).view(batch, tokens, 3, self.num_heads, dim // self.num_heads)
+        q_BHKE, k_BHKE, v_BHKE = qkv.permute(2, 0, 3, 1, 4)
+        if rotary is not None:
+            q_BHKE, k_BHKE = rotate(q_BHKE, rotary), rotate(k_BHKE, rotary)
+        with nullcontext() if self.flash else sdpa_kernel(SDPBackend.MATH):
+            out_BHKE = F.scaled_dot_product_attention(q_BHKE, k_BHKE, v_BHKE, attn_mask=seen)
+        return self.proj_drop(self.proj(out_BHKE.transpose(1, 2).reshape(batch, tokens, dim)))
+
+
+class LayerScale(nn.Module):
+    """A learned factor for each feature (CaiT, Touvron et al. 2021, eq. 4)."""
+
+    def __init__(self, dim: int, init: float):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((dim,), init))
+
+    def forward(self, x_BKD: Tensor) -> Tensor:
+        return x_BKD * self.gamma
+
+
+class DropPath(nn.Module):
+    """In training, zero for a random share `rate` of the samples; the others are scaled up, so that
+    the mean stays. Draws from torch's global generator (stochastic depth, Huang et al. 2016)."""
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x_BKD: Tensor) -> Tensor:
+        if self.rate == 0 or not self.training:
+            return x_BKD
+        keep = 1 - self.rate
+        return x_BKD * x_BKD.new_empty(len(x_BKD), 1, 1).bernoulli_(keep).div_(keep)
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block; its parameters are named as timm's."""
+
+    def __init__(self, spec: BlockSpec):
+        super().__init__()
+        dim, hidden = spec.dim, int(spec.dim * spec.mlp_ratio)
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = Attention(spec)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        layers = {
+            "fc1": nn.Linear(dim, hidden),
+            "act": nn.GELU(),
+            "drop1": nn.Dropout(spec.dropout),
+            "fc2": nn.Linear(hidden, dim),
+            "drop2": nn.Dropout(spec.dropout),
+        }
+        self.mlp = nn.Sequential(OrderedDict(layers))
+        init = spec.layerscale_init
+        self.ls1, self.ls2 = (nn.Identity() if init is None else LayerScale(dim, init) for _ in range(2))
+        self.drop_path = DropPath(spec.drop_path)
+
+    def forward(self, x_BKD: Tensor, rotary: Tensor | None = None, seen: Tensor | None = None) -> Tensor:
+        x_BKD = x_BKD + self.drop_path(self.ls1(self.attn(self.norm1(x_BKD), rotary, seen)))
+        return x_BKD + self.drop_path(self.ls2(self.mlp(self.norm2(x_BKD))))
+
+
+def run_blocks(
+    blocks: Iterable[nn.Module],
+    x_BKD: Tensor,
+    rotary: Tensor | None,
+    recompute: bool,
+    seen: Tensor | None = None,
+) -> Tensor:
+    """The tokens after every block; with `recompute`, activations are not kept for the backward pass."""
+    for block in blocks:
+        if recompute and torch.is_grad_enabled():
+            x_BKD = checkpoint(block, x_BKD, rotary, seen, use_reentrant=False)
+        else:
+            x_BKD = block(x_BKD, rotary, seen)
+    return x_BKD
+
+
+def rotate(x_BHKE: Tensor, rotary: Tensor) -> Tensor:
+    """Each pair of neighbouring features turned by its position's angles."""
+    sin, cos = rotary.to(x_BHKE.dtype).chunk(2, dim=-1)
+    turned = torch.stack([-x_BHKE[..., 1::2], x_BHKE[..., ::2]], dim=-1).reshape(x_BHKE.shape)
+    return x_BHKE * cos + turned * sin
+
+
+def init_weights(module: nn.Module) -> None:
+    """Xavier-uniform weights for linear layers, zero for their biases.
+
+    Not the usual normal of deviation 0.02: on patches of few pixels it leaves the content a tenth
+    of the size of the position embedding, and small models then hardly learn.
+    """
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,67 @@
+"""Check configs without training: what they resolve to, how large the model is, what is unwise.
+
+Reads no data set and builds no weights, so that it is quick for any size.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from hjepa.advice import advice
+from hjepa.config import RunConfig, load_layers
+from hjepa.measure import measure
+from hjepa.schema import ConfigError, Layers, dotted, inert_reason, parse_overrides, to_yaml
+
+USER_ERROR = 2
+
+EPILOG = """\
+examples:
+  hjepa-train check configs/core/default.yaml
+  hjepa-train check configs/*/*.yaml
+  hjepa-train check configs/quick/digits.yaml --set model.depth=12 --brief
+
+exit status: 0 all are valid, whatever the warnings; 2 one at least is not.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument("configs", metavar="FILE", nargs="+", type=Path, help="YAML config")
+    parser.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], help="override one key; may be repeated"
+    )
+    parser.add_argument("--brief", action="store_true", help="leave out the resolved config")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check every file; the exit status."""
+    overrides = parse_overrides(options.set)
+    wrong = 0
+    for number, path in enumerate(options.configs):
+        if number:
+            print()
+        try:
+            layers = load_layers(path, overrides)
+            config = layers.build(RunConfig, str(path))
+        except ConfigError as error:
+            wrong += 1
+            print(f"hjepa-train: {error}", file=sys.stderr)
+            continue
+        print(f"# {path}")
+        if not options.brief:
+            print(to_yaml(config), end="")
+        print(*(f"# {line}" for line in measure(config).lines()), sep="\n")
+        for line in warnings(config, layers):
+            print(f"# warning: {line}")
+    return USER_ERROR if wrong else 0
+
+
+def warnings(config: RunConfig, layers: Layers) -> list[str]:
+    """What is legal and unwise, and what was set and has no effect."""
+    found = list(advice(config))
+    values, defaults = dotted(config), dotted(RunConfig())
+    for key in values:
+        reason = inert_reason(config, key)
+        if reason and key in layers.sources and values[key] != defaults[key]:
+            found.append(f"{key}: is set ({layers.sources[key]}) and has no effect: {reason}.")
+    return found
