@@ -26,9 +26,10 @@ os.environ.update({name: os.environ.get(name, value) for name, value in _SETTING
 import ray  # noqa: E402
 from ray import tune  # noqa: E402
 
-from orchestrator.schedule import Listener, TuneScheduler, TuneStarts  # noqa: E402
+from orchestrator.schedule import Listener, TuneEvents, TuneScheduler  # noqa: E402
 from orchestrator.search import TuneSearcher  # noqa: E402
 from orchestrator.space import ConfigError, ResourcesConfig  # noqa: E402
+from orchestrator.stopping import Stop  # noqa: E402
 from orchestrator.trial import TrialActor, resources  # noqa: E402
 
 MAX_SOCKET_PATH = 107  # bytes, by Linux; Ray puts a socket some 70 bytes below its folder
@@ -100,6 +101,7 @@ def run_trials(
     config: ResourcesConfig,
     next_trial: Callable[[], dict[str, Any] | str | None],
     listener: Listener,
+    stop: Stop,
     scratch: Path,
 ) -> None:
     """Run what `next_trial` gives until it is FINISHED; `listener` hears of every report and decides."""
@@ -115,7 +117,7 @@ def run_trials(
             name="sweep",
             storage_path=str(scratch),
             verbose=0,
-            callbacks=[TuneStarts(listener)],
+            callbacks=[TuneEvents(listener, stop.listen)],
             failure_config=tune.FailureConfig(max_failures=0),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
