@@ -80,6 +80,7 @@ class SweepRun:
     def next_trial(self) -> dict[str, Any] | str | None:
         """What Tune shall begin; None to be asked again later."""
         if self.stop.asked:
+            self._wind_up()  # Tune asks on and on, without a turn, where nothing runs
             return None
         record = self.agenda.next()
         if record is None:

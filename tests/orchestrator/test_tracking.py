@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from orchestrator.cli.going import store_of
 from orchestrator.delivery import create_database
 from orchestrator.drainer import LOCK, until_next_session
-from orchestrator.cli.going import store_of
 from orchestrator.lock import exclusive
 from orchestrator.spool import CURSOR, SPOOL, Cursor, read, undelivered
 from orchestrator.tracking import Tracker, absolute_uri, drain
