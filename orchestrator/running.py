@@ -276,10 +276,7 @@ class SweepRun:
         for record in self.study.unfinished():
             self.tracker.end_trial(record.id, "KILLED", {"outcome": "interrupted"})
         self.tracker.end_sweep("KILLED", {}, {})
-        if self.stop.twice:
-            self.tracker.leave()
-        else:
-            self.tracker.close(self.stop.time_left(), lambda: self.stop.twice)
+        self.tracker.leave(self.stop.time_left(), lambda: self.stop.twice)
 
 
 def result_of(folder: Path, study: Study, late: int) -> SweepResult:

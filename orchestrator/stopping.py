@@ -9,9 +9,9 @@ from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """Ctrl-C, a scheduler's end, and its warning."""
-GRACE_S = 6.0
+GRACE_S = 5.0
 """Seconds that running trials have to end their epoch, and with it to save it."""
-CLOSE_S = 12.0
+CLOSE_S = 9.0
 """Seconds from being asked within which the records are closed."""
 SAME_S = 0.3
 """Seconds in which a second signal is the first one's echo: `timeout` signals a process and its group."""

@@ -126,12 +126,13 @@ class Tracker:
         _finish(self._drainer, timeout_s, hurry)
         return undelivered(self._folder)
 
-    def leave(self) -> None:
-        """Close the spool without waiting: the drainer delivers what it can and ends by itself."""
+    def leave(self, timeout_s: float, hurry: Callable[[], bool]) -> None:
+        """Close the spool, and wait no longer than that: the drainer delivers the rest and ends by itself."""
         self._spool.close()
         if self._drainer.stdin:
             self._drainer.stdin.close()
-        self._drainer.returncode = 0  # else Python warns of a child that is meant to outlive it
+        if not wait_for(lambda: self._drainer.poll() is not None or hurry(), timeout_s) or hurry():
+            self._drainer.returncode = 0  # else Python warns of a child that is meant to outlive it
 
     def _log(self, kind: str, time_ms: int | None = None, **fields: Any) -> None:
         self._append(kind, time_ms, **fields)

@@ -173,6 +173,14 @@ def held_still(process: subprocess.Popen[str]) -> Iterator[None]:
             one.resume()
 
 
+def require_none_running(workplace: Workplace, name: str = "tiny") -> None:
+    """MLflow shows no run as running, as soon as the drainer, which outlives the driver, is done."""
+    deadline = time.monotonic() + 90
+    while "RUNNING" in {run.info.status for run in mlflow_runs(workplace, name)}:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+
 def signal_pending(pid: int, number: int) -> bool:
     """Whether a process that stands still has a signal to come."""
     (line,) = [x for x in Path(f"/proc/{pid}/status").read_text().splitlines() if x.startswith("ShdPnd")]

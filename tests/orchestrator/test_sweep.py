@@ -22,6 +22,7 @@ from tests.workplace import (
     end_session,
     mlflow_runs,
     records,
+    require_none_running,
     trial_processes,
     wait_for,
 )
@@ -206,7 +207,7 @@ def test_ctrl_c_leaves_a_sweep_that_the_same_command_goes_on_with(workplace: Wor
     assert process.returncode == 130, output
     (command,) = [line.strip() for line in output.splitlines() if line.startswith("  hjepa-sweep")]
     assert "Traceback" not in output
-    assert "RUNNING" not in {run.info.status for run in mlflow_runs(workplace)}
+    require_none_running(workplace)
     done = workplace.sweep(*shlex.split(command)[1:])
     assert done.returncode == 0, done.stdout + done.stderr
     assert {record.outcome for record in records(workplace)} == {"completed"}
