@@ -152,12 +152,17 @@ def end_session(process: subprocess.Popen[str]) -> None:
 
 
 def trial_processes(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    """The processes in which a running sweep's trials run."""
-    return [
-        other
-        for other in psutil.Process(process.pid).children(recursive=True)
-        if "Trainable.train" in " ".join(other.cmdline())
-    ]
+    """The processes in which a running sweep's trials run; waits for one to be at work."""
+    deadline = time.monotonic() + 10
+    while True:
+        found = [
+            other
+            for other in psutil.Process(process.pid).children(recursive=True)
+            if "Trainable.train" in " ".join(other.cmdline())
+        ]
+        if found or time.monotonic() > deadline:
+            return found
+        time.sleep(0.01)
 
 
 @contextmanager
