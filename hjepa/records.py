@@ -1,7 +1,9 @@
 """Records of one run that `hjepa-train` writes: the resolved config and a line per epoch."""
 
+import errno
 import importlib
 import json
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -78,10 +80,17 @@ class JsonLines:
         self.path = path
 
     def write(self, record: Mapping[str, object]) -> None:
-        """Append a record and hand it to the operating system."""
+        """Append a record and hand it to the operating system; all of it, or OSError and nothing."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        line = (json.dumps(record) + "\n").encode()
+        with self.path.open("ab", buffering=0) as file:
+            size = file.tell()
+            try:
+                if file.write(line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+            except OSError:
+                file.truncate(size)
+                raise
 
     def keep(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
         """Drop the records that are not `wanted`, and a last line that is torn."""
