@@ -27,7 +27,8 @@ class Report:
     collapsed: str | None
     """Why the features count as collapsed; such a run ends with this report."""
     save: Callable[[Path], None] = field(repr=False)
-    """Write a checkpoint from which `train` goes on; valid until the next report is asked for."""
+    """Write a checkpoint from which `train` goes on; valid until the next report is asked for. Of several
+    processes the first one writes."""
 
 
 def train(config: RunConfig, resume: str | Path | None = None) -> Iterator[Report]:

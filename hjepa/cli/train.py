@@ -5,7 +5,7 @@ import math
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 from hjepa.catalog import find_config, replacement
@@ -66,11 +66,11 @@ def run(options: argparse.Namespace) -> int:
 
 @contextmanager
 def _one_voice(team: Team) -> Iterator[None]:
-    """Within, only the first of several processes prints; an error that ends one leaves with its text."""
+    """Within, only the first of several processes prints; what goes wrong any of them may tell."""
     if team.leads:
         yield
         return
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         yield
 
 
@@ -102,23 +102,29 @@ def _train(config: RunConfig, test: bool) -> int:
                 checkpoints.prune(report.epoch, report.metrics.get(config.checkpoint.metric))
             print(_line(report, config.training.epochs), flush=True)
     except (NonFiniteError, LostRankError) as error:
-        print(f"hjepa-train: {error}; the run has failed. Records: {folder}", file=sys.stderr)
+        _tell(run, f"hjepa-train: {error}; the run has failed. Records: {folder}")
         return FAILED
     except KeyboardInterrupt:
         newest = checkpoints.newest()
         hint = f"go on with --set checkpoint.resume={newest}" if newest else "no checkpoint was due yet"
-        print(f"\nhjepa-train: interrupted; {hint}.", file=sys.stderr)
+        _tell(run, f"\nhjepa-train: interrupted; {hint}.")
         return INTERRUPTED
     finally:
         if records is not None:
             records.close()
     if last is not None and last.collapsed:
-        print(f"hjepa-train: collapsed at epoch {last.epoch}: {last.collapsed}.", file=sys.stderr)
+        _tell(run, f"hjepa-train: collapsed at epoch {last.epoch}: {last.collapsed}.")
         return FAILED
     if test:
         print(f"test/knn_top1 {test_accuracy(run):.6f} (test set, {config.data.title})")
     print(f"records and checkpoints: {folder}")
     return 0
+
+
+def _tell(run: Run, how_it_ended: str) -> None:
+    """All processes of a run end alike; one says so."""
+    if run.team.leads:
+        print(how_it_ended, file=sys.stderr)
 
 
 def _place(config: RunConfig) -> tuple[Path, Path | None]:

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -195,6 +196,30 @@ def test_processes_that_race_for_the_cache_end_up_with_one_file(tmp_path: Path):
     for process in processes:
         process.join()
     assert [file.name for file in tmp_path.iterdir()] == ["set.npy"]
+
+
+@forks
+def test_of_processes_that_find_no_cache_one_decodes(tmp_path: Path):
+    context = multiprocessing.get_context("fork")
+    start, decoded = context.Barrier(3), context.Value("i", 0)
+
+    def decode():
+        with decoded.get_lock():
+            decoded.value += 1
+        time.sleep(0.3)
+        yield some_records(5)
+
+    def load() -> None:
+        start.wait()
+        mapped(tmp_path / "set.npy", decode)
+
+    processes = [context.Process(target=load) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 3
+    assert decoded.value == 1
 
 
 @forks
