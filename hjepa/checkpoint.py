@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 import torch
 from pydantic import Field, model_validator
 
-from hjepa.evaluate import METRIC_MODES
+from hjepa.evaluate import METRIC_MODES, metric_mode
 from hjepa.schema import NO_EFFECT, Config, ConfigError
 
 FORMAT = 1
@@ -36,9 +36,11 @@ class CheckpointConfig(Config):
 
     @model_validator(mode="after")
     def _metric_is_reported(self) -> Self:
-        if self.metric not in METRIC_MODES:
-            raise ValueError(f"no run reports metric {self.metric!r}; one of {', '.join(METRIC_MODES)}")
-        if self.mode != METRIC_MODES[self.metric]:
+        mode = metric_mode(self.metric)
+        if mode is None:
+            known = ", ".join([*METRIC_MODES, "val/knn_top1_k<n>"])
+            raise ValueError(f"no run reports metric {self.metric!r}; one of {known}")
+        if self.mode != mode:
             raise ValueError(f"mode {self.mode} would keep the worst by {self.metric}")
         return self
 

@@ -18,6 +18,18 @@ from hjepa.optim import TrainingConfig
 from hjepa.records import LoggingConfig
 from hjepa.schema import NO_EFFECT, Config, Layers
 
+# Of `data`, what holds for another data set that the linear probe is given as well.
+_SHARED_WITH_PROBE = (
+    "image_size",
+    "val_fraction",
+    "split_seed",
+    "cache_dir",
+    "cache_budget_gb",
+    "num_workers",
+    "max_bad",
+)
+_SHARED_WITH_SAME_KIND = ("class_list", "stored_size")
+
 
 class RunConfig(Config):
     """One training run of H-JEPA."""
@@ -38,6 +50,39 @@ class RunConfig(Config):
     threads: int | None = Field(default=None, ge=1, json_schema_extra=NO_EFFECT)
     """CPU threads; null: torch's default. The same number gives the same result to the bit."""
 
+    @property
+    def probe_data(self) -> DataConfig:
+        """The data set of evaluation.linear_probe; `data` itself where that is the run's own.
+
+        Raises ValidationError where there can be no such data set.
+        """
+        own, probe = self.data, self.evaluation.linear_probe
+        dataset = probe.dataset or own.dataset
+        path = probe.data_path or (own.data_path if dataset == own.dataset else None)
+        if dataset == own.dataset and (path == own.data_path or dataset == "digits"):
+            return own
+        shared = _SHARED_WITH_PROBE + (_SHARED_WITH_SAME_KIND if dataset == own.dataset else ())
+        given: dict[str, Any] = {name: getattr(own, name) for name in shared}
+        return DataConfig(dataset=dataset, data_path=path, **given)
+
+    @model_validator(mode="after")
+    def _probe_has_data(self) -> Self:
+        probe = self.evaluation.linear_probe
+        if not probe.enabled or probe.dataset in (None, self.data.dataset, "digits"):
+            return self
+        where = f"evaluation.linear_probe.dataset is {probe.dataset}, another than data.dataset's"
+        if probe.data_path is None:
+            raise ValueError(
+                f"{where} {self.data.dataset}; evaluation.linear_probe.data_path must name the folder of its "
+                "files"
+            )
+        if probe.dataset == "imagenet100":
+            raise ValueError(
+                f"{where} {self.data.dataset}, and would need a data.class_list of its own; give "
+                "imagefolder and a folder that holds those classes alone"
+            )
+        return self
+
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         levels, weights = self.model.num_hierarchies, self.loss.hierarchy_weights
@@ -57,11 +102,9 @@ class RunConfig(Config):
                 "loss.ntxent.on_context is false, so the second view needs a target encoder, but "
                 "model.use_target_encoder is false; set one of them to true"
             )
-        probed = self.evaluation.linear_probe.enabled
-        if self.checkpoint.metric == "val/linear_probe_top1" and not probed:
+        if reason := self.evaluation.unmeasured(self.checkpoint.metric):
             raise ValueError(
-                "checkpoint.metric is val/linear_probe_top1, "
-                "which evaluation.linear_probe.enabled: false does not measure"
+                f"checkpoint.metric is {self.checkpoint.metric}, which is not measured: {reason[0]}"
             )
         if self.evaluation.lidar.enabled and not self.data.augmentation.varies:
             raise ValueError(
@@ -136,6 +179,8 @@ class RunConfig(Config):
         rise = self.model.ema.momentum_warmup_epochs
         if rise == 0:
             found["model.ema.momentum"] = "model.ema.momentum_warmup_epochs is 0"
+        if self.evaluation.linear_probe.enabled and self.probe_data.dataset == "digits":
+            found["evaluation.linear_probe.data_path"] = "digits is embedded"
         patches, most = (self.data.image_size // self.model.shape.patch_size) ** 2, self.masking.max_keep
         if most is not None and most >= patches - 1:
             found["masking.max_keep"] = f"masking.max_keep {most} is no limit to {patches} patches"

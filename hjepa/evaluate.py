@@ -1,29 +1,35 @@
-"""What frozen features are worth: k-NN, linear probe, rank, and whether they have collapsed.
+"""What frozen features are worth: k-NN, rank, and whether they have collapsed; `hjepa.probe` has the probe.
 
 Pure functions of features on any device; accuracies are shares in [0, 1].
-Shape letters: N images of the bank or training set, M queries, D features, C classes, K neighbours,
+Shape letters: N images of the bank, M queries, D features, C classes, K neighbours,
 V views of an image.
 """
 
 import math
+import re
+from typing import Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
-from torch import Tensor, nn
+from pydantic import Field, model_validator
+from torch import Tensor
 
+from hjepa.probe import LinearProbeConfig
 from hjepa.schema import Config
 
 # Metrics that a run reports, and which way is better. A loss is comparable only between runs that
-# minimise the same one.
+# minimise the same one. `metric_mode` knows val/knn_top1_k<n> besides.
 METRIC_MODES: dict[str, str] = {
     "val/knn_top1": "max",
     "val/linear_probe_top1": "max",
     "val/rankme": "max",
     "val/feature_std": "max",
+    "val/lidar": "max",
+    "val/loss": "min",
     "train/loss": "min",
     "time/images_per_s": "max",
 }
+_KNN_OF_K = re.compile(r"val/knn_top1_k([1-9]\d*)")
 
 _MAX_CHUNK_VALUES = 2**24  # 64 MiB of float32
 _RANKME_EPS = 1e-7
@@ -36,26 +42,16 @@ class KnnConfig(Config):
 
     k: int = Field(default=20, ge=1)
     """Neighbours that vote; no more than there are images."""
+    k_values: tuple[int, ...] = ()
+    """Further numbers of neighbours, each measured too, as val/knn_top1_k<n>."""
     temperature: float = Field(default=0.07, gt=0)
     """A neighbour of cosine similarity s votes with weight exp(s / temperature)."""
 
-
-class LinearProbeConfig(Config):
-    """A linear classifier on frozen features, trained at every evaluation."""
-
-    enabled: bool = False
-    """Whether to train one."""
-    epochs: int = Field(default=50, ge=1)
-    """Passes over the training features."""
-    lr: float = Field(default=0.1, gt=0)
-    """Learning rate of SGD with momentum 0.9 at the start; a cosine takes it to 0."""
-    batch_size: int = Field(default=256, ge=2)
-    """Feature vectors per step."""
-
-    def inert(self) -> dict[str, str]:
-        if self.enabled:
-            return {}
-        return dict.fromkeys(("epochs", "lr", "batch_size"), "linear_probe.enabled is false")
+    @model_validator(mode="after")
+    def _k_values_are_counts(self) -> Self:
+        if min(self.k_values, default=1) < 1 or len(set(self.k_values)) < len(self.k_values):
+            raise ValueError(f"k_values is {list(self.k_values)}; must be different numbers of at least 1")
+        return self
 
 
 class LidarConfig(Config):
@@ -91,14 +87,48 @@ class EvaluationConfig(Config):
     knn: KnnConfig = KnnConfig()
     linear_probe: LinearProbeConfig = LinearProbeConfig()
     lidar: LidarConfig = LidarConfig()
+    val_loss: bool = False
+    """Whether to measure the run's loss on the evaluation images too, as val/loss and its parts: not
+    augmented, without dropout, under the same masks at every evaluation."""
     collapse: CollapseConfig = CollapseConfig()
 
+    def unmeasured(self, metric: str) -> tuple[str, str] | None:
+        """Of a metric that such a run does not report: what in it is the cause, and the key and value that
+        mend it, in words."""
+        switches = {
+            "val/linear_probe_top1": ("linear_probe.enabled", self.linear_probe.enabled),
+            "val/lidar": ("lidar.enabled", self.lidar.enabled),
+            "val/loss": ("val_loss", self.val_loss),
+        }
+        key, is_on = switches.get(metric, ("", True))
+        if not is_on:
+            return f"evaluation.{key} is false", f"evaluation.{key}=true"
+        named = _KNN_OF_K.fullmatch(metric)
+        if named and int(named[1]) not in self.knn.k_values:
+            listed = ",".join(map(str, (*self.knn.k_values, named[1])))
+            return f"evaluation.knn.k_values lacks {named[1]}", f"evaluation.knn.k_values=[{listed}]"
+        return None
 
-@torch.no_grad()
+
+def metric_mode(metric: str) -> str | None:
+    """`max` or `min`: which way a metric is better; None where no run reports it."""
+    return "max" if _KNN_OF_K.fullmatch(metric) else METRIC_MODES.get(metric)
+
+
 def knn_accuracy(
     bank_ND: Tensor, bank_labels_N: Tensor, queries_MD: Tensor, labels_M: Tensor, config: KnnConfig
 ) -> float:
-    """Share of queries whose class wins the weighted vote of their k nearest in the bank, by cosine.
+    """`knn_accuracies` for `config.k` alone."""
+    alone = config.model_copy(update={"k_values": ()})
+    return knn_accuracies(bank_ND, bank_labels_N, queries_MD, labels_M, alone)[config.k]
+
+
+@torch.no_grad()
+def knn_accuracies(
+    bank_ND: Tensor, bank_labels_N: Tensor, queries_MD: Tensor, labels_M: Tensor, config: KnnConfig
+) -> dict[int, float]:
+    """For `k` and each of `k_values`, the share of queries whose class wins the weighted vote of their k
+    nearest in the bank, by cosine.
 
     Labels are int64, 0 to C - 1. Of equal votes the lower class wins. Memory is bounded: queries go in
     chunks. Raises ValueError where bank or queries are empty. Wu et al. 2018, arXiv:1805.01978.
@@ -106,20 +136,41 @@ def knn_accuracy(
     if len(bank_ND) == 0 or len(queries_MD) == 0:
         raise ValueError(f"k-NN needs a bank and queries, got {len(bank_ND)} and {len(queries_MD)} images")
     k = min(config.k, len(bank_ND))
+    further = [other for other in config.k_values if other != config.k]
     num_classes = int(bank_labels_N.max()) + 1
     bank_DN = F.normalize(bank_ND.float(), dim=1).T
     queries_MD = F.normalize(queries_MD.float(), dim=1)
     chunk_size = max(1, _MAX_CHUNK_VALUES // max(len(bank_ND), k * num_classes))
-    correct = torch.zeros((), dtype=torch.int64, device=labels_M.device)
+    correct = {
+        count: torch.zeros((), dtype=torch.int64, device=labels_M.device) for count in (config.k, *further)
+    }
     for queries, labels in zip(queries_MD.split(chunk_size), labels_M.split(chunk_size), strict=True):
-        similarity_MK, neighbours_MK = (queries @ bank_DN).topk(k, dim=1)
+        similarity_MN = queries @ bank_DN
+        # A search of its own for k: of equally near ones a search for more might find others first.
+        for counts in ([config.k], further):
+            if not counts:
+                continue
+            similarity_MK, neighbours_MK = similarity_MN.topk(min(max(counts), len(bank_ND)), dim=1)
+            classes_MK = bank_labels_N[neighbours_MK]
+            for count in counts:
+                winners_M = _winners(
+                    similarity_MK[:, :count], classes_MK[:, :count], num_classes, config.temperature
+                )
+                correct[count] += (winners_M == labels).sum()
+    return {count: found.item() / len(labels_M) for count, found in correct.items()}
+
+
+def _winners(similarity_MK: Tensor, classes_MK: Tensor, num_classes: int, temperature: float) -> Tensor:
+    """The class that each query's neighbours vote for, (M,)."""
+    rows = max(1, _MAX_CHUNK_VALUES // (classes_MK.shape[1] * num_classes))
+    winners = []
+    for near_MK, of_MK in zip(similarity_MK.split(rows), classes_MK.split(rows), strict=True):
         # Softmax rather than exp: the same winner, and no overflow at a low temperature.
-        weights_MK = (similarity_MK / config.temperature).softmax(dim=1)
+        weights_MK = (near_MK / temperature).softmax(dim=1)
         # One-hot rather than scatter_add, which is not deterministic on CUDA.
-        classes_MKC = F.one_hot(bank_labels_N[neighbours_MK], num_classes).to(weights_MK.dtype)
-        votes_MC = (weights_MK[:, None] @ classes_MKC).squeeze(1)
-        correct += (votes_MC.argmax(dim=1) == labels).sum()
-    return correct.item() / len(labels_M)
+        classes_MKC = F.one_hot(of_MK, num_classes).to(weights_MK.dtype)
+        winners.append((weights_MK[:, None] @ classes_MKC).squeeze(1).argmax(dim=1))
+    return torch.cat(winners)
 
 
 @torch.no_grad()
@@ -222,64 +273,6 @@ def collapse_reason(z_ND: Tensor, config: CollapseConfig) -> str | None:
     if rank < config.min_rank:
         return f"features vary in too few directions (rank {rank:.2f}, least allowed {config.min_rank:g})"
     return None
-
-
-def linear_probe_accuracy(
-    train_ND: Tensor,
-    train_labels_N: Tensor,
-    val_MD: Tensor,
-    val_labels_M: Tensor,
-    config: LinearProbeConfig,
-    seed: int,
-) -> float:
-    """Share of `val_MD` that a linear classifier trained on `train_ND` gets right.
-
-    Features are standardised by a batch norm without affine, as in MAE (He et al. 2022, appendix A).
-    Draws from a generator of its own, seeded with `seed`; torch's global one is left as it was.
-    N >= 2, else ValueError.
-    """
-    _require_two(train_ND)
-    generator = torch.Generator().manual_seed(seed)
-    # Features made in inference mode cannot be saved for a backward pass; their clones can.
-    with torch.inference_mode(False), torch.enable_grad():
-        train_ND, train_labels_N = train_ND.detach().float().clone(), train_labels_N.clone()
-        probe = _untrained_probe(train_ND, int(train_labels_N.max()) + 1, generator)
-        _train_probe(probe, train_ND, train_labels_N, config, generator)
-    with torch.no_grad():
-        predicted_M = probe.eval()(val_MD.float()).argmax(dim=1)
-        return (predicted_M == val_labels_M).float().mean().item()
-
-
-def _untrained_probe(train_ND: Tensor, num_classes: int, generator: torch.Generator) -> nn.Sequential:
-    dim, device = train_ND.shape[1], train_ND.device
-    # skip_init, because the usual initialisation would advance the global generator.
-    linear = nn.utils.skip_init(nn.Linear, dim, num_classes, device=device)
-    assert isinstance(linear, nn.Linear)
-    with torch.no_grad():
-        linear.weight.copy_(0.01 * torch.randn(num_classes, dim, generator=generator))
-        linear.bias.zero_()
-    return nn.Sequential(nn.BatchNorm1d(dim, affine=False, device=device), linear)
-
-
-def _train_probe(
-    probe: nn.Sequential,
-    train_ND: Tensor,
-    train_labels_N: Tensor,
-    config: LinearProbeConfig,
-    generator: torch.Generator,
-) -> None:
-    optimizer = torch.optim.SGD(probe.parameters(), lr=config.lr, momentum=0.9)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.epochs)
-    for _ in range(config.epochs):
-        order_N = torch.randperm(len(train_ND), generator=generator).to(train_ND.device)
-        for chosen_B in order_N.split(config.batch_size):
-            if len(chosen_B) < 2:  # a batch norm cannot train on one sample
-                continue
-            loss = F.cross_entropy(probe(train_ND[chosen_B]), train_labels_N[chosen_B])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        schedule.step()
 
 
 def raw_pixel_features(images_NCSS: Tensor) -> Tensor:

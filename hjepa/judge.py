@@ -11,22 +11,26 @@ import torch
 from torch import Tensor
 
 from hjepa.config import RunConfig
-from hjepa.data import Split, load_test
+from hjepa.data import Data, Split, load_test
+from hjepa.distributed import Share
 from hjepa.evaluate import (
     alpha_req,
     collapse_reason,
     feature_std,
+    knn_accuracies,
     knn_accuracy,
     lidar,
-    linear_probe_accuracy,
     rankme,
     raw_pixel_features,
 )
+from hjepa.masking import sample_masks
+from hjepa.objective import losses
+from hjepa.probe import linear_probe_accuracy
 from hjepa.run import Run, autocast, build_run, random_stream, to_device
-from hjepa.step import NonFiniteError
+from hjepa.step import NonFiniteError, draw_local
 
 EVALUATION_BATCH = 512
-VIEWS_STREAM = 2**32 - 1  # beyond any epoch's
+VIEWS_STREAM, LOSS_STREAM = 2**32 - 1, 2**32 - 2  # beyond any epoch's
 
 
 def split_features(run: Run, split: Split, of: Callable[[Tensor], Tensor]) -> Tensor:
@@ -76,8 +80,10 @@ def evaluate(run: Run) -> tuple[dict[str, float], str | None]:
     if not (bank_ND.isfinite().all() and val_MD.isfinite().all()):
         raise NonFiniteError(f"target features are not finite at step {run.step}")
     bank_N, labels_M = labels(run, bank), labels(run, run.data.val)
+    accuracies = knn_accuracies(bank_ND, bank_N, val_MD, labels_M, settings.knn)
     metrics = {
-        "val/knn_top1": knn_accuracy(bank_ND, bank_N, val_MD, labels_M, settings.knn),
+        "val/knn_top1": accuracies[settings.knn.k],
+        **{f"val/knn_top1_k{k}": accuracies[k] for k in settings.knn.k_values},
         "val/rankme": rankme(val_MD),
         "val/feature_std": feature_std(val_MD),
     }
@@ -87,10 +93,61 @@ def evaluate(run: Run) -> tuple[dict[str, float], str | None]:
     if settings.lidar.enabled:
         metrics["val/lidar"] = lidar(view_features(run))
     if settings.linear_probe.enabled:
+        features = bank_ND, bank_N, val_MD, labels_M
+        if run.probe_data is not None:
+            features = probe_features(run, run.probe_data)
         metrics["val/linear_probe_top1"] = linear_probe_accuracy(
-            bank_ND, bank_N, val_MD, labels_M, settings.linear_probe, run.config.seed
+            *features, settings.linear_probe, run.config.seed
         )
+    if settings.val_loss:
+        metrics |= evaluation_loss(run)
     return metrics, collapse_reason(val_MD, settings.collapse)
+
+
+@torch.no_grad()
+def evaluation_loss(run: Run) -> dict[str, float]:
+    """The run's loss and its terms on the evaluation images, as val/loss and so on.
+
+    Images go data.batch_size at a time (the last batches share what is over), as in training, since masks
+    and regularizers are of a batch. They are not augmented, but for the second view of NT-Xent and several
+    crops of an image, to which equal views would say nothing. What is drawn is the same at every
+    evaluation and for every seed.
+    """
+    val = run.data.val
+    run.model.eval()
+    sums: dict[str, Tensor] = {}
+    with random_stream(run.config.data.split_seed, LOSS_STREAM):
+        for indices_B in np.array_split(np.arange(len(val)), max(1, len(val) // run.config.data.batch_size)):
+            for name, term in _batch_loss(run, val, indices_B).items():
+                sums[name] = sums.get(name, 0) + term * len(indices_B)
+    return {name: total.item() / len(val) for name, total in sums.items()}
+
+
+def _batch_loss(run: Run, split: Split, indices_B: np.ndarray) -> dict[str, Tensor]:
+    config, model, share = run.config, run.model, Share(len(indices_B), slice(None))
+    stored_BCHW = to_device(run, split, indices_B)
+    if run.crops is None:
+        images_BCHW, boxes_BV4 = run.augment.plain(stored_BCHW), None
+    else:
+        images_BCHW, boxes_BV4 = run.crops.global_views(stored_BCHW, share)
+    masks = sample_masks(config.masking, len(images_BCHW), model.grid, torch.default_generator)
+    masks = masks.to(run.device)
+    second_BCHW = run.augment(stored_BCHW) if config.loss.use_ntxent else None
+    local = draw_local(run, stored_BCHW, boxes_BV4, share)
+    weights = model.level_weights(masks)
+    with autocast(run):
+        prediction = model(images_BCHW, masks, second_BCHW, config.loss.ntxent.on_context, local)
+    terms = losses(config, prediction, weights, [weights_BL.sum() for weights_BL in weights], 1)
+    named = {f"val/{name.removeprefix('train/')}": term for name, term in terms.items()}
+    return {"val/loss": torch.stack(list(named.values())).sum(), **named}
+
+
+def probe_features(run: Run, data: Data) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Target features and classes of another data set's bank and evaluation images, normalised as the
+    run's own."""
+    bank_ND = split_features(run, data.bank, run.model.features)
+    val_MD = split_features(run, data.val, run.model.features)
+    return bank_ND, labels(run, data.bank), val_MD, labels(run, data.val)
 
 
 def test_accuracy(run: Run) -> float:

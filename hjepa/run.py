@@ -1,6 +1,7 @@
 """A run: its data, model, optimizer and random streams, apart from what is done with them."""
 
 import random
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ class Run:
     """Of a team that has to sum them."""
     crops: Multicrop | None = None
     """What makes the views of a step where there are several of each image, in place of `augment`."""
+    probe_data: Data | None = None
+    """What the linear probe is trained and judged on, where that is not `data`."""
     epoch: int = 0
     step: int = 0
     notes: list[str] = field(default_factory=list)
@@ -97,7 +100,7 @@ def build_run(config: RunConfig, pretrained: bool = True) -> Run:
         require_divisible(config.data.batch_size, team.size, mixes)
     except ValueError as error:
         raise ConfigError(f"{error}.") from None
-    check_data(config.data)
+    check_run_data(config)
     device = own_device(config.distributed, pick_device(config.device))
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -116,6 +119,7 @@ def build_run(config: RunConfig, pretrained: bool = True) -> Run:
     run = Run(config, device, data, model, optimizer, augment, team, crops=crops, notes=notes)
     if team.grouped:
         run.gradients = GradientSum(model.parameters())
+    run.probe_data = load_probe_data(config)
     if run.steps_per_epoch == 0:
         raise ConfigError(
             f"data.batch_size {config.data.batch_size} x training.accumulation_steps "
@@ -143,6 +147,39 @@ def build_crops(config: RunConfig, data: Data, device: torch.device) -> Multicro
         wanted.multicrop, wanted.augmentation, wanted.image_size, patch, data.mean_C, data.std_C
     )
     return crops.to(device)
+
+
+def check_run_data(config: RunConfig) -> None:
+    """Raises ConfigError unless the files of every data set of a run are where its config says."""
+    check_data(config.data)
+    if _probes_elsewhere(config):
+        with _told_of_the_probe():
+            check_data(config.probe_data)
+
+
+def load_probe_data(config: RunConfig) -> Data | None:
+    """The linear probe's data set, None where there is no probe or it takes the run's own.
+
+    Raises ConfigError where files are missing or damaged.
+    """
+    if not _probes_elsewhere(config):
+        return None
+    with _told_of_the_probe():
+        return load_data(config.probe_data)
+
+
+def _probes_elsewhere(config: RunConfig) -> bool:
+    return config.evaluation.linear_probe.enabled and config.probe_data is not config.data
+
+
+@contextmanager
+def _told_of_the_probe() -> Iterator[None]:
+    """Messages about a data set name the keys of the probe's."""
+    try:
+        yield
+    except ConfigError as error:
+        named = re.sub(r"\bdata\.(dataset|data_path)\b", r"evaluation.linear_probe.\1", str(error))
+        raise ConfigError(named) from None
 
 
 def pick_device(name: str) -> torch.device:

@@ -42,7 +42,11 @@ _OPTIMIZER_KEYS = (
 )
 LOSS_KEEPS_SCALE = ("seed", *(f"training.{name}" for name in _OPTIMIZER_KEYS.split()))
 """Keys between whose values a training loss can be compared."""
-SETS_SPREAD = ("model.embed_dim", "model.encoder_type", "loss")
+SETS_WIDTH = ("model.embed_dim", "model.encoder_type")
+"""Keys that set how many features there are."""
+SETS_VIEWS = ("data.augmentation", "data.image_size")
+"""Keys that change the augmented views of evaluation images."""
+SETS_SPREAD = (*SETS_WIDTH, "loss")
 """Keys that set the features' rank or spread by themselves, whatever is learnt."""
 
 
@@ -66,28 +70,34 @@ def check_search(sweep: Sweep) -> None:
 def check_objective(sweep: Sweep, base_path: Path) -> None:
     metric = sweep.config.objective.metric
     where = f"{sweep.path}: objective.metric: {metric}"
-    evaluation, swept = sweep.base.evaluation, list(sweep.config.space)
-    hint = "Take val/knn_top1."
+    evaluation = sweep.base.evaluation
+    for key in sweep.config.space:
+        if reason := incomparable(metric, key):
+            hint = "Take val/knn_top1."
+            raise ConfigError(f"{where} cannot be compared between values of {key}, {reason}.\n{hint}")
+    if missing := evaluation.unmeasured(metric):
+        raise ConfigError(f"{where} is not measured: {missing[0]} in {base_path}.\nAdd --set {missing[1]}.")
     if metric.startswith("train/"):
-        for key in swept:
-            if key not in LOSS_KEEPS_SCALE:
-                reason = f"cannot be compared between values of {key}, which may change the loss's scale"
-                raise ConfigError(f"{where} {reason}.\n{hint}")
         return
-    if metric in ("val/rankme", "val/feature_std"):
-        for key in swept:
-            if under(key, SETS_SPREAD):
-                reason = f"cannot be compared between values of {key}, which sets it whatever is learnt"
-                raise ConfigError(f"{where} {reason}.\n{hint}")
-    if metric == "val/linear_probe_top1" and not evaluation.linear_probe.enabled:
-        key = "evaluation.linear_probe.enabled"
-        raise ConfigError(f"{where} is not measured: {key} is false in {base_path}.\nAdd --set {key}=true.")
     for epoch in sweep.rungs:
         if epoch % evaluation.eval_frequency:
             raise ConfigError(
                 f"{where} is not measured at epoch {epoch}, where ASHA needs it: evaluation.eval_frequency "
                 f"is {evaluation.eval_frequency} in {base_path}.\nAdd --set evaluation.eval_frequency=1."
             )
+
+
+def incomparable(metric: str, key: str) -> str | None:
+    """Why a metric says nothing between runs that differ in a key, in words, or None where it may."""
+    if metric in ("train/loss", "val/loss"):
+        return None if key in LOSS_KEEPS_SCALE else "which may change the loss's scale"
+    if metric in ("val/rankme", "val/lidar") and under(key, SETS_WIDTH):
+        return "which sets the features' width and so the most that it can be"
+    if metric in ("val/rankme", "val/feature_std") and under(key, SETS_SPREAD):
+        return "which sets it whatever is learnt"
+    if metric == "val/lidar" and under(key, SETS_VIEWS):
+        return "which changes the views that it compares"
+    return None
 
 
 def check_combinations(sweep: Sweep) -> None:

@@ -9,7 +9,7 @@ from pydantic import (
     model_validator,
 )
 
-from hjepa.evaluate import METRIC_MODES
+from hjepa.evaluate import METRIC_MODES, metric_mode
 from hjepa.schema import (
     NO_EFFECT,
     Config,
@@ -31,17 +31,17 @@ class ObjectiveConfig(Config):
     @field_validator("metric")
     @classmethod
     def _is_reported(cls, metric: str) -> str:
-        if metric not in METRIC_MODES:
+        if metric_mode(metric) is None:
             near = difflib.get_close_matches(metric, METRIC_MODES, n=1, cutoff=0.3)
             hint = f"nearest: {near[0]}; " if near else ""
-            raise ValueError(f"no run reports it; {hint}one of {', '.join(METRIC_MODES)}")
+            raise ValueError(f"no run reports it; {hint}one of {', '.join(METRIC_MODES)}, val/knn_top1_k<n>")
         if metric.startswith("time/"):
             raise ValueError("it says how fast a trial is, not what it learns; the smallest model would win")
         return metric
 
     @model_validator(mode="after")
     def _looks_for_the_best(self) -> Self:
-        if self.mode not in (None, METRIC_MODES[self.metric]):
+        if self.mode not in (None, metric_mode(self.metric)):
             raise ValueError(
                 f"mode {self.mode} would look for the worst trial by {self.metric}; leave mode out"
             )
@@ -134,4 +134,6 @@ class SweepConfig(Config):
 
 def objective_mode(metric: str) -> str:
     """`max` or `min`: which way `metric` is better."""
-    return METRIC_MODES[metric]
+    mode = metric_mode(metric)
+    assert mode is not None, metric
+    return mode

@@ -12,7 +12,7 @@ from pydantic import (
 )
 
 from hjepa.config import RunConfig, load_layers
-from hjepa.data import check_data
+from hjepa.run import check_run_data
 from hjepa.schema import (
     Config,
     ConfigError,
@@ -70,7 +70,7 @@ def load_sweep(
     run = run_layers.build(RunConfig, str(base_path))
     _require_one_process(run, base_path)
     try:
-        check_data(run.data)
+        check_run_data(run)
     except ConfigError as error:
         raise ConfigError(f"{base_path}: {error}") from None
 

@@ -16,22 +16,18 @@ from torch import Tensor
 from hjepa.data import Augmentation, DataConfig, Split, load_data
 from hjepa.evaluate import (
     CollapseConfig,
-    EvaluationConfig,
     KnnConfig,
-    LinearProbeConfig,
     alpha_req,
     collapse_reason,
     effective_rank,
     feature_std,
+    knn_accuracies,
     knn_accuracy,
     lidar,
-    linear_probe_accuracy,
+    metric_mode,
     rankme,
     raw_pixel_features,
 )
-from hjepa.schema import inert_reason
-
-PROBE = LinearProbeConfig(enabled=True, epochs=20, batch_size=32)
 
 
 def clusters(count: int, spread: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -88,6 +84,50 @@ def test_knn_survives_a_temperature_at_which_exp_overflows():
 def test_knn_counts_queries_of_a_class_that_the_bank_lacks_as_wrong():
     bank, labels = torch.eye(2), torch.tensor([0, 1])
     assert knn_accuracy(bank, labels, bank, torch.tensor([0, 7]), KnnConfig(k=1)) == 0.5
+
+
+def test_further_k_agree_with_scikit_learn_and_leave_k_as_it_was():
+    bank, queries = clusters(200, 1.5, seed=1), clusters(300, 1.5, seed=2)
+    alone = knn_accuracy(*bank, *queries, KnnConfig(k=20))
+    found = knn_accuracies(*bank, *queries, KnnConfig(k=20, k_values=(50, 1, 5)))
+    assert list(found) == [20, 50, 1, 5]
+    assert found[20] == alone
+    for k in (1, 5, 50):
+        weights = lambda distance: np.exp((1 - distance) / 0.07)  # noqa: E731
+        reference = KNeighborsClassifier(k, metric="cosine", algorithm="brute", weights=weights)
+        reference.fit(bank[0].numpy(), bank[1].numpy())
+        expected = reference.score(queries[0].numpy(), queries[1].numpy())
+        assert found[k] == pytest.approx(expected, abs=1e-9)
+
+
+def test_k_keeps_its_very_neighbours_among_equals_whatever_else_is_measured():
+    # All images alike: which 3 of 40 vote is up to the search, and must not depend on other searches.
+    bank, labels = torch.ones(40, 4), torch.randint(0, 7, (40,), generator=torch.Generator().manual_seed(3))
+    query = torch.ones(1, 4)
+    for label in range(7):
+        alone = knn_accuracy(bank, labels, query, torch.tensor([label]), KnnConfig(k=3))
+        beside = KnnConfig(k=3, k_values=(30, 3))
+        assert knn_accuracies(bank, labels, query, torch.tensor([label]), beside)[3] == alone
+
+
+def test_more_neighbours_than_images_are_all_images_for_further_k_too(monkeypatch: pytest.MonkeyPatch):
+    bank, queries = clusters(30, 1.5, seed=1), clusters(300, 1.5, seed=2)
+    found = knn_accuracies(*bank, *queries, KnnConfig(k=2, k_values=(30, 1000)))
+    assert found[1000] == found[30]
+    monkeypatch.setattr("hjepa.evaluate._MAX_CHUNK_VALUES", 400)
+    assert knn_accuracies(*bank, *queries, KnnConfig(k=2, k_values=(30, 1000))) == found
+
+
+@pytest.mark.parametrize("values", [(0,), (5, 5), (-1, 3)])
+def test_further_k_are_different_counts(values: tuple[int, ...]):
+    with pytest.raises(ValueError, match="must be different numbers of at least 1"):
+        KnnConfig(k_values=values)
+
+
+def test_a_metric_is_better_one_way_or_reported_by_no_run():
+    assert metric_mode("val/knn_top1_k5") == metric_mode("val/lidar") == "max"
+    assert metric_mode("val/loss") == "min"
+    assert metric_mode("val/knn_top1_k") is metric_mode("val/knn_top1_k05") is metric_mode("loss") is None
 
 
 def test_knn_refuses_an_empty_bank():
@@ -194,54 +234,6 @@ def test_raw_pixels_of_digits_are_a_strong_baseline(tmp_path: Path):
         raw_pixel_features(bank), bank_labels, raw_pixel_features(queries), labels, KnnConfig()
     )
     assert accuracy == pytest.approx(0.969, abs=0.002)
-
-
-# Linear probe
-
-
-def test_a_probe_learns_what_is_linearly_separable():
-    train, val = clusters(300, 0.2, seed=1), clusters(100, 0.2, seed=2)
-    assert linear_probe_accuracy(*train, *val, PROBE, seed=0) == 1.0
-
-
-def test_a_probe_does_not_depend_on_the_scale_of_features():
-    (train, train_labels), (val, val_labels) = clusters(300, 1.0, seed=1), clusters(100, 1.0, seed=2)
-    here = linear_probe_accuracy(train, train_labels, val, val_labels, PROBE, seed=0)
-    scaled = linear_probe_accuracy(100 * train, train_labels, 100 * val, val_labels, PROBE, seed=0)
-    assert scaled == pytest.approx(here, abs=0.02)
-
-
-def test_a_probe_is_the_same_for_the_same_seed_whatever_the_global_generator():
-    train, val = clusters(300, 2.0, seed=1), clusters(100, 2.0, seed=2)
-    torch.manual_seed(0)
-    first = linear_probe_accuracy(*train, *val, PROBE, seed=5)
-    torch.manual_seed(1)
-    assert linear_probe_accuracy(*train, *val, PROBE, seed=5) == first
-
-
-def test_a_probe_leaves_the_global_generator_as_it_was():
-    train, val = clusters(65, 1.0, seed=1), clusters(20, 1.0, seed=2)
-    before = torch.get_rng_state()
-    linear_probe_accuracy(*train, *val, PROBE, seed=0)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_a_probe_trains_on_features_made_without_grad(mode):
-    with mode():
-        train, val = clusters(300, 0.2, seed=1), clusters(100, 0.2, seed=2)
-        assert linear_probe_accuracy(*train, *val, PROBE, seed=0) == 1.0
-
-
-def test_a_probe_passes_over_a_last_batch_of_one():
-    train, val = clusters(33, 0.2, seed=1), clusters(20, 0.2, seed=2)
-    assert linear_probe_accuracy(*train, *val, PROBE, seed=0) > 0.8
-
-
-def test_keys_of_a_probe_that_is_off_cannot_matter():
-    assert inert_reason(EvaluationConfig(), "linear_probe.lr") == "linear_probe.enabled is false"
-    assert inert_reason(EvaluationConfig(linear_probe=PROBE), "linear_probe.lr") is None
-    assert inert_reason(EvaluationConfig(), "linear_probe.enabled") is None
 
 
 # LiDAR

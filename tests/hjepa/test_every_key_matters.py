@@ -74,6 +74,11 @@ VICREG = {"loss.use_vicreg": True}
 SIGREG = {"loss.use_sigreg": True}
 NTXENT = {"loss.use_ntxent": True}
 PROBE = {"evaluation.linear_probe.enabled": True, "evaluation.linear_probe.epochs": 2}
+PROBE_CIFAR = PROBE | {
+    "evaluation.linear_probe.dataset": "cifar10",
+    "evaluation.linear_probe.data_path": "ONE FOLDER",
+    "evaluation.linear_probe.epochs": 20,
+}
 LIDAR = {"evaluation.lidar.enabled": True, "evaluation.lidar.num_views": 3}
 CROPS = {"data.use_multicrop": True}
 GROWING = CROPS | {
@@ -116,6 +121,8 @@ NAMED: dict[str, Any] = {
     "data.image_size": 32,
     "masking.min_keep": 1,
 }
+
+PATHS = ("data.data_path", "data.class_list", "evaluation.linear_probe.data_path")
 
 TABLE: dict[str, Row] = {
     "model.encoder_type": Row("test_vit2", NAMED),
@@ -239,13 +246,17 @@ TABLE: dict[str, Row] = {
     "evaluation.eval_frequency": Row(2, {"training.epochs": 3}),
     "evaluation.knn.k": Row(1),
     "evaluation.knn.temperature": Row(1e-4),
+    "evaluation.knn.k_values": Row([1, 5]),
     "evaluation.linear_probe.enabled": Row(True, {"evaluation.linear_probe.epochs": 2}),
+    "evaluation.linear_probe.dataset": Row("digits", PROBE_CIFAR),
+    "evaluation.linear_probe.data_path": Row("ANOTHER FOLDER", PROBE_CIFAR),
     "evaluation.linear_probe.epochs": Row(3, PROBE),
     "evaluation.linear_probe.lr": Row(1.0, PROBE),
     "evaluation.linear_probe.batch_size": Row(64, PROBE),
     "evaluation.lidar.enabled": Row(True, {"evaluation.lidar.num_views": 3}),
     "evaluation.lidar.num_images": Row(50, LIDAR),
     "evaluation.lidar.num_views": Row(4, LIDAR),
+    "evaluation.val_loss": Row(True),
     "evaluation.collapse.min_rank": Row(100.0),
     "evaluation.collapse.min_std": Row(100.0),
     "seed": Row(7),
@@ -313,6 +324,7 @@ def configured(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
         folders[name] = str(root / name)
 
     def config(changed: dict[str, Any]) -> RunConfig:
+        paths = {key: folders[value] for key, value in changed.items() if key in PATHS}
         keys = [key for key in ("data.data_path", "data.class_list", "model.pretrained") if key in changed]
         paths = {key: folders[changed[key]] for key in keys}
         if "data.datasets" in changed:
@@ -474,6 +486,8 @@ INERT: list[tuple[str, Any, dict[str, Any]]] = [
     ("loss.ntxent.temperature", 1.0, {}),
     ("loss.ntxent.on_context", False, {}),
     ("evaluation.linear_probe.lr", 1.0, {}),
+    ("evaluation.linear_probe.dataset", "cifar10", {}),
+    ("evaluation.linear_probe.data_path", "ONE FOLDER", PROBE),
     ("evaluation.lidar.num_views", 3, {}),
     ("distributed.backend", "nccl", {}),
     ("distributed.world_size", 2, {}),
