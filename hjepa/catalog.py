@@ -18,6 +18,9 @@ FOLDERS = ("core", "quick", "m1_max", "foundation", "features", "archive")
 FIELDS = ("Purpose", "Hardware", "Use it", "Beside")
 """What the comment at the head of each config says."""
 
+CHECKED = "Checked"
+"""What it says besides, where figures were measured."""
+
 REPLACED = "Replaced by"
 """What it says besides, where another config took over."""
 

@@ -7,6 +7,7 @@ import yaml
 
 from hjepa.catalog import FOLDERS, REPLACED, ROOT, Entry, entries
 from hjepa.config import RunConfig
+from hjepa.legacy.rules import RENAMED, UNREAD
 from hjepa.schema import allowed, annotated_yaml, has_effect, leaves
 
 FOLDER_TITLES = {
@@ -26,6 +27,7 @@ def pages() -> dict[Path, str]:
         Path("configs/canonical.yaml"): annotated_yaml(RunConfig()),
         Path("configs/README.md"): _index(found),
         Path("docs/parameters.md"): _parameters(found),
+        Path("docs/migration.md"): _migration((ROOT / "docs/migration.md").read_text(encoding="utf-8")),
     }
 
 
@@ -135,6 +137,16 @@ def _parameter_lines(found: list[Entry]) -> Iterator[str]:
             ", ".join(entry.name for entry in found if key in entry.own),
         )
         yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _migration(page: str) -> str:
+    """The page with the table of renamed keys as it should be between its two marks."""
+    before, _, rest = page.partition("<!-- table -->")
+    after = rest.partition("<!-- end -->")[2]
+    rows = ["| old key | new key | read by the old code |", "| --- | --- | --- |"]
+    for old, new in sorted(RENAMED.items()):
+        rows.append(f"| `{old}` | `{new}` | {'no' if old in UNREAD else 'yes'} |")
+    return "\n".join([f"{before}<!-- table -->", *rows, f"<!-- end -->{after}"])
 
 
 def _default(key: str) -> object:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hjepa.catalog import FIELDS, FOLDERS, REPLACED, ROOT, Entry, entries, find_config
+from hjepa.catalog import CHECKED, FIELDS, FOLDERS, REPLACED, ROOT, Entry, entries, find_config
 from hjepa.config import RunConfig
 from hjepa.docs import pages
 from hjepa.schema import ConfigError, inert_reason
@@ -15,6 +15,7 @@ AUDITED = [
     "cjepa_example",
     "cpu_cifar10",
     "default",
+    "deit3_augmentation",
     "foundation_model_cifar_stl",
     "foundation_model_mini",
     "fpn_concat_example",
@@ -24,11 +25,14 @@ AUDITED = [
     "m1_max_full_20epoch",
     "m1_max_imagenet100_100epoch",
     "m1_max_quick_val",
+    "multicrop_training",
     "overnight_safe",
+    "overnight_training_aggressive",
     "overnight_training_conservative",
     "pure_ijepa",
     "quick_validation",
     "rope_experiment",
+    "sigreg_example",
     "small_experiment",
     "validation_test",
 ]
@@ -58,6 +62,7 @@ def parent_of(entry: Entry) -> RunConfig:
 
 
 def test_every_audited_name_is_there():
+    assert len(AUDITED) == 23
     assert set(AUDITED) <= set(ENTRIES)
 
 
@@ -77,16 +82,22 @@ def test_a_config_holds_only_what_differs_from_its_parent(entry: Entry):
 
 
 def test_a_config_sets_nothing_that_has_no_effect_in_it(entry: Entry):
-    assert {key: reason for key in entry.own if (reason := inert_reason(entry.config, key))} == {}
+    # One weight per level must be given, even where none counts.
+    keys = [key for key in entry.own if key != "loss.hierarchy_weights"]
+    assert {key: reason for key in keys if (reason := inert_reason(entry.config, key))} == {}
 
 
 def test_a_head_says_what_a_reader_asks(entry: Entry):
-    assert tuple(field for field in entry.head if field != REPLACED) == FIELDS
+    assert tuple(field for field in entry.head if field not in (CHECKED, REPLACED)) == FIELDS
     assert all(text.endswith(".") for field, text in entry.head.items() if field != REPLACED)
 
 
+def test_only_the_one_config_that_was_measured_says_so():
+    assert [entry.name for entry in ENTRIES.values() if CHECKED in entry.head] == ["lejepa"]
+
+
 def test_a_head_promises_no_accuracy_and_no_duration(entry: Entry):
-    text = " ".join(entry.head.values())
+    text = " ".join(said for field, said in entry.head.items() if field != CHECKED)
     assert not re.search(r"accura|faster|\b\d+ ?(hours?|minutes?|h|min)\b|expected", text)
 
 
@@ -126,7 +137,9 @@ def test_imagenet_100_has_its_hundred_classes():
 # The pages written from them
 
 
-@pytest.mark.parametrize("path", ["configs/canonical.yaml", "configs/README.md", "docs/parameters.md"])
+@pytest.mark.parametrize(
+    "path", ["configs/canonical.yaml", "configs/README.md", "docs/parameters.md", "docs/migration.md"]
+)
 def test_a_page_is_the_one_that_the_code_writes(path: str):
     written = (ROOT / path).read_text(encoding="utf-8")
     assert written == pages()[Path(path)], "write it again: make docs"
