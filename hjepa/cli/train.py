@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 
 from hjepa.checkpoint import CheckpointFolder
+from hjepa.cli.place import Place, find_place
 from hjepa.config import RunConfig, load_config
 from hjepa.judge import baselines, test_accuracy
-from hjepa.records import Records, free_folder
+from hjepa.pictures import epoch_pictures, first_pictures
+from hjepa.records import Outcome, Records
 from hjepa.run import Run, build_run
 from hjepa.schema import parse_overrides, to_yaml
 from hjepa.step import NonFiniteError
@@ -51,53 +53,78 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _train(config: RunConfig, test: bool) -> int:
-    folder = config.logging.folder
-    checkpoints = CheckpointFolder(config.checkpoint, _checkpoint_dir(config, folder))
-    resume = checkpoints.resume_path()
-    run = build_run(config, pretrained=resume is None)
-    if resume is not None:
-        run.load(resume)
-    elif (moved := free_folder(folder)) != folder:
-        print(f"{folder} holds an earlier run; this one goes to {moved}.")
-        folder = moved
-        checkpoints = CheckpointFolder(config.checkpoint, _checkpoint_dir(config, folder))
-    _describe(run, resume)
-    records = Records(config.logging, folder, config.model_dump(mode="json"))
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
-    for name, value in baselines(config).items():
-        print(f"{name.replace('_', ' ').replace('/', ', ')}: {value:.4f}")
-    last: Report | None = None
+    place = find_place(config)
+    for note in place.notes:
+        print(note)
+    run = build_run(config, pretrained=place.resume is None)
+    if place.resume is not None:
+        run.load(place.resume)
+    _describe(run, place.resume)
+    if run.epoch >= config.training.epochs:
+        print(
+            f"{place.resume}: the run has finished already, {run.epoch} of {config.training.epochs} epochs; "
+            "raise training.epochs to go on."
+        )
+    else:
+        status = _record(run, place)
+        if status:
+            return status
+    if test:
+        print(f"test/knn_top1 {test_accuracy(run):.6f} (test set, {config.data.dataset})")
+    print(f"records and checkpoints: {place.folder}")
+    return 0
+
+
+def _record(run: Run, place: Place) -> int:
+    """Train to the end, with all records; the exit status."""
+    config, folder = run.config, place.folder
+    records = Records(config.logging, folder, config.model_dump(mode="json"), after=run.epoch)
+    outcome: Outcome = "failed"
     try:
-        for report in train_run(run):
-            last = report
-            records.write(report.epoch, report.step, report.metrics)
-            if checkpoints.due(report.epoch, config.training.epochs):
-                report.save(checkpoints.path(report.epoch))
-                checkpoints.prune(report.epoch, report.metrics.get(config.checkpoint.metric))
-            print(_line(report, config.training.epochs), flush=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+        for name, value in baselines(config).items():
+            print(f"{name.replace('_', ' ').replace('/', ', ')}: {value:.4f}")
+        records.draw(run.epoch, first_pictures(run))
+        collapsed = _epochs(run, records, place.checkpoints)
+        outcome = "failed" if collapsed else "done"
     except NonFiniteError as error:
         print(f"hjepa-train: {error}; the run has failed. Records: {folder}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
-        newest = checkpoints.newest()
-        hint = f"go on with --set checkpoint.resume={newest}" if newest else "no checkpoint was due yet"
-        print(f"\nhjepa-train: interrupted; {hint}.", file=sys.stderr)
+        outcome = "interrupted"
+        print(f"\nhjepa-train: interrupted; {_way_on(run, place.checkpoints)}.", file=sys.stderr)
         return INTERRUPTED
     finally:
-        records.close()
-    if last is not None and last.collapsed:
-        print(f"hjepa-train: collapsed at epoch {last.epoch}: {last.collapsed}.", file=sys.stderr)
+        records.close(outcome)
+    if collapsed:
+        print(f"hjepa-train: collapsed at epoch {run.epoch}: {collapsed}.", file=sys.stderr)
         return FAILED
-    if test:
-        print(f"test/knn_top1 {test_accuracy(run):.6f} (test set, {config.data.dataset})")
-    print(f"records and checkpoints: {folder}")
     return 0
 
 
-def _checkpoint_dir(config: RunConfig, folder: Path) -> Path:
-    given = config.checkpoint.checkpoint_dir
-    return Path(given) if given else folder / "checkpoints"
+def _epochs(run: Run, records: Records, checkpoints: CheckpointFolder) -> str | None:
+    """Train to the end; why the run counts as collapsed, if it does."""
+    config, collapsed = run.config, None
+    for report in train_run(run):
+        collapsed = report.collapsed
+        records.write(report.epoch, report.step, report.metrics)
+        if "val/knn_top1" in report.metrics:
+            records.draw(report.epoch, epoch_pictures(run))
+        if checkpoints.due(report.epoch, config.training.epochs):
+            report.save(checkpoints.path(report.epoch))
+            checkpoints.prune(report.epoch, report.metrics.get(config.checkpoint.metric))
+        print(_line(report, config.training.epochs), flush=True)
+    return collapsed
+
+
+def _way_on(run: Run, checkpoints: CheckpointFolder) -> str:
+    newest = checkpoints.newest()
+    if newest is None:
+        return "no checkpoint was due yet"
+    lost = run.epoch - int(newest.stem.removeprefix("epoch_"))
+    since = f", which is {lost} epochs old" if lost > 0 else ""
+    return f"go on with --set checkpoint.resume={newest}{since}"
 
 
 def _describe(run: Run, resume: Path | None) -> None:
