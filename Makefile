@@ -9,13 +9,14 @@ STAMP := $(VENV)/.installed
 # offered by a local wheel folder, do not fit one another.
 PIP := PIP_FIND_LINKS= PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip
 
-.PHONY: help install sweep test test-slow lint bench clean
+.PHONY: help install sweep test test-slow lint bench docs clean
 
 help:
 	@echo "make sweep      install, then run search_spaces/fpn.yaml to its end"
 	@echo "make test       install, then ruff, pyright and pytest"
 	@echo "make test-slow  the tests that take longer"
 	@echo "make bench      the benchmarks, whose figures stand in docs/performance.md"
+	@echo "make docs       write configs/canonical.yaml, configs/README.md and docs/parameters.md anew"
 	@echo "make install    only make the environment; VENV=PATH names another place for it"
 
 install: $(STAMP)
@@ -44,6 +45,9 @@ test-slow: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/trial_overhead.py
+
+docs: $(STAMP)
+	$(BIN)/python -m hjepa.docs
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from hjepa.checkpoint import CheckpointConfig
 from hjepa.data import DataConfig
+from hjepa.data.multicrop import LOCAL_KEYS, NUMBER_KEYS
+from hjepa.distributed import DistributedConfig, require_divisible
 from hjepa.evaluate import EvaluationConfig
 from hjepa.losses import LossConfig
 from hjepa.masking import MaskingConfig
@@ -40,6 +42,7 @@ class RunConfig(Config):
     checkpoint: CheckpointConfig = CheckpointConfig()
     logging: LoggingConfig = LoggingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    distributed: DistributedConfig = DistributedConfig()
     seed: int = Field(default=42, ge=0)
     """Seed of everything random but the evaluation split."""
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", json_schema_extra=NO_EFFECT)
@@ -55,27 +58,28 @@ class RunConfig(Config):
         """
         own, probe = self.data, self.evaluation.linear_probe
         dataset = probe.dataset or own.dataset
-        path = probe.data_path or (own.data_path if dataset == own.dataset else None)
-        if dataset == own.dataset and (path == own.data_path or dataset == "digits"):
+        if probe.dataset is None and probe.data_path is None:
             return own
-        shared = _SHARED_WITH_PROBE + (_SHARED_WITH_SAME_KIND if dataset == own.dataset else ())
+        same = dataset == own.dataset and not own.use_multi_dataset
+        path = probe.data_path or (own.data_path if same else None)
+        if same and (path == own.data_path or dataset == "digits"):
+            return own
+        shared = _SHARED_WITH_PROBE + (_SHARED_WITH_SAME_KIND if same else ())
         given: dict[str, Any] = {name: getattr(own, name) for name in shared}
         return DataConfig(dataset=dataset, data_path=path, **given)
 
     @model_validator(mode="after")
     def _probe_has_data(self) -> Self:
         probe = self.evaluation.linear_probe
-        if not probe.enabled or probe.dataset in (None, self.data.dataset, "digits"):
+        same = probe.dataset == self.data.dataset and not self.data.use_multi_dataset
+        if not probe.enabled or same or probe.dataset in (None, "digits"):
             return self
-        where = f"evaluation.linear_probe.dataset is {probe.dataset}, another than data.dataset's"
+        where = f"evaluation.linear_probe.dataset {probe.dataset} is not the run's own"
         if probe.data_path is None:
-            raise ValueError(
-                f"{where} {self.data.dataset}; evaluation.linear_probe.data_path must name the folder of its "
-                "files"
-            )
+            raise ValueError(f"{where}; evaluation.linear_probe.data_path must name the folder of its files")
         if probe.dataset == "imagenet100":
             raise ValueError(
-                f"{where} {self.data.dataset}, and would need a data.class_list of its own; give "
+                f"{where}, and would need a data.class_list of its own; give "
                 "imagefolder and a folder that holds those classes alone"
             )
         return self
@@ -103,10 +107,7 @@ class RunConfig(Config):
             raise ValueError(
                 f"checkpoint.metric is {self.checkpoint.metric}, which is not measured: {reason[0]}"
             )
-        change = self.data.augmentation
-        cropped = change.random_crop and change.crop_scale != (1.0, 1.0)
-        varied = cropped or 0 < change.flip_probability < 1 or change.color_jitter > 0
-        if self.evaluation.lidar.enabled and not varied:
+        if self.evaluation.lidar.enabled and not self.data.augmentation.varies:
             raise ValueError(
                 "evaluation.lidar compares augmented views of an image, "
                 "but data.augmentation as it stands makes them all the same"
@@ -123,11 +124,56 @@ class RunConfig(Config):
                 f"data.image_size {image} over model.patch_size {patch} gives a grid of {side} x {side}, "
                 f"too small for model.num_hierarchies {levels}; the least side is {max(2, 2 ** (levels - 1))}"
             )
+        if self.data.use_multicrop:
+            self._require_crops_fit(patch)
         if self.masking.min_keep >= side * side:
             raise ValueError(
                 f"masking.min_keep {self.masking.min_keep} leaves nothing of {side * side} patches"
             )
         return self
+
+    @model_validator(mode="after")
+    def _ranks_share(self) -> Self:
+        ranks = self.distributed
+        if not ranks.enabled:
+            return self
+        if ranks.world_size is not None:
+            mixes = self.data.augmentation.mixing is not None
+            require_divisible(self.data.batch_size, ranks.world_size, mixes)
+        if ranks.backend == "nccl" and self.device in ("cpu", "mps"):
+            raise ValueError(f"distributed.backend nccl needs CUDA, but device is {self.device}")
+        return self
+
+    def _require_crops_fit(self, patch: int) -> None:
+        crops = self.data.multicrop
+        crops.require_fit(self.data.image_size, patch)
+        if self.masking.strategy == "cross_crop_prediction" and crops.local_crops(0) == 0:
+            number = "adaptive_config.min_local_crops" if crops.adaptive else "num_local_crops"
+            raise ValueError(
+                "masking.strategy cross_crop_prediction predicts from local crops alone, "
+                f"and data.multicrop.{number} is 0; give 1 or more"
+            )
+        if self.data.augmentation.mixing is not None:
+            raise ValueError(
+                "data.augmentation.deit3 mixes images, and data.use_multicrop compares crops of one image; "
+                "set data.augmentation.deit3.mixup_alpha and .cutmix_alpha to 0"
+            )
+        if self.loss.use_ntxent:
+            raise ValueError(
+                "loss.use_ntxent and data.use_multicrop are both true; with several crops, loss.multicrop "
+                "compares the views of an image, so set loss.use_ntxent: false"
+            )
+
+    @property
+    def global_crops(self) -> int:
+        """Views of an image that are masked and predicted in a step."""
+        return self.data.multicrop.num_global_crops if self.data.use_multicrop else 1
+
+    def local_crops(self, epoch: int) -> int:
+        """Local crops of an image in an epoch, counted from 0; none where nothing learns from them."""
+        predicted_from = self.masking.strategy != "global_only" and self.loss.prediction_weight > 0
+        learnt = predicted_from or self.loss.multicrop.weight > 0 or self.loss.use_sigreg
+        return self.data.multicrop.local_crops(epoch) if self.data.use_multicrop and learnt else 0
 
     def inert(self) -> dict[str, str]:
         found: dict[str, str] = {}
@@ -141,6 +187,42 @@ class RunConfig(Config):
             found["masking.max_keep"] = f"masking.max_keep {most} is no limit to {patches} patches"
         if self.loss.prediction_weight == 0 and self.model.predictor.dropout == 0:
             found["model.predictor.mode"] = "loss.prediction_weight is 0"
+        if not self.data.use_multi_dataset:
+            found["logging.log_dataset_distribution"] = "data.use_multi_dataset is false"
+        return found | self._inert_by_crops()
+
+    def _inert_by_crops(self) -> dict[str, str]:
+        """What of other sections several crops of an image, or their absence, leave without effect."""
+        if not self.data.use_multicrop:
+            reason = "data.use_multicrop is false"
+            return {"masking.strategy": reason, "loss.multicrop": reason}
+        found: dict[str, str] = {}
+        crops, change = self.data.multicrop, "data.augmentation"
+        if not self.evaluation.lidar.enabled:
+            reason = "data.use_multicrop is true, whose crops have areas of their own"
+            found |= {f"{change}.random_crop": reason, f"{change}.crop_scale": reason}
+            if None not in (crops.global_color_jitter, crops.local_color_jitter):
+                found[f"{change}.color_jitter"] = "global and local crops have colour jitter of their own"
+        last = self.training.epochs - 1
+        if crops.adaptive and last == 0 and crops.adaptive_config.warmup_epochs > 0:
+            found["data.multicrop.adaptive_config.max_local_crops"] = "training.epochs is 1"
+        if crops.local_crops(last) == 0:
+            found |= {f"data.multicrop.{key}": "there are no local crops" for key in LOCAL_KEYS}
+            found["masking.strategy"] = "there are no local crops"
+            if crops.num_global_crops == 1:
+                found["loss.multicrop"] = "there is one crop of an image, with no other to compare it to"
+        elif self.local_crops(last) == 0:
+            reason = (
+                "nothing learns from local crops: masking.strategy is global_only or "
+                "loss.prediction_weight 0, loss.multicrop.weight 0 and loss.use_sigreg false"
+            )
+            found |= {f"data.multicrop.{key}": reason for key in (*NUMBER_KEYS, *LOCAL_KEYS)}
+        if self.loss.prediction_weight == 0 and self.model.predictor.dropout == 0:
+            found["masking.strategy"] = "loss.prediction_weight is 0"
+        apart = crops.num_global_crops == 1 or self.loss.multicrop.weight == 0
+        alone = self.masking.strategy == "cross_crop_prediction"
+        if alone and apart and not (self.loss.use_vicreg or self.loss.use_sigreg):
+            found["masking.context_scale"] = "nothing learns from the visible patches of global crops"
         return found
 
 

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any, Self
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -174,27 +175,42 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.pos_embed: nn.Parameter | None = None
         self.rotary_NF: Tensor | None
+        self.rotary_of = (dim // shape.num_heads, config.rope.theta)
         if config.rope.use_rope:
-            table = rotary_table(self.grid, dim // shape.num_heads, config.rope.theta)
-            self.register_buffer("rotary_NF", table, persistent=False)
+            self.register_buffer("rotary_NF", rotary_table(self.grid, *self.rotary_of), persistent=False)
         else:
             self.rotary_NF = None
             self.pos_embed = nn.Parameter(sincos_positions(self.grid, dim))
         self.apply(init_weights)
 
     def forward(self, images_BCHW: Tensor, visible_BK: Tensor | None = None) -> Tensor:
-        """Tokens of the patches at `visible_BK`, in its order; of all where it is None."""
+        """Tokens of the patches at `visible_BK`, in its order; of all where it is None.
+
+        The images may be of another size than the encoder was built for, a multiple of the patch:
+        learned positions are then stretched over their grid, rotary ones count its own patches.
+        """
+        pos_embed_ND, rotary_NF = self.positions(images_BCHW)
         patches_BNP = patchify(images_BCHW, self.patch_size)
         if visible_BK is not None:
             # Gathered before anything is computed: what is masked costs nothing.
             patches_BNP = take(patches_BNP, visible_BK)
         x_BKD = self.patch_embed(patches_BNP)
-        if self.pos_embed is not None:
-            x_BKD = x_BKD + (self.pos_embed if visible_BK is None else self.pos_embed[visible_BK])
+        if pos_embed_ND is not None:
+            x_BKD = x_BKD + (pos_embed_ND if visible_BK is None else pos_embed_ND[visible_BK])
         rotary = None
-        if self.rotary_NF is not None:
-            rotary = self.rotary_NF if visible_BK is None else self.rotary_NF[visible_BK][:, None]
+        if rotary_NF is not None:
+            rotary = rotary_NF if visible_BK is None else rotary_NF[visible_BK][:, None]
         return self.norm(run_blocks(self.blocks, x_BKD, rotary, self.recompute))
+
+    def positions(self, images_BCHW: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """The learned positions and the rotary table for images of this size; one of them is None."""
+        height, width = images_BCHW.shape[-2:]
+        grid = (height // self.patch_size, width // self.patch_size)
+        if grid == self.grid:
+            return self.pos_embed, self.rotary_NF
+        if self.pos_embed is not None:
+            return resampling(self.grid, grid, self.pos_embed.device) @ self.pos_embed, None
+        return None, rotary_table(grid, *self.rotary_of, device=images_BCHW.device)
 
 
 def patchify(images_BCHW: Tensor, size: int) -> Tensor:
@@ -210,17 +226,39 @@ def take(x_BND: Tensor, indices_BK: Tensor) -> Tensor:
 
 
 def sincos_positions(grid: tuple[int, int], dim: int) -> Tensor:
-    """Fixed 2-D sine-cosine positions (N, D): half the features for the row, half for the column."""
-    quarter = -(-dim // 4)
-    frequency = 10000.0 ** -(torch.arange(quarter) / quarter)
+    """Fixed 2-D sine-cosine positions (N, D) of a grid's patches."""
     rows, columns = torch.meshgrid(*(torch.arange(side).float() for side in grid), indexing="ij")
-    angles = [axis.reshape(-1, 1) * frequency for axis in (rows, columns)]
-    return torch.cat([wave for angle in angles for wave in (angle.sin(), angle.cos())], dim=1)[:, :dim]
+    return sincos_at(torch.stack([rows.flatten(), columns.flatten()], dim=-1), dim)
 
 
-def rotary_table(grid: tuple[int, int], head_dim: int, theta: float) -> Tensor:
+def sincos_at(places_N2: Tensor, dim: int) -> Tensor:
+    """Fixed 2-D sine-cosine positions (..., N, D) of places given as row and column, in patches; fractions
+    are allowed. Half the features are for the row, half for the column."""
+    quarter = -(-dim // 4)
+    frequency = 10000.0 ** -(torch.arange(quarter, device=places_N2.device) / quarter)
+    angles = [axis[..., None] * frequency for axis in places_N2.unbind(-1)]
+    return torch.cat([wave for angle in angles for wave in (angle.sin(), angle.cos())], dim=-1)[..., :dim]
+
+
+@cache
+def resampling(old: tuple[int, int], new: tuple[int, int], device: torch.device) -> Tensor:
+    """Weights (new patches, old patches) that stretch a grid over another: bicubic, antialiased.
+
+    A matrix, for the gradient of torch's own resampling is neither deterministic on CUDA nor there on
+    every device.
+    """
+    each_old_N1HW = torch.eye(old[0] * old[1]).unflatten(1, (1, *old))
+    weights_N1HW = F.interpolate(each_old_N1HW, new, mode="bicubic", antialias=True)
+    return weights_N1HW.flatten(1).T.contiguous().to(device)
+
+
+def rotary_table(
+    grid: tuple[int, int], head_dim: int, theta: float, device: torch.device | None = None
+) -> Tensor:
     """Sines and cosines for `rotate`, (N, 2 * head_dim), from timm."""
     from timm.layers.pos_embed_sincos import build_rotary_pos_embed
 
-    sin_NE, cos_NE = build_rotary_pos_embed(list(grid), dim=head_dim, temperature=theta, in_pixels=False)
+    sin_NE, cos_NE = build_rotary_pos_embed(
+        list(grid), dim=head_dim, temperature=theta, in_pixels=False, device=device
+    )
     return torch.cat([sin_NE, cos_NE], dim=-1)

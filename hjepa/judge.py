@@ -33,8 +33,15 @@ VIEWS_STREAM, LOSS_STREAM = 2**32 - 1, 2**32 - 2  # beyond any epoch's
 
 
 def split_features(run: Run, split: Split, of: Callable[[Tensor], Tensor]) -> Tensor:
-    """`of` applied to a split's images, resized and normalised but not augmented; (N, D) float32."""
-    return image_features(run, split, np.arange(len(split)), run.augment.plain, of)
+    """`of` applied to a split's images, resized and normalised but not augmented; (N, D) float32.
+
+    Of several processes each computes some and gets all, so all must call this.
+    """
+    each = -(-len(split) // run.team.size)
+    # As many for every rank: the last images stand for those that are missing to it.
+    indices_N = np.arange(run.team.rank * each, (run.team.rank + 1) * each).clip(max=len(split) - 1)
+    own_ND = image_features(run, split, indices_N, run.augment.plain, of)
+    return run.team.gather(own_ND)[: len(split)]
 
 
 @torch.no_grad()
@@ -48,7 +55,7 @@ def image_features(
     """`of` applied to a view of some of a split's images; (N, D) float32."""
     run.model.eval()
     batches = np.split(indices_N, range(EVALUATION_BATCH, len(indices_N), EVALUATION_BATCH))
-    with autocast(run):
+    with autocast(run), split.ahead(batches):
         return torch.cat([of(view(to_device(run, split, b))).float() for b in batches])
 
 

@@ -84,6 +84,14 @@ class NtxentConfig(Config):
     """Compare directions only; false: plain dot products."""
 
 
+class MulticropLossConfig(Config):
+    """The distance between the crops of an image (DINO, Caron et al. 2021; see `hjepa.views`)."""
+
+    weight: float = Field(default=1.0, ge=0)
+    """Weight of the distance between a crop's pooled context features and the mean of the pooled target
+    features of the image's other global crops."""
+
+
 class LossConfig(Config):
     """What is minimised: prediction errors of all levels, and regularizers beside them."""
 
@@ -106,6 +114,7 @@ class LossConfig(Config):
     use_ntxent: bool = False
     """Add NT-Xent, which encodes a second augmentation of every image."""
     ntxent: NtxentConfig = NtxentConfig()
+    multicrop: MulticropLossConfig = MulticropLossConfig()
 
     @model_validator(mode="after")
     def _weights_weigh(self) -> Self:

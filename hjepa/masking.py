@@ -4,12 +4,13 @@ Shape letters: B images, M target blocks, C context blocks, H x W patch grid, N 
 """
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from hjepa.distributed import Share
 from hjepa.schema import Config
 
 
@@ -28,6 +29,9 @@ class MaskingConfig(Config):
     """Range of one context block's area, as a share of the patch grid; 0 < low <= high <= 1."""
     min_keep: int = Field(default=4, ge=1)
     """Patches that stay visible at the least, where the blocks would hide more."""
+    strategy: Literal["global_only", "global_with_local_context", "cross_crop_prediction"] = "global_only"
+    """What the masked patches of a global crop are predicted from: its visible patches; those and the
+    image's local crops; or the local crops alone. Without local crops it is the first."""
     max_keep: int | None = Field(default=None, ge=1)
     """Patches that stay visible at the most, min_keep or more; an image gives up random ones, which are
     not predicted either. null: no limit."""
@@ -62,6 +66,11 @@ class Masks:
         visible, target = self.visible_BK.split(sizes), self.target_BN.split(sizes)
         blocks = [None] * len(sizes) if self.blocks_BMN is None else self.blocks_BMN.split(sizes)
         return [Masks(*parts) for parts in zip(visible, target, blocks, strict=True)]
+
+    def of(self, share: Share) -> "Masks":
+        """The masks of a process's own images."""
+        blocks = None if self.blocks_BMN is None else share.take(self.blocks_BMN)
+        return Masks(share.take(self.visible_BK), share.take(self.target_BN), blocks)
 
     def to(self, device: torch.device) -> "Masks":
         """The same masks on `device`."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from hjepa.block import init_weights
+from hjepa.data import LocalCrops
 from hjepa.encoder import Encoder, EncoderConfig
 from hjepa.masking import Masks
 from hjepa.predictor import Predictor, PredictorConfig
@@ -87,6 +88,8 @@ class Prediction:
     """Indices of the visible patches."""
     second_BD: Tensor | None = None
     """Tokens of the second view, averaged, where there is one."""
+    local_BVPD: Tensor | None = None
+    """Context tokens of all patches of each image's local crops."""
 
 
 class HJEPA(nn.Module):
@@ -131,14 +134,17 @@ class HJEPA(nn.Module):
         masks: Masks,
         second_BCHW: Tensor | None = None,
         second_on_context: bool = True,
+        local: LocalCrops | None = None,
     ) -> Prediction:
         """Predictions and targets of a batch of normalised float images.
 
         `second_BCHW` is another view of the same images, of which only the visible patches are encoded;
         with `second_on_context` false all of them, by the target encoder and without gradient.
+        `local` are crops of images of which `images_BCHW` holds all global crops, one image after another.
         """
         context_BKD = self.encoder(images_BCHW, masks.visible_BK)
-        predicted_BND = self.predictor(context_BKD, masks.visible_BK, masks.blocks_BMN)
+        local_BVPD = None if local is None else self._local_tokens(local)
+        predicted_BND = self._predict(context_BKD, masks, local, local_BVPD)
         predicted = [
             head(as_tokens(grid))
             for head, grid in zip(self.heads, self.pyramid(self.as_grid(predicted_BND)), strict=True)
@@ -160,7 +166,24 @@ class HJEPA(nn.Module):
             target_BND,
             masks.visible_BK,
             second_BD,
+            local_BVPD,
         )
+
+    def _local_tokens(self, local: LocalCrops) -> Tensor:
+        """Tokens of all patches of each image's local crops, (B, V, P, D)."""
+        return self.encoder(local.images_BVCHW.flatten(0, 1)).unflatten(0, local.images_BVCHW.shape[:2])
+
+    def _predict(
+        self, context_BKD: Tensor, masks: Masks, local: LocalCrops | None, local_BVPD: Tensor | None
+    ) -> Tensor:
+        """What the predictor says of the grid, (B, N, D), from the visible patches and from local crops."""
+        if local is None or local_BVPD is None or local.places_SP2 is None:
+            return self.predictor(context_BKD, masks.visible_BK, masks.blocks_BMN)
+        keep = 0 if local.alone else context_BKD.shape[1]
+        global_crops = len(context_BKD) // len(local_BVPD)
+        further_BPD = local_BVPD.flatten(1, 2).repeat_interleave(global_crops, dim=0)
+        further = (further_BPD, local.places_SP2)
+        return self.predictor(context_BKD[:, :keep], masks.visible_BK[:, :keep], masks.blocks_BMN, further)
 
     def _target(self, images_BCHW: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Tokens of whole images (B, N, D), and the features of each level that are to be predicted."""

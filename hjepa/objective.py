@@ -10,6 +10,7 @@ from hjepa.config import RunConfig
 from hjepa.encoder import take
 from hjepa.losses import fixed_directions, ntxent, prediction_loss, random_directions, sigreg, vicreg
 from hjepa.model import Prediction
+from hjepa.views import by_view, view_distance
 
 
 def losses(
@@ -22,9 +23,18 @@ def losses(
     """The weighted terms of the loss of one of `parts` parts of a step; their sum is minimised.
 
     `weights` are the positions' weights of this part, each level (S, L); `totals` their sums over
-    the whole step.
+    the whole step. Of several processes each has parts of its own: a term is either a sum over a
+    part's positions divided by the whole step's total, or computed of what all processes' parts hold
+    and divided by `parts`. Either way the terms of all parts, and their gradients, add up.
     """
     terms = _predictions(config, prediction, weights, totals)
+    local_BVPD = None if prediction.local_BVPD is None else prediction.local_BVPD.float()
+    if config.data.use_multicrop and config.loss.multicrop.weight > 0:
+        context_SD, target_SD = prediction.context_BD.float(), prediction.target_BD.float()
+        local_BVD = None if local_BVPD is None else local_BVPD.mean(2)
+        distance = view_distance(context_SD, target_SD, local_BVD, config.global_crops)
+        if distance is not None:
+            terms["train/multicrop"] = config.loss.multicrop.weight * distance / parts
     if config.loss.use_vicreg:
         context_SD, target_SD = _samples(prediction, config.loss.vicreg.flatten_patches)
         learning = _learning(config, context_SD, target_SD)
@@ -34,7 +44,11 @@ def losses(
         settings = config.loss.sigreg
         learning = _learning(config, *_samples(prediction, settings.flatten_patches))
         directions_DK = _directions(config, learning[0])
-        distances = [sigreg(side_SD, directions_DK, settings.num_points) for side_SD in learning]
+        # View by view, as in LeJEPA: each has to be normal, not only all of them together.
+        crops = config.global_crops
+        images = len(prediction.context_BD) // crops
+        views = by_view(learning, local_BVPD, images, crops, settings.flatten_patches)
+        distances = [sigreg(view_SD, directions_DK, settings.num_points) for view_SD in views]
         terms["train/sigreg"] = settings.weight * torch.stack(distances).mean() / parts
     if config.loss.use_ntxent:
         assert prediction.second_BD is not None

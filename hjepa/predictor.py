@@ -1,7 +1,7 @@
 """Predictor: from the visible patches' tokens to features of every patch.
 
 Shape letters: B images, N patches of the grid, K visible patches, M target blocks, P places to predict
-in a pass, D encoder width, W predictor width.
+in a pass, F further tokens, D encoder width, W predictor width.
 """
 
 from typing import Literal, Self
@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from hjepa.block import Block, BlockSpec, init_weights, run_blocks
-from hjepa.encoder import sincos_positions
+from hjepa.encoder import sincos_at, sincos_positions
 from hjepa.schema import Config
 
 
@@ -78,28 +78,51 @@ class Predictor(nn.Module):
         self.apply(init_weights)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
 
-    def forward(self, tokens_BKD: Tensor, visible_BK: Tensor, blocks_BMN: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        tokens_BKD: Tensor,
+        visible_BK: Tensor,
+        blocks_BMN: Tensor | None = None,
+        further: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
         """Predicted features (B, N, D) from the tokens of the patches at `visible_BK`.
 
         `blocks_BMN` is True inside each target block, and False where a patch is visible. Where it is
-        None, all that is hidden is one block.
+        None, all that is hidden is one block. `further` are tokens (B, F, D) of what stands anywhere else,
+        and their places (B, F, 2): row and column in patches, which need be neither whole nor on the grid.
         """
         context_BKW = self.embed(tokens_BKD)
+        further_BFW = None
+        if further is not None:
+            further_BFW = self.embed(further[0]) + sincos_at(further[1], context_BKW.shape[-1])
         if self.per_block and blocks_BMN is not None:
-            return self.project(self._by_block(context_BKW, visible_BK, blocks_BMN))
+            return self.project(self._by_block(context_BKW, visible_BK, blocks_BMN, further_BFW))
         batch, width = len(context_BKW), context_BKW.shape[-1]
         index = visible_BK[..., None].expand(-1, -1, width)
         masked_BNW = self.mask_token.to(context_BKW.dtype).expand(batch, len(self.positions_NW), width)
         x_BNW = masked_BNW.scatter(1, index, context_BKW) + self.positions_NW
-        return self.project(self.norm(run_blocks(self.blocks, x_BNW, None, self.recompute)))
+        return self.project(self.norm(self._run(x_BNW, further_BFW)))
 
-    def _by_block(self, context_BKW: Tensor, visible_BK: Tensor, blocks_BMN: Tensor) -> Tensor:
+    def _run(self, x_BSW: Tensor, further_BFW: Tensor | None, seen: Tensor | None = None) -> Tensor:
+        """The tokens after all blocks, which see the further ones too."""
+        if further_BFW is None:
+            return run_blocks(self.blocks, x_BSW, None, self.recompute, seen)
+        if seen is not None:
+            seen = F.pad(seen, (0, further_BFW.shape[1]), value=True)
+        together = torch.cat([x_BSW, further_BFW], dim=1)
+        return run_blocks(self.blocks, together, None, self.recompute, seen)[:, : x_BSW.shape[1]]
+
+    def _by_block(
+        self, context_BKW: Tensor, visible_BK: Tensor, blocks_BMN: Tensor, further_BFW: Tensor | None
+    ) -> Tensor:
         """Every patch's token, normalised (B, N, W), averaged over the passes that hold it."""
         hidden_BN = torch.ones_like(blocks_BMN[:, 0]).scatter(1, visible_BK, False)
         rest_BN = hidden_BN & ~blocks_BMN.any(1)
         # The rest is larger than a block: in a call of its own, it does not pad them.
         sets = [(places, int(places.sum(-1).max())) for places in (blocks_BMN, rest_BN[:, None])]
-        passes = [self._passes(context_BKW, visible_BK, *places) for places in sets if places[1] > 0]
+        passes = [
+            self._passes(context_BKW, visible_BK, *places, further_BFW) for places in sets if places[1] > 0
+        ]
         index_BS1, tokens_BSW, held_BS1 = (torch.cat(parts, dim=1) for parts in zip(*passes, strict=True))
         shape_BNW = len(context_BKW), len(self.positions_NW), tokens_BSW.shape[-1]
         index_BSW = index_BS1.expand_as(tokens_BSW)
@@ -108,7 +131,12 @@ class Predictor(nn.Module):
         return sum_BNW / count_BN1
 
     def _passes(
-        self, context_BKW: Tensor, visible_BK: Tensor, places_BMN: Tensor, largest: int
+        self,
+        context_BKW: Tensor,
+        visible_BK: Tensor,
+        places_BMN: Tensor,
+        largest: int,
+        further_BFW: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One pass for each of M sets of at most `largest` places, S = M * (K + P) tokens an image.
 
@@ -127,7 +155,9 @@ class Predictor(nn.Module):
         mask_BMPW = self.mask_token.to(context_BKW.dtype).expand(batch, passes, largest, width)
         x_BMSW = torch.cat([context_BMKW, mask_BMPW], dim=2) + self.positions_NW[patch_BMS]
         seen = seen_BMS.flatten(0, 1)[:, None, None]
-        tokens = run_blocks(self.blocks, x_BMSW.flatten(0, 1), None, self.recompute, seen)
+        if further_BFW is not None:
+            further_BFW = further_BFW.repeat_interleave(passes, dim=0)
+        tokens = self._run(x_BMSW.flatten(0, 1), further_BFW, seen)
         held_BMS = seen_BMS & (size_BM1 > 0)
         tokens_BSW = self.norm(tokens).view(batch, -1, width)
         return (

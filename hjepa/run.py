@@ -3,7 +3,7 @@
 import random
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +13,8 @@ from torch import Tensor
 
 from hjepa.checkpoint import load_checkpoint, save_checkpoint
 from hjepa.config import RunConfig
-from hjepa.data import Augmentation, Data, Split, check_data, load_data
+from hjepa.data import Augmentation, Data, Multicrop, Split, check_data, load_data
+from hjepa.distributed import GradientSum, Share, Team, own_device, process_group, require_divisible, team_of
 from hjepa.model import HJEPA
 from hjepa.optim import build_optimizer
 from hjepa.schema import ConfigError
@@ -29,6 +30,11 @@ class Run:
     model: HJEPA
     optimizer: torch.optim.Optimizer
     augment: Augmentation
+    team: Team = field(default_factory=Team)
+    gradients: GradientSum | None = None
+    """Of a team that has to sum them."""
+    crops: Multicrop | None = None
+    """What makes the views of a step where there are several of each image, in place of `augment`."""
     probe_data: Data | None = None
     """What the linear probe is trained and judged on, where that is not `data`."""
     epoch: int = 0
@@ -42,12 +48,19 @@ class Run:
         return self.config.data.batch_size * self.config.training.accumulation_steps
 
     @property
+    def share(self) -> Share:
+        """Which of them are this process's own."""
+        return self.team.share(self.batch, self.config.data.batch_size)
+
+    @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps of an epoch; what does not fill a step is left for another epoch's order."""
         return len(self.data.train) // self.batch
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint; of several processes, the first one does."""
+        if not self.team.leads:
+            return
         save_checkpoint(
             path,
             {
@@ -79,9 +92,16 @@ def build_run(config: RunConfig, pretrained: bool = True) -> Run:
     """Data, model and optimizer, initialised from the seed and from model.pretrained.
 
     With `pretrained` false that file is not read: for a run that takes its weights from a checkpoint.
+    Of several processes each builds its own, within `joined`.
     """
+    team = team_of(config.distributed)
+    try:
+        mixes = config.data.augmentation.mixing is not None
+        require_divisible(config.data.batch_size, team.size, mixes)
+    except ValueError as error:
+        raise ConfigError(f"{error}.") from None
     check_run_data(config)
-    device = pick_device(config.device)
+    device = own_device(config.distributed, pick_device(config.device))
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     data = load_data(config.data)
@@ -94,15 +114,39 @@ def build_run(config: RunConfig, pretrained: bool = True) -> Run:
     augment = Augmentation(config.data.augmentation, config.data.image_size, data.mean_C, data.std_C).to(
         device
     )
-    run = Run(config, device, data, model, build_optimizer(config.training, model), augment, notes=notes)
+    optimizer = build_optimizer(config.training, model)
+    crops = build_crops(config, data, device)
+    run = Run(config, device, data, model, optimizer, augment, team, crops=crops, notes=notes)
+    if team.grouped:
+        run.gradients = GradientSum(model.parameters())
     run.probe_data = load_probe_data(config)
     if run.steps_per_epoch == 0:
         raise ConfigError(
             f"data.batch_size {config.data.batch_size} x training.accumulation_steps "
             f"{config.training.accumulation_steps} is more than the {len(data.train)} training images of "
-            f"{config.data.dataset}."
+            f"{config.data.title}."
+        )
+    if len(data.val) == 0:
+        raise ConfigError(
+            f"data.val_fraction: no class of {config.data.title} has two images, so none can be held out."
         )
     return run
+
+
+def joined(config: RunConfig) -> AbstractContextManager[None]:
+    """Within, the processes that share the run can talk; see `process_group`."""
+    return process_group(config.distributed, pick_device(config.device))
+
+
+def build_crops(config: RunConfig, data: Data, device: torch.device) -> Multicrop | None:
+    """What cuts several views out of each image, where the config asks for them."""
+    wanted, patch = config.data, config.model.shape.patch_size
+    if not wanted.use_multicrop:
+        return None
+    crops = Multicrop(
+        wanted.multicrop, wanted.augmentation, wanted.image_size, patch, data.mean_C, data.std_C
+    )
+    return crops.to(device)
 
 
 def check_run_data(config: RunConfig) -> None:
@@ -150,12 +194,14 @@ def pick_device(name: str) -> torch.device:
 
 
 @contextmanager
-def random_stream(seed: int, stream: int) -> Iterator[None]:
+def random_stream(seed: int, *stream: int) -> Iterator[None]:
     """Within, every global generator is seeded from (seed, stream); afterwards as before."""
-    (state,) = np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)
+    (state,) = np.random.SeedSequence([seed, *stream]).generate_state(1, np.uint64)
     python_state, numpy_state = random.getstate(), np.random.get_state()
+    # Of several GPUs the present one: to look at another's generator would open it.
+    gpus = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     # fork_rng covers CPU and CUDA; seeding MPS is one-way, and nothing else draws from it here.
-    with torch.random.fork_rng(enabled=True):
+    with torch.random.fork_rng(gpus):
         torch.manual_seed(int(state))
         random.seed(int(state))
         np.random.seed(int(state) % 2**32)

@@ -207,9 +207,9 @@ def parse_yaml(text: str) -> Any:
     except ComposerError as error:
         if "single document" in str(error):
             raise ConfigError("holds more than one YAML document; a config is one.") from None
-        raise ConfigError(f"not valid YAML: {_one_line(error)}.") from None
+        raise ConfigError(f"not valid YAML: {one_line(error)}.") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"not valid YAML: {_one_line(error)}.") from None
+        raise ConfigError(f"not valid YAML: {one_line(error)}.") from None
 
 
 def _require_few_values(data: Any) -> None:
@@ -226,7 +226,8 @@ def _require_few_values(data: Any) -> None:
             stack.extend(value)
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """What YAML has against a text, with line and column where it says them."""
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None)
     if mark is not None and problem:
@@ -344,13 +345,21 @@ class Layers:
     def _problem(self, problem: Any, name: str) -> tuple[str, str]:
         """Where a value is wrong, and what is wrong with it."""
         key, context = "", problem.get("ctx", {})
-        for part in problem["loc"]:
+        path, element = _split_at_element(problem["loc"])
+        for part in path:
             # A union's member stands in the path too, by its class or tag, which is no key.
             below = f"{key}.{part}" if key else str(part)
             key = below if below in self.sources else key
         source = (self.source_of(key) if key else "") or name
         message = str(context.get("error", problem["msg"]))
         message = message[:1].lower() + message[1:]
+        if len(element) > 1 or (element and isinstance(problem["input"], dict)):
+            key += f"[{element[0]}]"
+        if len(element) > 1:
+            head = f"{source}: {key}.{element[1]}"
+            if problem["type"] in ("missing", "extra_forbidden"):
+                return head, "must be given" if problem["type"] == "missing" else "no such key"
+            return f"{head}: {_show(problem['input'])} is not allowed", message
         if problem["type"] == "missing":
             return f"{source}: {key}{'.' if key else ''}{problem['loc'][-1]}", "must be given"
         if problem["type"].startswith("union_tag"):
@@ -371,6 +380,12 @@ class Layers:
         words = re.findall(r"[a-z]\w*(?:\.\w+)*", message)
         keys = {f"{section}.{word}" if section else word for word in words}
         return next((self.sources[key] for key in reversed(self.sources) if key in keys), "")
+
+
+def _split_at_element(loc: tuple[int | str, ...]) -> tuple[tuple[int | str, ...], tuple[int | str, ...]]:
+    """Where a value is, up to the list that it is in, which is one value to its sources, and within that."""
+    at = next((depth for depth, part in enumerate(loc) if isinstance(part, int)), len(loc))
+    return loc[:at], loc[at:]
 
 
 def _resolves(root: type[Config], key: str) -> bool:

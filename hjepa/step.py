@@ -3,14 +3,20 @@
 Shape letters: B images of one optimizer step, L positions of a level.
 """
 
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hjepa.data import LocalCrops
+from hjepa.distributed import Team
 from hjepa.masking import Masks, sample_masks
+from hjepa.model import Prediction
 from hjepa.objective import losses
 from hjepa.optim import ema_momentum, learning_rate
-from hjepa.run import Run, autocast, to_device
+from hjepa.run import Run, autocast, random_stream, to_device
 
 
 class NonFiniteError(ArithmeticError):
@@ -20,49 +26,84 @@ class NonFiniteError(ArithmeticError):
 def train_step(run: Run, indices_B: np.ndarray) -> dict[str, Tensor]:
     """One optimizer step on some of the training images; its losses, still on the device.
 
-    Augmentation and masks are drawn for all images at once, whatever the parts they are cut into.
+    Of several processes each gives its own images, those of `run.share`. Augmentation and masks are
+    drawn for the images of all at once, whatever the parts they are cut into.
     """
+    share = run.share
     stored_BCHW = to_device(run, run.data.train, indices_B)
-    images_BCHW = run.augment(stored_BCHW)
-    masks = sample_masks(run.config.masking, run.batch, run.model.grid, torch.default_generator)
-    masks = masks.to(run.device)
-    second_BCHW = run.augment(stored_BCHW) if run.config.loss.use_ntxent else None
-    return optimize(run, images_BCHW, masks, second_BCHW)
+    crops, own = run.crops, share.of_each(run.config.global_crops)
+    if crops is None:
+        images_BCHW, boxes_BV4 = run.augment(stored_BCHW, share), None
+    else:
+        images_BCHW, boxes_BV4 = crops.global_views(stored_BCHW, share)
+    masks = sample_masks(run.config.masking, own.batch, run.model.grid, torch.default_generator)
+    masks = masks.of(own).to(run.device)
+    second_BCHW = run.augment(stored_BCHW, share) if run.config.loss.use_ntxent else None
+    mixing = run.config.data.augmentation.mixing
+    if mixing is not None:
+        drawn_B5 = share.take(mixing.draw(share.batch))
+        images_BCHW = mixing.apply(images_BCHW, drawn_B5)
+        # Mixed alike, the two views still show the same.
+        second_BCHW = mixing.apply(second_BCHW, drawn_B5) if second_BCHW is not None else None
+    return optimize(run, images_BCHW, masks, second_BCHW, draw_local(run, stored_BCHW, boxes_BV4))
+
+
+def draw_local(run: Run, stored_BCHW: Tensor, boxes_BV4: Tensor | None) -> LocalCrops | None:
+    """The step's local crops, where there are any; `boxes_BV4` are the boxes of the global ones."""
+    count, strategy = run.config.local_crops(run.epoch), run.config.masking.strategy
+    if run.crops is None or count == 0:
+        return None
+    frame = None if strategy == "global_only" else boxes_BV4
+    return run.crops.local_views(stored_BCHW, count, frame, strategy == "cross_crop_prediction", run.share)
 
 
 def optimize(
-    run: Run, images_BCHW: Tensor, masks: Masks, second_BCHW: Tensor | None = None
+    run: Run,
+    images_BCHW: Tensor,
+    masks: Masks,
+    second_BCHW: Tensor | None = None,
+    local: LocalCrops | None = None,
 ) -> dict[str, Tensor]:
     """One optimizer step on these images, the target's included; its losses, still on the device.
 
-    `second_BCHW`, another view of the same images, is for NT-Xent, which needs it.
+    Of several processes each has its own images, and its losses are its share of the whole step's.
+    `second_BCHW`, another view of the same images, is for NT-Xent, which needs it. With several global
+    crops of each image these stand one after another; `local` are the same images' local crops.
     Losses are divided by the counts of the whole step, so that cutting it into `accumulation_steps`
     parts changes rounding only. A regularizer sees one part at a time: its statistics are those of
     data.batch_size samples.
     """
     config, model = run.config, run.model
-    totals = [weights_BL.sum() for weights_BL in model.level_weights(masks)]
+    totals = list(run.team.sum(torch.stack([weights.sum() for weights in model.level_weights(masks)])))
     parts = config.training.accumulation_steps
-    sizes = [config.data.batch_size] * parts
+    sizes = [len(images_BCHW) // parts] * parts
 
     for group in run.optimizer.param_groups:
         group["lr"] = learning_rate(config.training, run.step, run.steps_per_epoch)
     run.optimizer.zero_grad(set_to_none=True)
     sums: dict[str, Tensor] = {}
     seconds = [None] * parts if second_BCHW is None else second_BCHW.split(sizes)
-    for part, part_masks, second in zip(images_BCHW.split(sizes), masks.chunks(sizes), seconds, strict=True):
-        with autocast(run):
-            prediction = model(part, part_masks, second, config.loss.ntxent.on_context)
-        terms = losses(config, prediction, model.level_weights(part_masks), totals, parts)
+    locals_ = [None] * parts if local is None else local.split(parts)
+    cut = zip(images_BCHW.split(sizes), masks.chunks(sizes), seconds, locals_, strict=True)
+    for number, (part, part_masks, second, part_local) in enumerate(cut, start=1):
+        with model_stream(run, number), autocast(run):
+            prediction = model(part, part_masks, second, config.loss.ntxent.on_context, part_local)
+        prediction = gathered(run, prediction)
+        weights = model.level_weights(part_masks)
+        terms = losses(config, prediction, weights, totals, parts * run.team.size)
         terms["train/loss"] = torch.stack(list(terms.values())).sum()
+        if run.gradients is not None and number == parts:
+            run.gradients.begin()
         terms["train/loss"].backward()
         for name, term in terms.items():
             sums[name] = sums.get(name, 0) + term.detach()
+    if run.gradients is not None:
+        run.gradients.finish()
     by_part = gradient_norms(model) if config.logging.log_gradients else {}
     trained = [p for p in model.parameters() if p.grad is not None]
     limit = config.training.clip_grad or float("inf")
-    sums["train/grad_norm"] = torch.nn.utils.clip_grad_norm_(trained, limit)
-    sums |= by_part
+    sums["train/grad_norm"] = torch.nn.utils.clip_grad_norm_(trained, limit) / run.team.size
+    sums |= {name: norm / run.team.size for name, norm in by_part.items()}
     run.optimizer.step()
     # The target follows after the step: before it, it would lag one step behind.
     model.update_target(ema_momentum(config.model.ema, run.step, run.steps_per_epoch, config.training.epochs))
@@ -81,11 +122,35 @@ def gradient_norms(model: nn.Module) -> dict[str, Tensor]:
     return {f"gradients/{part}": torch.nn.utils.get_total_norm(grads) for part, grads in parts.items()}
 
 
+def model_stream(run: Run, part: int) -> AbstractContextManager[None]:
+    """Where the model draws dropout from: of several processes each from a stream of its own.
+
+    What they share would else be drawn differently wherever one draws more than another.
+    """
+    if run.team.size == 1:
+        return nullcontext()
+    return random_stream(run.config.seed, run.step, part, run.team.rank + 1)
+
+
+def gathered(run: Run, prediction: Prediction) -> Prediction:
+    """With what regularizers take statistics of from all processes, so that they see a whole part."""
+    loss = run.config.loss
+    if not run.team.grouped or not (loss.use_vicreg or loss.use_sigreg or loss.use_ntxent):
+        return prediction
+    wanted = {name: value for name, value in vars(prediction).items() if isinstance(value, Tensor)}
+    of_patches = (loss.use_vicreg, loss.vicreg), (loss.use_sigreg, loss.sigreg)
+    if not any(used and term.flatten_patches for used, term in of_patches):
+        for name in ("context_BKD", "target_BND", "visible_BK"):
+            del wanted[name]
+    return replace(prediction, **{name: run.team.gather(value) for name, value in wanted.items()})
+
+
 class Meter:
     """Means of what the steps of an epoch report, without waiting for the device at each."""
 
-    def __init__(self, frequency: int):
+    def __init__(self, frequency: int, team: Team = Team()):  # noqa: B008 (frozen)
         self.frequency = frequency
+        self.team = team
         self.pending: list[tuple[int, dict[str, Tensor]]] = []
         self.sums: dict[str, float] = {}
         self.count = 0
@@ -105,7 +170,8 @@ class Meter:
         if not self.pending:
             return
         names = list(self.pending[0][1])
-        table = torch.stack([torch.stack([values[n] for n in names]) for _, values in self.pending]).cpu()
+        table = torch.stack([torch.stack([values[n] for n in names]) for _, values in self.pending])
+        table = self.team.sum(table).cpu()  # so that all processes stop at the same step, if they do
         for (step, _), row in zip(self.pending, table.tolist(), strict=True):
             for name, value in zip(names, row, strict=True):
                 if not np.isfinite(value):

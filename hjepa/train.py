@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
+import numpy as np
 
 from hjepa.config import RunConfig
 from hjepa.judge import evaluate
 from hjepa.optim import learning_rate
-from hjepa.run import Run, build_run, random_stream
+from hjepa.run import Run, build_run, joined, random_stream
 from hjepa.step import Meter, train_step
 
 
@@ -27,7 +27,8 @@ class Report:
     collapsed: str | None
     """Why the features count as collapsed; such a run ends with this report."""
     save: Callable[[Path], None] = field(repr=False)
-    """Write a checkpoint from which `train` goes on; valid until the next report is asked for."""
+    """Write a checkpoint from which `train` goes on; valid until the next report is asked for. Of several
+    processes the first one writes."""
 
 
 def train(config: RunConfig, resume: str | Path | None = None) -> Iterator[Report]:
@@ -38,12 +39,16 @@ def train(config: RunConfig, resume: str | Path | None = None) -> Iterator[Repor
     draws from a random stream of its own, made from (seed, epoch), and leaves the process's
     generators as it found them, so nothing between two reports can disturb it.
 
+    Of several processes (`distributed`) each runs this and gets the same reports; the first one saves.
+    A process group that is there already is used, else one is made and taken down again.
+
     Raises ConfigError where the data does not fit, NonFiniteError where the loss stops being a number.
     """
-    run = build_run(config, pretrained=resume is None)
-    if resume is not None:
-        run.load(Path(resume))
-    yield from train_run(run)
+    with joined(config):
+        run = build_run(config, pretrained=resume is None)
+        if resume is not None:
+            run.load(Path(resume))
+        yield from train_run(run)
 
 
 def train_run(run: Run) -> Iterator[Report]:
@@ -56,6 +61,7 @@ def train_run(run: Run) -> Iterator[Report]:
         if run.epoch % config.evaluation.eval_frequency == 0 or run.epoch == config.training.epochs:
             evaluated, collapsed = evaluate(run)
             metrics |= evaluated
+        metrics, collapsed = run.team.agree((metrics, collapsed))
         yield Report(run.epoch, run.step, metrics, collapsed, run.save)
         if collapsed:
             return
@@ -64,14 +70,19 @@ def train_run(run: Run) -> Iterator[Report]:
 def train_epoch(run: Run) -> dict[str, float]:
     """One pass over the training images; the epoch's mean metrics."""
     config, start = run.config, time.perf_counter()
-    meter = Meter(config.logging.log_frequency)
-    order = torch.randperm(len(run.data.train)).numpy()
+    meter = Meter(config.logging.log_frequency, run.team)
+    order = run.data.mixture.order(run.steps_per_epoch * run.batch)
+    batches = [run.share.take(batch) for batch in np.split(order, run.steps_per_epoch)]
     run.model.train()
-    for step in range(run.steps_per_epoch):
-        batch = order[step * run.batch : (step + 1) * run.batch]
-        meter.add(train_step(run, batch), run.step)
-        run.step += 1
+    with run.data.train.ahead(batches):
+        for batch in batches:
+            meter.add(train_step(run, batch), run.step)
+            run.step += 1
     metrics = meter.means()
+    if config.data.use_multi_dataset and config.logging.log_dataset_distribution:
+        metrics |= {f"data/{name}_images": drawn for name, drawn in run.data.mixture.drawn(order).items()}
+    if run.data.bad:
+        metrics["data/bad_images"] = run.data.bad
     metrics["train/lr"] = learning_rate(config.training, run.step - 1, run.steps_per_epoch)
     seconds = time.perf_counter() - start
     metrics["time/images_per_s"] = run.steps_per_epoch * run.batch / seconds

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from hjepa.cli import parser as train_parser
+from hjepa.config import load_config
 from orchestrator.cli import parser
 from orchestrator.space import load_sweep, parse_overrides
 from tests.workplace import Workplace
@@ -60,6 +62,16 @@ def test_the_shipped_space_runs_and_its_best_config_with_it(workplace: Workplace
     again = workplace.train("results/fpn/best.yaml", "--test")
     assert again.returncode == 0, again.stdout + again.stderr
     assert "test/knn_top1" in again.stdout
+
+
+def test_the_torchrun_command_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    (line,) = (line for line in LINES if line.startswith("torchrun"))
+    launch, command = shlex.split(line)[1:], "hjepa"
+    options = train_parser().parse_args(launch[launch.index(command) + 1 :])
+    config = load_config(options.config, parse_overrides(options.set))
+    assert config.distributed.enabled
+    assert config.data.batch_size % int(launch[launch.index("--nproc-per-node") + 1]) == 0
 
 
 def test_mlflow_ui_knows_the_option_that_the_readme_names() -> None:

@@ -3,12 +3,12 @@
 import argparse
 import sys
 
-from hjepa.cli import check, migrate, train
+from hjepa.cli import check, fetch, migrate, train
 from hjepa.schema import ConfigError
 
 USER_ERROR = 2
 
-COMMANDS = {"train": train, "check": check, "migrate": migrate}
+COMMANDS = {"train": train, "check": check, "migrate": migrate, "fetch": fetch}
 """Each command is a module: its docstring's first line is the command's help, `add_arguments` takes its
 parser, `run` its options and gives the exit status, and EPILOG stands below its help."""
 

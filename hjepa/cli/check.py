@@ -5,9 +5,9 @@ Reads no data set and builds no weights, so that it is quick for any size.
 
 import argparse
 import sys
-from pathlib import Path
 
 from hjepa.advice import advice
+from hjepa.catalog import find_config
 from hjepa.config import RunConfig, load_layers
 from hjepa.measure import measure
 from hjepa.schema import ConfigError, Layers, dotted, inert_reason, parse_overrides, to_yaml
@@ -17,7 +17,7 @@ USER_ERROR = 2
 EPILOG = """\
 examples:
   hjepa-train check configs/core/default.yaml
-  hjepa-train check configs/*/*.yaml
+  hjepa-train check --brief configs/*/*.yaml
   hjepa-train check configs/quick/digits.yaml --set model.depth=12 --brief
 
 exit status: 0 all are valid, whatever the warnings; 2 one at least is not.
@@ -26,7 +26,7 @@ exit status: 0 all are valid, whatever the warnings; 2 one at least is not.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("configs", metavar="FILE", nargs="+", type=Path, help="YAML config")
+    parser.add_argument("configs", metavar="FILE", nargs="+", help="YAML config, or the bare name of one")
     parser.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], help="override one key; may be repeated"
     )
@@ -37,10 +37,11 @@ def run(options: argparse.Namespace) -> int:
     """Check every file; the exit status."""
     overrides = parse_overrides(options.set)
     wrong = 0
-    for number, path in enumerate(options.configs):
+    for number, given in enumerate(options.configs):
         if number:
             print()
         try:
+            path = find_config(given)
             layers = load_layers(path, overrides)
             config = layers.build(RunConfig, str(path))
         except ConfigError as error:

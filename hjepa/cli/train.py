@@ -2,16 +2,22 @@
 
 import argparse
 import math
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
+from hjepa.catalog import find_config, replacement
 from hjepa.checkpoint import CheckpointFolder
 from hjepa.cli.place import Place, find_place
 from hjepa.config import RunConfig, load_config
+from hjepa.data import Data
+from hjepa.distributed import LostRankError, Team, team_of
 from hjepa.judge import baselines, test_accuracy
 from hjepa.pictures import epoch_pictures, first_pictures
 from hjepa.records import Outcome, Records
-from hjepa.run import Run, build_run
+from hjepa.run import Run, build_run, joined
 from hjepa.schema import parse_overrides, to_yaml
 from hjepa.step import NonFiniteError
 from hjepa.train import Report, train_run
@@ -21,9 +27,11 @@ FAILED, INTERRUPTED = 1, 130
 EPILOG = """\
 examples:
   hjepa-train configs/quick/digits.yaml
+  hjepa-train digits --set seed=7
   hjepa-train configs/quick/digits.yaml --set training.lr=1e-3 --set model.fpn.use_fpn=true
   hjepa-train results/fpn/best.yaml --test
   hjepa-train configs/quick/digits.yaml --set checkpoint.resume=auto
+  torchrun --nproc-per-node 2 -m hjepa train configs/quick/digits.yaml --set distributed.enabled=true
 
 Every key that a config may hold stands in configs/canonical.yaml with its meaning and range.
 """
@@ -31,7 +39,7 @@ Every key that a config may hold stands in configs/canonical.yaml with its meani
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("config", help="YAML config; one may extend another by `extends: FILE`")
+    parser.add_argument("config", help="YAML config, or the bare name of one below configs/")
     parser.add_argument(
         "--set",
         metavar="KEY=VALUE",
@@ -48,12 +56,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train; the exit status."""
-    config = load_config(options.config, parse_overrides(options.set))
-    return _train(config, test=options.test)
+    path = find_config(options.config)
+    config = load_config(path, parse_overrides(options.set))
+    with joined(config), _one_voice(team_of(config.distributed)):
+        if str(path) != options.config:
+            print(f"config: {path}")
+        if other := replacement(path):
+            print(f"{path} is replaced by {other}, which it extends.")
+        return _train(config, test=options.test)
+
+
+@contextmanager
+def _one_voice(team: Team) -> Iterator[None]:
+    """Within, only the first of several processes prints; what goes wrong any of them may tell."""
+    if team.leads:
+        yield
+        return
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        yield
 
 
 def _train(config: RunConfig, test: bool) -> int:
-    place = find_place(config)
+    place = team_of(config.distributed).agree(find_place(config))
     for note in place.notes:
         print(note)
     run = build_run(config, pretrained=place.resume is None)
@@ -70,7 +94,7 @@ def _train(config: RunConfig, test: bool) -> int:
         if status:
             return status
     if test:
-        print(f"test/knn_top1 {test_accuracy(run):.6f} (test set, {config.data.dataset})")
+        print(f"test/knn_top1 {test_accuracy(run):.6f} (test set, {config.data.title})")
     print(f"records and checkpoints: {place.folder}")
     return 0
 
@@ -78,36 +102,43 @@ def _train(config: RunConfig, test: bool) -> int:
 def _record(run: Run, place: Place) -> int:
     """Train to the end, with all records; the exit status."""
     config, folder = run.config, place.folder
-    records = Records(config.logging, folder, config.model_dump(mode="json"), after=run.epoch)
+    records = None
+    if run.team.leads:
+        records = Records(config.logging, folder, config.model_dump(mode="json"), after=run.epoch)
     outcome: Outcome = "failed"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+        if records is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
         for name, value in baselines(config).items():
             print(f"{name.replace('_', ' ').replace('/', ', ')}: {value:.4f}")
-        records.draw(run.epoch, first_pictures(run))
+        if records is not None:
+            records.draw(run.epoch, first_pictures(run))
         collapsed = _epochs(run, records, place.checkpoints)
         outcome = "failed" if collapsed else "done"
-    except NonFiniteError as error:
-        print(f"hjepa-train: {error}; the run has failed. Records: {folder}", file=sys.stderr)
+    except (NonFiniteError, LostRankError) as error:
+        _tell(run, f"hjepa-train: {error}; the run has failed. Records: {folder}")
         return FAILED
     except KeyboardInterrupt:
         outcome = "interrupted"
-        print(f"\nhjepa-train: interrupted; {_way_on(run, place.checkpoints)}.", file=sys.stderr)
+        _tell(run, f"\nhjepa-train: interrupted; {_way_on(run, place.checkpoints)}.")
         return INTERRUPTED
     finally:
-        records.close(outcome)
+        if records is not None:
+            records.close(outcome)
     if collapsed:
-        print(f"hjepa-train: collapsed at epoch {run.epoch}: {collapsed}.", file=sys.stderr)
+        _tell(run, f"hjepa-train: collapsed at epoch {run.epoch}: {collapsed}.")
         return FAILED
     return 0
 
 
-def _epochs(run: Run, records: Records, checkpoints: CheckpointFolder) -> str | None:
+def _epochs(run: Run, records: Records | None, checkpoints: CheckpointFolder) -> str | None:
     """Train to the end; why the run counts as collapsed, if it does."""
     config, collapsed = run.config, None
     for report in train_run(run):
         collapsed = report.collapsed
+        if records is None:
+            continue
         records.write(report.epoch, report.step, report.metrics)
         if "val/knn_top1" in report.metrics:
             records.draw(report.epoch, epoch_pictures(run))
@@ -116,6 +147,12 @@ def _epochs(run: Run, records: Records, checkpoints: CheckpointFolder) -> str | 
             checkpoints.prune(report.epoch, report.metrics.get(config.checkpoint.metric))
         print(_line(report, config.training.epochs), flush=True)
     return collapsed
+
+
+def _tell(run: Run, how_it_ended: str) -> None:
+    """All processes of a run end alike; one says so."""
+    if run.team.leads:
+        print(how_it_ended, file=sys.stderr)
 
 
 def _way_on(run: Run, checkpoints: CheckpointFolder) -> str:
@@ -132,18 +169,29 @@ def _describe(run: Run, resume: Path | None) -> None:
     count = sum(p.numel() for p in run.model.encoder.parameters())
     shape = config.model.shape
     height, width = run.model.grid
+    _describe_data(run.data)
     print(
-        f"{config.data.dataset}: {len(run.data.train)} training and {len(run.data.val)} evaluation images, "
+        f"{config.data.title}: {len(run.data.train)} training and {len(run.data.val)} evaluation images, "
         f"{run.steps_per_epoch} steps of {run.batch} an epoch\n"
         f"encoder: {shape.depth} blocks, width {shape.embed_dim}, {count:,} parameters, "
         f"{height} x {width} patches; device {run.device}"
     )
     if resume is None and config.model.pretrained:
         print(f"weights of {config.model.pretrained}: {'; '.join(run.notes) or 'all taken'}")
+    if run.team.grouped:
+        print(f"{run.team.size} processes, {run.batch // run.team.size} images of a step each")
     if config.training.use_amp and run.device.type == "mps":
         print("training.use_amp: MPS stays in float32.")
     if resume is not None:
         print(f"goes on after epoch {run.epoch} from {resume}")
+
+
+def _describe_data(data: Data) -> None:
+    for place, share in zip(data.places, data.mixture.shares, strict=True):
+        drawn = f", {share.share:.1%} of the draws" if len(data.places) > 1 else ""
+        print(f"{place.name}: {share.images} training images{drawn}; {place.reason}")
+    if data.bad:
+        print(f"images that cannot be decoded, skipped: {data.bad}")
 
 
 def _line(report: Report, epochs: int) -> str:

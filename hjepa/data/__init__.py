@@ -3,6 +3,7 @@
 from hjepa.data.augmentation import Augmentation, AugmentationConfig
 from hjepa.data.config import DataConfig
 from hjepa.data.dataset import Data, check_data, load_data, load_test
+from hjepa.data.multicrop import LocalCrops, Multicrop, MulticropConfig
 from hjepa.data.split import Split
 
 __all__ = [
@@ -14,4 +15,7 @@ __all__ = [
     "Split",
     "AugmentationConfig",
     "Augmentation",
+    "Multicrop",
+    "MulticropConfig",
+    "LocalCrops",
 ]

@@ -4,13 +4,19 @@ Shape letters: B images, C channels, H x W stored size in pixels, S x S size the
 """
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
-from kornia.augmentation import ColorJitter
 from numpy.typing import ArrayLike
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
+from hjepa.data.changes import Change, Jitter, RandomBlur, RandomGray, RandomSolarization
+from hjepa.data.deit3 import Deit3Config
+from hjepa.data.mixing import Mixing
+from hjepa.distributed import Share
 from hjepa.schema import Config
 
 MAX_ASPECT = 4 / 3
@@ -29,6 +35,16 @@ class AugmentationConfig(Config):
     color_jitter: float = Field(default=0.0, ge=0, le=1)
     """Strength s: brightness, contrast and saturation change by a factor in [1 - s, 1 + s], the hue by
     up to s/4 of a turn. 0 is off."""
+    random_gray_scale: float = Field(default=0.0, ge=0, le=1)
+    """Probability of taking an image's colours away."""
+    gaussian_blur: float = Field(default=0.0, ge=0, le=1)
+    """Probability of blurring an image, by a standard deviation between 0.1 and 2 pixels of what the model
+    sees, whatever image_size: meant for 224, strong below 64."""
+    solarization: float = Field(default=0.0, ge=0, le=1)
+    """Probability of inverting the pixels of an image that are brighter than half."""
+    strategy: Literal["jepa", "deit3"] = "jepa"
+    """jepa is what stands above; deit3 adds what the deit3 section says."""
+    deit3: Deit3Config = Deit3Config()
 
     @field_validator("crop_scale")
     @classmethod
@@ -41,12 +57,55 @@ class AugmentationConfig(Config):
     def flip_probability(self) -> float:
         return 0.5 if self.horizontal_flip is True else float(self.horizontal_flip)
 
+    @property
+    def varies(self) -> bool:
+        """Whether views of one image differ."""
+        cropped = self.random_crop and self.crop_scale != (1.0, 1.0)
+        some = (self.flip_probability, self.random_gray_scale, self.solarization)
+        by_chance = any(0 < probability < 1 for probability in some)
+        by_amount = self.color_jitter > 0 or self.gaussian_blur > 0
+        return cropped or by_chance or by_amount or (self.strategy == "deit3" and self.deit3.varies)
+
+    @property
+    def mixing(self) -> Mixing | None:
+        """What mixes the images of a training step, after all else."""
+        return Mixing(self.deit3) if self.strategy == "deit3" and self.deit3.mixes else None
+
     def inert(self) -> dict[str, str]:
+        found: dict[str, str] = {}
         if not self.random_crop:
-            return {"crop_scale": "random_crop is false"}
-        if self.crop_scale == (1.0, 1.0):
-            return {"random_crop": "crop_scale [1, 1] is always the whole image"}
-        return {}
+            found["crop_scale"] = "random_crop is false"
+        elif self.crop_scale == (1.0, 1.0):
+            found["random_crop"] = "crop_scale [1, 1] is always the whole image"
+        if self.strategy == "jepa":
+            found["deit3"] = "strategy is jepa"
+        return found
+
+    def colour_changes(self) -> list[Change]:
+        """What comes between cropping and normalisation, in order."""
+        changes = self.deit3.colour_changes() if self.strategy == "deit3" else []
+        if self.color_jitter > 0:
+            changes.append(Jitter(self.color_jitter))
+        if self.random_gray_scale > 0:
+            changes.append(RandomGray(self.random_gray_scale))
+        if self.gaussian_blur > 0:
+            changes.append(RandomBlur(self.gaussian_blur))
+        if self.solarization > 0:
+            changes.append(RandomSolarization(self.solarization))
+        return changes
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """All that is random in a view of each of B images, on the CPU."""
+
+    box_B4: Tensor
+    changes: list[Tensor]
+    """For each change in order, numbers (B, K)."""
+
+    def take(self, rows: Callable[[Tensor], Tensor]) -> "Drawn":
+        """Of some of the images, such as `lambda values: values[:4]`."""
+        return Drawn(rows(self.box_B4), [rows(drawn_BK) for drawn_BK in self.changes])
 
 
 class Augmentation(nn.Module):
@@ -63,22 +122,49 @@ class Augmentation(nn.Module):
         super().__init__()
         self.config = config
         self.image_size = image_size
-        s = config.color_jitter
-        self.jitter = ColorJitter(s, s, s, s / 4) if s > 0 else None
+        self.colour = config.colour_changes()
+        self.erasing = config.deit3.erasing() if config.strategy == "deit3" else []
         for name, value in (("mean_C11", mean), ("std_C11", std)):
             value_C11 = torch.as_tensor(value, dtype=torch.float32).reshape(-1, 1, 1)
             self.register_buffer(name, value_C11, persistent=False)
 
+    def forward(self, images_BCHW: Tensor, share: Share | None = None) -> Tensor:
+        """Augmented and normalised, (B, 3, S, S) float32, from (B, 3, H, W) uint8.
+
+        With `share` the images are those rows of a batch: randomness is drawn for the whole batch, and
+        each gets what it would get there.
+        """
+        share = share or Share(len(images_BCHW), slice(None))
+        return self.apply_drawn(images_BCHW, self.draw(share.batch).take(share.take))
+
+    def view(self, images_BCHW: Tensor, box_B4: Tensor, share: Share | None = None) -> Tensor:
+        """As `forward`, of boxes that are drawn already, one for each of these images."""
+        share = share or Share(len(images_BCHW), slice(None))
+        changes = [share.take(drawn_BK) for drawn_BK in self.draw_changes(share.batch)]
+        return self.apply_drawn(images_BCHW, Drawn(box_B4, changes))
+
+    def draw(self, count: int) -> Drawn:
+        """All that is random in views of `count` images."""
+        return Drawn(random_boxes(count, self.config), self.draw_changes(count))
+
+    def draw_changes(self, count: int) -> list[Tensor]:
+        """The same but for the boxes."""
+        return [change.draw(count) for change in (*self.colour, *self.erasing)]
+
     @torch.no_grad()
-    def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Augmented and normalised, (B, 3, S, S) float32, from (B, 3, H, W) uint8."""
-        box_B4 = random_boxes(len(images_BCHW), self.config).to(images_BCHW.device)
+    def apply_drawn(self, images_BCHW: Tensor, drawn: Drawn) -> Tensor:
+        """The views that were drawn; an image's depends on its own rows only."""
+        box_B4 = drawn.box_B4.to(images_BCHW.device)
+        colour, erasing = drawn.changes[: len(self.colour)], drawn.changes[len(self.colour) :]
         # Autocast would do the resampling in half precision, coarser than the 8 bits of the images.
         with torch.autocast(images_BCHW.device.type, enabled=False):
             images_BCSS = resample(images_BCHW.float() / 255, box_B4, self.image_size)
-            if self.jitter is not None:
-                images_BCSS = self.jitter(images_BCSS)
-            return (images_BCSS - self.mean_C11) / self.std_C11
+            for change, drawn_BK in zip(self.colour, colour, strict=True):
+                images_BCSS = change.apply(images_BCSS, drawn_BK)
+            images_BCSS = (images_BCSS - self.mean_C11) / self.std_C11
+            for change, drawn_BK in zip(self.erasing, erasing, strict=True):
+                images_BCSS = change.apply(images_BCSS, drawn_BK)
+            return images_BCSS
 
     @torch.no_grad()
     def plain(self, images_BCHW: Tensor) -> Tensor:

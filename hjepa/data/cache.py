@@ -3,9 +3,11 @@
 Images and labels of a set are one array of records in one `.npy`: written together, never mixed.
 """
 
+import fcntl
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -36,13 +38,15 @@ def mapped(path: Path, build: Callable[[], Iterable[np.ndarray]]) -> np.ndarray:
     """The records stored at `path`, read-only and memory-mapped; built first where they are not there.
 
     `build` gives them a chunk at a time, at least one. A file that is cut short or no array of records is
-    built again. Several processes may call this at once. Raises ConfigError where the folder cannot be
-    written.
+    built again. Of several processes that call this at once one builds and the others wait for it. Raises
+    ConfigError where the folder cannot be written.
     """
     found_M = _map(path)
     if found_M is None:
         try:
-            _write(path, build())
+            with _alone_in(path.parent):
+                if _map(path) is None:
+                    _write(path, build())
         except OSError as error:
             raise ConfigError(
                 f"data.cache_dir: {path.parent} cannot be written: {error.strerror or error}.\n"
@@ -51,6 +55,20 @@ def mapped(path: Path, build: Callable[[], Iterable[np.ndarray]]) -> np.ndarray:
         found_M = _map(path)
         assert found_M is not None, path
     return found_M
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Within, no other process is within for the same folder, which is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        # Some network file systems lock no folders. Then each process builds, as it safely may.
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)  # which gives the lock back, as the end of a process does
 
 
 def _map(path: Path) -> np.ndarray | None:
@@ -67,7 +85,6 @@ def _map(path: Path) -> np.ndarray | None:
 
 
 def _write(path: Path, chunks: Iterable[np.ndarray]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

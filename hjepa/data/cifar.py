@@ -15,6 +15,7 @@ import numpy as np
 
 from hjepa.data.cache import records
 from hjepa.data.config import DataConfig
+from hjepa.data.decode import Skipped
 from hjepa.data.source import Source, require_files, require_folder, unreadable
 from hjepa.schema import ConfigError
 
@@ -105,7 +106,7 @@ class Cifar(Source):
         names = self.edition.train if part == "train" else self.edition.test
         return tuple(self.folder / f"{name}{self.suffix}" for name in names)
 
-    def decode(self, part: str) -> Iterator[np.ndarray]:
+    def decode(self, part: str, skipped: Skipped) -> Iterator[np.ndarray]:
         for file in self.files(part):
             images_NP, labels_N = self._read_bin(file) if self.suffix else self._read_pickle(file)
             if labels_N.min() < 0 or labels_N.max() >= self.num_classes:

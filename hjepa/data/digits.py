@@ -8,6 +8,7 @@ import numpy as np
 
 from hjepa.data.cache import records
 from hjepa.data.config import DataConfig
+from hjepa.data.decode import Skipped
 from hjepa.data.source import Source
 from hjepa.data.split import stratified_split
 
@@ -30,7 +31,7 @@ class Digits(Source):
     def files(self, part: str) -> tuple[Path, ...]:
         return ()
 
-    def decode(self, part: str) -> Iterator[np.ndarray]:
+    def decode(self, part: str, skipped: Skipped) -> Iterator[np.ndarray]:
         """Grey replicated to three channels, 0..16 scaled to 0..255."""
         from sklearn.datasets import load_digits  # a second of imports, needed once per cache
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from hjepa.data.decode import Skipped
+from hjepa.data.items import Items
 from hjepa.schema import ConfigError
 
 
@@ -24,8 +26,21 @@ class Source(ABC):
         """Files or folders of a part: while none of them changes, what was decoded stands."""
 
     @abstractmethod
-    def decode(self, part: str) -> Iterator[np.ndarray]:
-        """The part's records, a chunk at a time. Raises ConfigError naming a file that is damaged."""
+    def decode(self, part: str, skipped: Skipped) -> Iterator[np.ndarray]:
+        """The part's records, a chunk at a time; images that cannot be decoded are left out and added to
+        `skipped`. Raises ConfigError naming a file that is damaged as a whole."""
+
+    def decoded_bytes(self, part: str) -> int:
+        """About what the part's records take; that of the files, unless said otherwise."""
+        return sum(file.stat().st_size for file in self.files(part))
+
+
+class Streamable(Source):
+    """A source whose images can be decoded one by one; others are kept decoded as a whole."""
+
+    @abstractmethod
+    def items(self, part: str) -> Items:
+        """The part image by image, in the order of `decode`, damaged ones included."""
 
 
 def require_folder(data_path: str | None, dataset: str, mend: str) -> Path:

@@ -3,16 +3,21 @@
 Shape letters: M stored images, N images of a split, B a batch, C channels, H x W pixels.
 """
 
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 
+from hjepa.data.stream import Streamed
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Some of the images of a stored, usually memory-mapped, array; the images are never copied whole."""
+    """Some of the images of a stored, usually memory-mapped, array or of a stream; they are never copied
+    whole."""
 
-    stored_MCHW: np.ndarray
+    stored_MCHW: np.ndarray | Streamed
     """uint8."""
     indices_N: np.ndarray
     """int64, ascending: which of the stored images belong to this split."""
@@ -24,7 +29,16 @@ class Split:
 
     def images(self, indices_B: np.ndarray) -> np.ndarray:
         """The images at positions `indices_B` (0 to len - 1) of this split, (B, C, H, W) uint8, a copy."""
+        if isinstance(self.stored_MCHW, Streamed):
+            return self.stored_MCHW.read(self.indices_N[indices_B], self.indices_N)
         return self.stored_MCHW[self.indices_N[indices_B]]
+
+    def ahead(self, batches: Iterable[np.ndarray]) -> AbstractContextManager[None]:
+        """Within, `images` will be asked for these batches in this order: where images are streamed, worker
+        processes decode them ahead. What is asked for otherwise comes too, but slowly."""
+        if isinstance(self.stored_MCHW, Streamed):
+            return self.stored_MCHW.ahead(self.indices_N[batch] for batch in batches)
+        return nullcontext()
 
 
 def stratified_split(labels_N: np.ndarray, held_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,9 @@ import numpy as np
 
 from hjepa.data.cache import NO_LABEL, records
 from hjepa.data.config import DataConfig
-from hjepa.data.source import Source, require_files, require_folder, unreadable
+from hjepa.data.decode import Skipped
+from hjepa.data.items import Items, Job, Joined, Outcome
+from hjepa.data.source import Streamable, require_files, require_folder, unreadable
 from hjepa.schema import ConfigError
 
 NUM_CLASSES = 10
@@ -40,7 +42,7 @@ def find(config: DataConfig) -> "Stl10":
 
 
 @dataclass(frozen=True)
-class Stl10(Source):
+class Stl10(Streamable):
     folder: Path
     unlabeled: bool
 
@@ -52,8 +54,17 @@ class Stl10(Source):
         labelled = (self.folder / f"{part}_X.bin", self.folder / f"{part}_y.bin")
         return (*labelled, self.folder / _UNLABELED) if part == "train" and self.unlabeled else labelled
 
-    def decode(self, part: str) -> Iterator[np.ndarray]:
+    def decode(self, part: str, skipped: Skipped) -> Iterator[np.ndarray]:
         """The labelled images in file order, then the unlabelled ones."""
+        for file, labels_N in self._labelled(part):
+            yield from _chunks(file, labels_N)
+
+    def items(self, part: str) -> Items:
+        found = [_Images(str(file), labels_N) for file, labels_N in self._labelled(part)]
+        return Joined(found, [0] * len(found))
+
+    def _labelled(self, part: str) -> Iterator[tuple[Path, np.ndarray]]:
+        """Files of images, and the class of each."""
         images_file, labels_file, *unlabeled = self.files(part)
         labels_N = _read_labels(labels_file)
         count = _count_images(images_file)
@@ -61,9 +72,34 @@ class Stl10(Source):
             raise _damaged(
                 images_file, f"it holds {count} images but {labels_file.name} {len(labels_N)} labels"
             )
-        yield from _chunks(images_file, labels_N)
+        yield images_file, labels_N
         for file in unlabeled:
-            yield from _chunks(file, np.full(_count_images(file), NO_LABEL))
+            yield file, np.full(_count_images(file), NO_LABEL)
+
+
+class _Images(Items):
+    """The images of a file, which need no decoding but an upright copy."""
+
+    side = SIDE
+
+    def __init__(self, file: str, labels_M: np.ndarray):
+        self.file, self.labels_M = file, labels_M
+
+    def job(self, indices_B: np.ndarray) -> Job:
+        return _ImagesJob(self.file, indices_B)
+
+    def name(self, index: int) -> str:
+        return f"{self.file}: image {index}"
+
+
+@dataclass(frozen=True)
+class _ImagesJob(Job):
+    file: str
+    indices_B: np.ndarray
+
+    def run(self) -> Outcome:
+        images_MCWH = np.memmap(self.file, np.uint8, "r").reshape(-1, 3, SIDE, SIDE)
+        return Outcome(np.ascontiguousarray(images_MCWH[self.indices_B].swapaxes(2, 3)), {})
 
 
 def _read_labels(file: Path) -> np.ndarray:

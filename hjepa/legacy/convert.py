@@ -11,7 +11,7 @@ import yaml
 
 from hjepa.config import RunConfig, load_config
 from hjepa.legacy.reading import Entry, OldFile, read_old
-from hjepa.legacy.rules import RENAMED, SPECIAL, UNREAD, Change, old_names
+from hjepa.legacy.rules import RENAMED, SPECIAL, UNREAD, Change, old_names, to_number
 from hjepa.schema import ConfigError, Layers, inert_reason, leaves, nearest_key, resolve_key
 
 
@@ -161,14 +161,9 @@ def _types(annotation: Any) -> set[type]:
 
 
 def _number(value: Any, types: set[type]) -> Any:
-    if isinstance(value, str) and str not in types and types & {int, float}:
-        try:
-            value = float(value)
-        except ValueError:
-            return value
-    if isinstance(value, float) and int in types and float not in types and value.is_integer():
-        return int(value)
-    return value
+    if isinstance(value, bool) or str in types or not types & {int, float}:
+        return value
+    return to_number(value, whole=float not in types)
 
 
 def _build(old: OldFile, winners: dict[str, _Claim]) -> RunConfig:
@@ -178,21 +173,25 @@ def _build(old: OldFile, winners: dict[str, _Claim]) -> RunConfig:
     return layers.build(RunConfig, str(old.path))
 
 
+_NOWHERE = "the old code read it nowhere"
+
+
 def _row(claim: _Claim, winners: dict[str, _Claim], config: RunConfig) -> Row:
     entry, new = claim.entry, claim.change.new
     if new is None:
-        return Row(entry.line, entry.key, None, entry.value, None, claim.change.why)
+        reasons = [claim.change.why, _NOWHERE if entry.key in UNREAD else ""]
+        return Row(entry.line, entry.key, None, entry.value, None, "; ".join(filter(None, reasons)))
     winner = winners[new]
     reasons = [winner.change.why if winner.entry == entry else claim.change.why]
     if winner.entry != entry:
         said = f"{winner.entry.key} (line {winner.entry.line}) says it"
         same = winner.change.value == claim.change.value
         reasons = [said if same else f"{said} otherwise, and was what the old code read"]
-    elif entry.key in UNREAD and not claim.change.why:
-        reasons.append("the old code read it nowhere; it counts now")
-    if new != entry.key and not any(reasons):
+    elif new != entry.key and not any(reasons):
         reasons.append("renamed")
     inert = inert_reason(config, new) if winner.entry == entry else None
+    if winner.entry == entry and entry.key in UNREAD:
+        reasons.append(_NOWHERE if inert else f"{_NOWHERE}; it counts now")
     if inert:
         reasons.append(f"no effect here: {inert}")
     value = winner.change.value

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from hjepa.schema import MAX_FILE_BYTES, ConfigError, parse_yaml
+from hjepa.schema import MAX_FILE_BYTES, ConfigError, one_line, parse_yaml
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def read_old(path: Path) -> OldFile:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES:,} bytes; a config is not.")
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode("utf-8")  # line ends as they are, for a copy
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file.") from None
     except OSError as error:
@@ -70,10 +70,8 @@ def read_old(path: Path) -> OldFile:
 def _documents(path: Path, text: str) -> list[yaml.Node]:
     try:
         return list(yaml.compose_all(text, yaml.SafeLoader))
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
-        raise ConfigError(f"{path}:{where} not valid YAML: {error.problem}.") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {one_line(error)}.") from None
 
 
 def _entries(node: yaml.MappingNode, data: dict[Any, Any], prefix: str) -> Iterator[Entry]:

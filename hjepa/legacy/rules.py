@@ -21,6 +21,7 @@ UNREAD = frozenset(
         "checkpoint.save_best",
         "data.augmentation.crop_scale",
         "data.augmentation.gaussian_blur",
+        "data.augmentation.horizontal_flip",
         "data.augmentation.random_crop",
         "data.augmentation.random_gray_scale",
         "data.augmentation.solarization",
@@ -193,6 +194,16 @@ class Change:
     why: str
 
 
+def to_number(value: Any, whole: bool = False) -> Any:
+    """A number that YAML read as text; if `whole`, one that it read as a float too. All else as it is."""
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return value
+    return int(value) if whole and isinstance(value, float) and value.is_integer() else value
+
+
 Rule = Callable[[OldFile, str, Any], Iterator[Change]]
 
 
@@ -219,9 +230,18 @@ def _anneal_steps(old: OldFile, key: str, value: Any) -> Iterator[Change]:
     if old.value("data.use_multi_dataset"):
         names = [entry.get("name") for entry in old.value("data.datasets") or [] if isinstance(entry, dict)]
     unknown = [str(name) for name in names if name not in TRAINING_IMAGES]
-    batch, parts = old.value("data.batch_size"), old.value("training.accumulation_steps", 1)
-    if unknown or not names or not isinstance(batch, int) or not isinstance(value, int | float):
-        missing = f"the size of {', '.join(unknown)}" if unknown else "data.dataset and data.batch_size"
+    batch = to_number(old.value("data.batch_size"), whole=True)
+    parts = to_number(old.value("training.accumulation_steps", 1), whole=True)
+    value = to_number(value, whole=True)
+    if not all(isinstance(number, int) and number > 0 for number in (value, batch, parts)):
+        raise old.error(
+            key,
+            f"{value} steps of data.batch_size {batch} x training.accumulation_steps {parts} cannot be put "
+            "into epochs: all three must be whole numbers above 0.\n"
+            "Give model.ema.momentum_warmup_epochs in its place.",
+        )
+    if unknown or not names:
+        missing = f"the size of {', '.join(filter(None, unknown)) or 'the data set'}"
         raise old.error(
             key,
             f"{value} steps cannot be put into epochs without {missing}.\n"
@@ -257,8 +277,6 @@ def _loss_type(old: OldFile, key: str, value: Any) -> Iterator[Change]:
     if distance is None:
         yield Change(key, "mse", f"{value} is a distance, mse, with what is added to it")
     for new, switch in LOSS_TYPES[value].items():
-        if new == "loss.use_ntxent" and old.value("loss.use_contrastive") is False:
-            continue
         yield Change(new, switch, f"what {value} adds to the prediction loss")
     if distance is not None and not LOSS_TYPES[value]:
         yield Change(None, None, "loss.jepa_loss_type names the distance")
@@ -276,9 +294,10 @@ def _invariance_weight(old: OldFile, key: str, value: Any) -> Iterator[Change]:
 
 
 def _vicreg_weight(old: OldFile, key: str, value: Any) -> Iterator[Change]:
-    yield Change("loss.vicreg.weight", value, "")
-    if "loss.use_vicreg" not in old.entries:
-        yield Change("loss.use_vicreg", bool(value), "a weight was given to it")
+    weight = to_number(value)
+    yield Change("loss.vicreg.weight", weight, "")
+    if "loss.use_vicreg" not in old.entries and isinstance(weight, int | float):
+        yield Change("loss.use_vicreg", weight > 0, "a weight was given to it, to prevent collapse")
 
 
 def _flatten_patches(old: OldFile, key: str, value: Any) -> Iterator[Change]:

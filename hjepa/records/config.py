@@ -86,6 +86,8 @@ class LoggingConfig(Config):
     log_images: bool = Field(default=False, json_schema_extra=NO_EFFECT)
     """Draw a few images with their context and target patches at every evaluation, as
     pictures/masks_<epoch>.png, and a sheet of augmented views at the start."""
+    log_dataset_distribution: bool = Field(default=True, json_schema_extra=NO_EFFECT)
+    """Record with each epoch how many images of each of data.datasets were drawn, as data/<name>_images."""
 
     wandb: WandbConfig = WandbConfig()
     tensorboard: TensorboardConfig = TensorboardConfig()

@@ -26,7 +26,16 @@ MAX_COMBINATIONS = 2000
 """Combinations of values that are all tried before a sweep; of more, pairs and a random sample."""
 MAX_PAIRS = 20_000
 RANDOM_COMBINATIONS = 1000
-MEASURE = ("data.dataset", "data.data_path", "data.split_seed", "data.val_fraction", "evaluation")
+MEASURE = (
+    "data.dataset",
+    "data.data_path",
+    "data.use_multi_dataset",
+    "data.datasets",
+    "data.evaluate_on",
+    "data.split_seed",
+    "data.val_fraction",
+    "evaluation",
+)
 """Keys that change what the objective measures."""
 _OPTIMIZER_KEYS = (
     "lr lr_schedule min_lr min_lr_ratio warmup_epochs warmup_lr_ratio optimizer betas weight_decay clip_grad"

@@ -68,6 +68,7 @@ def load_sweep(
     run_layers.set("training.epochs", config.scheduler.max_epochs, f"{path}: scheduler.max_epochs")
     run_layers.set("threads", config.resources.cpus_per_worker, f"{path}: resources.cpus_per_worker")
     run = run_layers.build(RunConfig, str(base_path))
+    _require_one_process(run, base_path)
     try:
         check_run_data(run)
     except ConfigError as error:
@@ -111,6 +112,14 @@ def _require_not_the_sweeps(config: SweepConfig, run_overrides: Mapping[str, Any
     if "threads" in run_overrides:
         cpus = config.resources.cpus_per_worker
         raise ConfigError(f"--set threads: is resources.cpus_per_worker in a sweep, {cpus}; set that.")
+
+
+def _require_one_process(run: RunConfig, base_path: Path) -> None:
+    if run.distributed.enabled:
+        raise ConfigError(
+            f"{base_path}: distributed.enabled: how many processes share a trial is resources.workers in a "
+            "sweep.\nAdd --set distributed.enabled=false."
+        )
 
 
 def _require_sweepable(path: Path, key: str) -> None:

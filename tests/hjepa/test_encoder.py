@@ -7,7 +7,7 @@ import timm
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from timm.layers import build_sincos2d_pos_embed
+from timm.layers import build_sincos2d_pos_embed, resample_abs_pos_embed
 from timm.layers.pos_embed_sincos import apply_rot_embed_cat, build_rotary_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
@@ -20,7 +20,9 @@ from hjepa.encoder import (
     EncoderShape,
     RopeConfig,
     patchify,
+    resampling,
     rotary_table,
+    sincos_at,
     sincos_positions,
     take,
     timm_shape,
@@ -38,6 +40,62 @@ def small(rope: bool = False, **measures: Any) -> Encoder:
     torch.manual_seed(0)
     given = {"embed_dim": 16, "depth": 2, "num_heads": 2, "patch_size": 4} | measures
     return Encoder(EncoderConfig(**given, rope=RopeConfig(use_rope=rope, theta=100.0)), 16).eval()
+
+
+# Images of another size
+
+
+@pytest.mark.parametrize("new", [(2, 2), (6, 6), (14, 14), (20, 20), (3, 9)])
+@pytest.mark.parametrize("old", [(4, 4), (14, 14)])
+def test_positions_are_stretched_as_timm_stretches_them(old: tuple[int, int], new: tuple[int, int]):
+    learned = normal(old[0] * old[1], 8)
+    expected = resample_abs_pos_embed(learned[None], list(new), list(old), num_prefix_tokens=0)[0]
+    found = resampling(old, new, learned.device) @ learned
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [8, 12, 32])
+def test_images_of_another_size_are_encoded_as_by_an_encoder_built_for_it(size: int):
+    encoder, images = small(), normal(3, 3, size, size)
+    own = Encoder(EncoderConfig(embed_dim=16, depth=2, num_heads=2, patch_size=4), size).eval()
+    side = size // 4
+    learned = resample_abs_pos_embed(encoder.pos_embed[None], [side, side], [4, 4], num_prefix_tokens=0)
+    own.load_state_dict(encoder.state_dict() | {"pos_embed": learned[0]})
+    torch.testing.assert_close(encoder(images), own(images))
+    visible = torch.tensor([[0, 3], [1, 2], [3, 1]])
+    torch.testing.assert_close(encoder(images, visible), own(images, visible))
+
+
+def test_rotary_positions_count_the_patches_of_another_size():
+    encoder, images = small(rope=True), normal(3, 3, 12, 12)
+    rope = RopeConfig(use_rope=True, theta=100)
+    config = EncoderConfig(embed_dim=16, depth=2, num_heads=2, patch_size=4, rope=rope)
+    own = Encoder(config, 12).eval()
+    own.load_state_dict(encoder.state_dict())
+    torch.testing.assert_close(encoder(images), own(images))
+    # By relative place: what the images show is a corner of larger ones, which show nothing else.
+    larger = torch.nn.functional.pad(images, (0, 4, 0, 4))
+    corner = torch.tensor([0, 1, 2, 4, 5, 6, 8, 9, 10]).expand(3, 9)
+    torch.testing.assert_close(encoder(larger, corner), encoder(images))
+
+
+def test_learned_positions_learn_from_images_of_another_size():
+    encoder = small()
+    encoder(normal(2, 3, 8, 8)).square().mean().backward()
+    assert encoder.pos_embed is not None
+    assert encoder.pos_embed.grad is not None
+    assert (encoder.pos_embed.grad.norm(dim=1) > 0).all()
+
+
+def test_sincos_of_a_place_is_that_of_its_patch_and_between_patches_in_between():
+    places = torch.stack(torch.meshgrid(torch.arange(3.0), torch.arange(5.0), indexing="ij"), -1)
+    assert torch.equal(sincos_at(places.view(15, 2), 16), sincos_positions((3, 5), 16))
+    assert torch.equal(sincos_at(places, 10).view(15, 10), sincos_positions((3, 5), 10))
+    half = sincos_at(torch.tensor([[0.5, -2.25]]), 8)[0]
+    frequency = torch.tensor([1.0, 0.01])
+    wanted = [(0.5 * frequency).sin(), (0.5 * frequency).cos()]
+    wanted += [(-2.25 * frequency).sin(), (-2.25 * frequency).cos()]
+    torch.testing.assert_close(half, torch.cat(wanted))
 
 
 # What is visible

@@ -23,7 +23,8 @@ from hjepa.train import train_run
 
 Tiny = Callable[..., RunConfig]
 
-# Speed and place only. A key belongs here where it changes neither weights nor metrics.
+# Speed and place only. A key belongs here where it changes neither weights nor metrics; the last of
+# logging's adds a count to the records.
 EXEMPT = (
     "model.use_flash_attention",
     "data.cache_budget_gb",
@@ -31,6 +32,7 @@ EXEMPT = (
     "data.max_bad",
     "data.pin_memory",
     "data.cache_dir",
+    "data.multicrop.global_crop_size",
     "training.use_gradient_checkpointing",
     "checkpoint.save_frequency",
     "checkpoint.keep_last_k",
@@ -46,6 +48,7 @@ EXEMPT = (
     "logging.log_gradients",
     "logging.log_attention",
     "logging.log_images",
+    "logging.log_dataset_distribution",
     "logging.wandb.enabled",
     "logging.wandb.project",
     "logging.wandb.entity",
@@ -54,6 +57,9 @@ EXEMPT = (
     "logging.mlflow.enabled",
     "logging.mlflow.tracking_uri",
     "logging.mlflow.experiment",
+    "distributed.enabled",
+    "distributed.backend",
+    "distributed.world_size",
     "device",
     "threads",
 )
@@ -81,13 +87,38 @@ PROBE_CIFAR = PROBE | {
     "evaluation.linear_probe.epochs": 20,
 }
 LIDAR = {"evaluation.lidar.enabled": True, "evaluation.lidar.num_views": 3}
+CROPS = {"data.use_multicrop": True}
+GROWING = CROPS | {
+    "training.epochs": 2,
+    "data.multicrop.adaptive": True,
+    "data.multicrop.adaptive_config.max_local_crops": 4,
+    "data.multicrop.adaptive_config.warmup_epochs": 1,
+}
+ONE_CROP = CROPS | {"data.multicrop.num_global_crops": 1, "data.multicrop.num_local_crops": 0}
+UNUSED_CROPS = CROPS | {"loss.multicrop.weight": 0.0}
+CROSS = CROPS | {"masking.strategy": "cross_crop_prediction", "data.multicrop.num_global_crops": 1}
 CROWDED = {"masking.mask_scale": [0.8, 0.9]}
 ROOMY = {"masking.min_keep": 1, "masking.num_masks": 1}
 MOMENTUM = {"model.ema.momentum": 0.5, "model.ema.momentum_end": 0.9}
+DEIT3 = {"data.augmentation.strategy": "deit3"}
+RANDAUGMENT = DEIT3 | {"data.augmentation.deit3.auto_augment": True}
+UNMIXED = {"data.augmentation.deit3.mixup_alpha": 0.0, "data.augmentation.deit3.cutmix_alpha": 0.0}
+ERASING = DEIT3 | {"data.augmentation.deit3.random_erasing_prob": 0.5}
 # Folders of a few made-up images each, in the public format.
 CIFAR = {"data.dataset": "cifar10", "data.data_path": "ONE FOLDER", "data.batch_size": 16}
 STL10 = {"data.dataset": "stl10", "data.data_path": "STL10 FOLDER", "data.batch_size": 20}
 FOLDER = {"data.dataset": "imagefolder", "data.data_path": "IMAGE FOLDER", "data.batch_size": 10}
+CIFAR_SET, STL10_SET = ("cifar10", "ONE FOLDER"), ("stl10", "STL10 FOLDER")
+
+
+def several(*sets: tuple[str, str], weight: float = 1.0) -> dict[str, Any]:
+    """Data sets by name and folder; the first has the weight."""
+    entries = [{"name": name, "path": path, "weight": 1.0} for name, path in sets]
+    entries[0]["weight"] = weight
+    return {"data.use_multi_dataset": True, "data.datasets": entries, "data.batch_size": 20}
+
+
+SEVERAL = several(CIFAR_SET, STL10_SET)
 NAMED: dict[str, Any] = {
     "model.encoder_type": "test_vit",
     "model.embed_dim": None,
@@ -133,6 +164,10 @@ TABLE: dict[str, Row] = {
     "data.class_list": Row("CLASS LIST", FOLDER),
     "data.stored_size": Row(12, FOLDER),
     "data.unlabeled": Row(True, STL10),
+    "data.use_multi_dataset": Row(False, SEVERAL),
+    "data.datasets": Row(several(CIFAR_SET, STL10_SET, weight=3.0)["data.datasets"], SEVERAL),
+    "data.sampling_strategy": Row("balanced", several(CIFAR_SET, STL10_SET, weight=3.0)),
+    "data.evaluate_on": Row("stl10", SEVERAL),
     "data.image_size": Row(12),
     "data.batch_size": Row(240),
     "data.val_fraction": Row(0.4),
@@ -141,6 +176,33 @@ TABLE: dict[str, Row] = {
     "data.augmentation.crop_scale": Row([0.3, 0.9]),
     "data.augmentation.horizontal_flip": Row(True),
     "data.augmentation.color_jitter": Row(0.4),
+    "data.use_multicrop": Row(True),
+    "data.multicrop.num_global_crops": Row(3, CROPS),
+    "data.multicrop.num_local_crops": Row(2, CROPS),
+    "data.multicrop.local_crop_size": Row(6, CROPS),
+    "data.multicrop.global_crop_scale": Row([0.6, 1.0], CROPS),
+    "data.multicrop.local_crop_scale": Row([0.3, 0.6], CROPS),
+    "data.multicrop.global_color_jitter": Row(0.4, CROPS),
+    "data.multicrop.local_color_jitter": Row(0.4, CROPS),
+    "data.multicrop.adaptive": Row(True, CROPS),
+    "data.multicrop.adaptive_config.min_local_crops": Row(1, GROWING),
+    "data.multicrop.adaptive_config.max_local_crops": Row(3, GROWING),
+    "data.multicrop.adaptive_config.warmup_epochs": Row(2, GROWING),
+    "data.augmentation.random_gray_scale": Row(0.5, CIFAR),
+    "data.augmentation.gaussian_blur": Row(0.5),
+    "data.augmentation.solarization": Row(0.5),
+    "data.augmentation.strategy": Row("deit3"),
+    "data.augmentation.deit3.three_augment": Row(False, DEIT3),
+    "data.augmentation.deit3.auto_augment": Row(True, DEIT3),
+    "data.augmentation.deit3.rand_aug_num_ops": Row(1, RANDAUGMENT),
+    "data.augmentation.deit3.rand_aug_magnitude": Row(20, RANDAUGMENT),
+    "data.augmentation.deit3.random_erasing_prob": Row(0.5, DEIT3),
+    "data.augmentation.deit3.random_erasing_scale": Row([0.3, 0.6], ERASING),
+    "data.augmentation.deit3.random_erasing_ratio": Row([3.0, 4.0], ERASING),
+    "data.augmentation.deit3.mixup_alpha": Row(0.2, DEIT3),
+    "data.augmentation.deit3.cutmix_alpha": Row(0.2, DEIT3),
+    "data.augmentation.deit3.mixup_cutmix_prob": Row(0.5, DEIT3),
+    "data.augmentation.deit3.mixup_switch_prob": Row(0.1, DEIT3),
     "masking.num_masks": Row(2),
     "masking.mask_scale": Row([0.4, 0.5]),
     "masking.aspect_ratio": Row([4.0, 6.0]),
@@ -148,6 +210,7 @@ TABLE: dict[str, Row] = {
     "masking.context_scale": Row([0.3, 0.4]),
     "masking.min_keep": Row(6, CROWDED),
     "masking.max_keep": Row(3, ROOMY),
+    "masking.strategy": Row("cross_crop_prediction", CROPS),
     "masking.reference_offsets": Row(True),
     "training.epochs": Row(2),
     "training.warmup_epochs": Row(0.5),
@@ -186,6 +249,7 @@ TABLE: dict[str, Row] = {
     "loss.ntxent.temperature": Row(1.0, NTXENT),
     "loss.ntxent.on_context": Row(False, NTXENT),
     "loss.ntxent.use_cosine_similarity": Row(False, NTXENT),
+    "loss.multicrop.weight": Row(0.1, CROPS),
     "evaluation.eval_frequency": Row(2, {"training.epochs": 3}),
     "evaluation.knn.k": Row(1),
     "evaluation.knn.temperature": Row(1e-4),
@@ -270,6 +334,9 @@ def configured(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
         paths = {key: folders[value] for key, value in changed.items() if key in PATHS}
         keys = [key for key in ("data.data_path", "data.class_list", "model.pretrained") if key in changed]
         paths = {key: folders[changed[key]] for key in keys}
+        if "data.datasets" in changed:
+            sets = [one | {"path": folders[one["path"]]} for one in changed["data.datasets"]]
+            paths["data.datasets"] = sets
         return tiny(changed | paths)
 
     return config
@@ -302,7 +369,7 @@ def test_the_key_matters(configured: Tiny, key: str):
     after = configured(base | {key: value} | ALONG.get(key, {}))
     assert inert_reason(before, key) is None or inert_reason(after, key) is None
     assert before != after
-    if key.startswith("evaluation."):
+    if "evaluat" in key:
         assert result(before).reports != result(after).reports
         return
     assert not result(before).same_weights(result(after))
@@ -314,7 +381,7 @@ def measured(found: Result) -> list[dict[str, Any]]:
     return [{name: v for name, v in report.items() if name != "train/lr"} for report in found.reports]
 
 
-@pytest.mark.parametrize("key", [key for key in TABLE if key.startswith("evaluation.")])
+@pytest.mark.parametrize("key", [key for key in TABLE if "evaluat" in key])
 def test_looking_changes_nothing(configured: Tiny, key: str):
     value, base = TABLE[key]
     found, expected = result(configured(base | {key: value})), result(configured(base))
@@ -354,10 +421,60 @@ INERT: list[tuple[str, Any, dict[str, Any]]] = [
     ),
     ("data.data_path", "ONE FOLDER", {}),
     ("data.class_list", "CLASS LIST", {}),
+    ("data.dataset", "cifar10", SEVERAL),
+    ("data.data_path", "ONE FOLDER", SEVERAL),
+    ("data.unlabeled", True, SEVERAL),
+    ("data.datasets", SEVERAL["data.datasets"], {}),
+    ("data.sampling_strategy", "balanced", {}),
+    ("data.sampling_strategy", "concat", several(CIFAR_SET)),
+    ("data.evaluate_on", "stl10", {}),
     ("data.stored_size", 12, {}),
     ("data.unlabeled", True, {}),
     ("data.augmentation.crop_scale", [0.3, 0.9], {"data.augmentation.random_crop": False}),
     ("masking.max_keep", 15, {"masking.max_keep": 16}),
+    ("data.augmentation.random_crop", False, CROPS),
+    ("data.augmentation.crop_scale", [0.3, 0.9], CROPS),
+    (
+        "data.augmentation.color_jitter",
+        0.4,
+        CROPS | {"data.multicrop.global_color_jitter": 0.1, "data.multicrop.local_color_jitter": 0.2},
+    ),
+    ("data.multicrop.num_global_crops", 3, {}),
+    ("data.multicrop.local_crop_scale", [0.3, 0.6], ONE_CROP),
+    ("data.multicrop.num_local_crops", 2, UNUSED_CROPS),
+    ("data.multicrop.num_local_crops", 2, GROWING),
+    ("data.multicrop.local_crop_size", 6, UNUSED_CROPS),
+    ("data.multicrop.adaptive", True, UNUSED_CROPS),
+    ("data.multicrop.adaptive_config.max_local_crops", 12, CROPS),
+    ("data.multicrop.adaptive_config.max_local_crops", 12, CROPS | {"data.multicrop.adaptive": True}),
+    (
+        "data.multicrop.adaptive_config.min_local_crops",
+        3,
+        GROWING | {"data.multicrop.adaptive_config.warmup_epochs": 0},
+    ),
+    (
+        "data.multicrop.adaptive_config.warmup_epochs",
+        2,
+        GROWING | {"data.multicrop.adaptive_config.min_local_crops": 4},
+    ),
+    ("masking.strategy", "cross_crop_prediction", {}),
+    ("masking.strategy", "global_with_local_context", CROPS | {"data.multicrop.num_local_crops": 0}),
+    ("masking.strategy", "cross_crop_prediction", CROPS | SIGREG | {"loss.prediction_weight": 0.0}),
+    ("masking.context_scale", [0.3, 0.4], CROSS),
+    ("loss.multicrop.weight", 0.1, {}),
+    ("loss.multicrop.weight", 0.1, ONE_CROP),
+    ("data.augmentation.deit3.auto_augment", True, {}),
+    ("data.augmentation.deit3.mixup_alpha", 0.2, {}),
+    ("data.augmentation.deit3.three_augment", False, RANDAUGMENT),
+    ("data.augmentation.deit3.rand_aug_num_ops", 1, DEIT3),
+    ("data.augmentation.deit3.rand_aug_magnitude", 20, DEIT3),
+    ("data.augmentation.deit3.random_erasing_scale", [0.3, 0.6], DEIT3),
+    ("data.augmentation.deit3.random_erasing_ratio", [3.0, 4.0], DEIT3),
+    ("data.augmentation.deit3.mixup_alpha", 0.0, DEIT3 | {"data.augmentation.deit3.mixup_switch_prob": 1.0}),
+    ("data.augmentation.deit3.cutmix_alpha", 0.2, DEIT3 | {"data.augmentation.deit3.mixup_switch_prob": 0.0}),
+    ("data.augmentation.deit3.mixup_alpha", 0.2, DEIT3 | {"data.augmentation.deit3.mixup_cutmix_prob": 0.0}),
+    ("data.augmentation.deit3.mixup_switch_prob", 0.1, DEIT3 | {"data.augmentation.deit3.cutmix_alpha": 0.0}),
+    ("data.augmentation.deit3.mixup_cutmix_prob", 0.5, DEIT3 | UNMIXED),
     ("training.warmup_lr_ratio", 0.5, {}),
     ("training.min_lr", 0.005, {"training.lr_schedule": "constant"}),
     ("training.min_lr_ratio", 0.5, {"training.lr_schedule": "constant"}),
@@ -379,6 +496,8 @@ INERT: list[tuple[str, Any, dict[str, Any]]] = [
     ("evaluation.linear_probe.dataset", "cifar10", {}),
     ("evaluation.linear_probe.data_path", "ONE FOLDER", PROBE),
     ("evaluation.lidar.num_views", 3, {}),
+    ("distributed.backend", "nccl", {}),
+    ("distributed.world_size", 2, {}),
 ]
 
 
@@ -399,6 +518,9 @@ def test_an_inert_key_changes_not_a_bit(configured: Tiny, key: str, value: Any, 
         ("data.pin_memory", False, {}),
         ("logging.log_frequency", 1, {}),
         ("logging.log_gradients", True, {}),
+        ("distributed.enabled", True, {}),
+        ("distributed.world_size", 1, {"distributed.enabled": True}),
+        ("data.cache_budget_gb", 1e-9, FOLDER),
     ],
 )
 def test_a_key_of_speed_changes_not_a_bit(configured: Tiny, key: str, value: Any, base: dict[str, Any]):

@@ -54,7 +54,7 @@ def of(module: str) -> str:
 def test_the_walk_sees_imports():
     assert "hjepa.schema" in IMPORTS["hjepa.config"]
     assert "hjepa.data.digits" in IMPORTS["hjepa.data.dataset"]
-    assert "torch" in IMPORTS["hjepa.train"]
+    assert "torch" in IMPORTS["hjepa.step"]
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if module.startswith("hjepa")])

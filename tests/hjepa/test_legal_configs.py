@@ -24,7 +24,7 @@ from hjepa.step import train_step
 Tiny = Callable[..., RunConfig]
 
 # Keys of place, which name files, folders and machines.
-PLACE = ("checkpoint.", "logging.", "device", "threads", "data.cache_dir")
+PLACE = ("checkpoint.", "logging.", "distributed.", "device", "threads", "data.cache_dir")
 
 # Where the schema leaves room for sizes and strengths that no tiny run can bear.
 NARROWED: dict[str, SearchStrategy[Any]] = {
@@ -37,6 +37,15 @@ NARROWED: dict[str, SearchStrategy[Any]] = {
     "data.dataset": st.just("digits"),
     "data.data_path": st.none(),
     "data.class_list": st.none(),
+    "data.datasets": st.sampled_from(
+        [[], [{"name": "digits"}], [{"name": "a", "dataset": "digits", "weight": 3.0}, {"name": "digits"}]]
+    ),
+    "data.evaluate_on": st.sampled_from([None, "a", "digits"]),
+    "data.multicrop.global_crop_size": st.sampled_from([None, 8, 16]),
+    "data.multicrop.local_crop_size": st.sampled_from([None, 2, 4, 6, 8]),
+    "data.multicrop.adaptive_config.min_local_crops": st.integers(0, 2),
+    "data.multicrop.adaptive_config.max_local_crops": st.integers(0, 3),
+    "model.pretrained": st.none(),
     "data.image_size": st.sampled_from([4, 6, 8, 9, 12, 16, 32]),
     "data.batch_size": st.sampled_from([2, 3, 8, 33, 800]),
     "training.epochs": st.integers(1, 3),

@@ -168,6 +168,53 @@ def test_an_image_is_predicted_the_same_whatever_the_blocks_of_the_others():
         torch.testing.assert_close(predictor(tokens[alone], SAME[alone], blocks[alone]), together[alone])
 
 
+# Further tokens
+
+
+MODES = pytest.mark.parametrize("mode", ["union", "per_block"])
+TWO_BLOCKS = inside([1, 2], [4, 7, 8])
+
+
+def further(count: int = 4) -> tuple[Tensor, Tensor]:
+    return normal(2, count, 16, seed=5), 3 * normal(2, count, 2, seed=6)
+
+
+@MODES
+def test_further_tokens_matter_to_every_prediction_and_get_none_of_their_own(mode: str):
+    predictor, tokens = small(mode=mode), normal(2, 3, 16)
+    beside, places = further()
+    beside.requires_grad_()
+    found = predictor(tokens, SAME, TWO_BLOCKS, (beside, places))
+    assert found.shape == (2, 9, 16)
+    for patch in range(9):
+        (gradient,) = torch.autograd.grad(found[:, patch].square().sum(), beside, retain_graph=True)
+        assert (gradient.norm(dim=-1) > 0).all()
+
+
+@MODES
+def test_the_order_of_further_tokens_does_not_matter_but_their_places_do(mode: str):
+    predictor, tokens = small(mode=mode), normal(2, 3, 16)
+    beside, places = further()
+    found = predictor(tokens, SAME, TWO_BLOCKS, (beside, places))
+    turned = predictor(tokens, SAME, TWO_BLOCKS, (beside.flip(1), places.flip(1)))
+    torch.testing.assert_close(turned, found)
+    moved = predictor(tokens, SAME, TWO_BLOCKS, (beside, places.flip(1)))
+    assert not torch.allclose(moved, found, atol=1e-3)
+
+
+@MODES
+def test_a_visible_patch_may_as_well_be_a_further_token_at_its_place(mode: str):
+    # But for its own prediction: its place on the grid is then one to predict, alone in a pass.
+    predictor, tokens = small(mode=mode), normal(2, 3, 16)
+    nothing = (tokens[:, :0], SAME[:, :0], TWO_BLOCKS)
+    places = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 2.0]]).expand(2, 3, 2)
+    found = predictor(*nothing, (tokens, places))
+    assert found.shape == (2, 9, 16)
+    if mode == "per_block":
+        expected = predictor(tokens, SAME, TWO_BLOCKS)
+        torch.testing.assert_close(found[:, [1, 2, 4, 7, 8]], expected[:, [1, 2, 4, 7, 8]])
+
+
 # Against timm
 
 

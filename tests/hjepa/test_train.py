@@ -319,7 +319,7 @@ def spread(config: RunConfig) -> float:
 
 @pytest.mark.parametrize("fpn", [False, True])
 def test_without_a_target_encoder_the_regularizer_keeps_features_apart(tiny: Tiny, fpn: bool):
-    quiet = ALONE | {"model.fpn.use_fpn": fpn, "evaluation.collapse.min_std": 0.0}
+    quiet = ALONE | {"model.fpn.use_fpn": fpn, "evaluation.eval_frequency": 4}
     held = spread(tiny(quiet | {"loss.sigreg.weight": 0.5}))
     fallen = spread(tiny(quiet | {"loss.sigreg.weight": 1e-9}))
     assert held > 0.5
@@ -329,7 +329,12 @@ def test_without_a_target_encoder_the_regularizer_keeps_features_apart(tiny: Tin
 def test_without_a_target_encoder_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(
     tiny: Tiny, tmp_path: Path
 ):
-    config = tiny(LONG | ALONE | {"loss.sigreg.fixed_slices": True, "loss.sigreg.flatten_patches": True})
+    flat = {
+        "loss.sigreg.fixed_slices": True,
+        "loss.sigreg.flatten_patches": True,
+        "loss.sigreg.num_slices": 16,
+    }
+    config = tiny(LONG | flat | {"model.use_target_encoder": False, "training.epochs": 3})
     reports, found = train(config), []
     for report in reports:
         found.append(numbers(report))

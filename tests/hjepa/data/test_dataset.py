@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from sklearn.datasets import load_digits
 
 from hjepa.data import DataConfig, Split, load_data, load_test
 from hjepa.data.cache import mapped, records
-from hjepa.data.dataset import _load_data
+from hjepa.data.loaded import load_one, load_part
 from hjepa.data.split import stratified_split
 from hjepa.schema import ConfigError, Layers, inert_reason
 
@@ -24,6 +25,12 @@ def forks(test):
     """A test that forks, from a process in which torch may have started threads; the children use none."""
     test = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")(test)
     return pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")(test)
+
+
+def forget() -> None:
+    """As in a new process."""
+    load_one.cache_clear()
+    load_part.cache_clear()
 
 
 def all_images(split: Split) -> np.ndarray:
@@ -99,7 +106,7 @@ def test_mean_and_std_of_many_images_are_those_of_a_sample(
     digits: DataConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     whole = load_data(digits)
-    monkeypatch.setattr("hjepa.data.dataset._STATISTICS_BYTES", 300 * 3 * 8 * 8)
+    monkeypatch.setattr("hjepa.data.loaded._STATISTICS_BYTES", 300 * 3 * 8 * 8)
     sampled = load_data(digits.model_copy(update={"cache_dir": str(tmp_path / "other")}))
     assert (sampled.mean_C != whole.mean_C).all()
     np.testing.assert_allclose(sampled.mean_C, whole.mean_C, rtol=0.02)
@@ -117,7 +124,7 @@ def test_two_loads_share_one_memory_map_file(digits: DataConfig):
     first = load_data(digits).train.stored_MCHW
     (file,) = Path(digits.cache_dir or "").iterdir()
     written_ns = file.stat().st_mtime_ns
-    _load_data.cache_clear()
+    forget()
     second = load_data(digits).val.stored_MCHW
     assert isinstance(first, np.memmap)
     assert isinstance(second, np.memmap)
@@ -134,7 +141,7 @@ def test_a_damaged_cache_file_is_built_again(digits: DataConfig, damage):
     (file,) = Path(digits.cache_dir or "").iterdir()
     content = file.read_bytes()
     file.write_bytes(damage(content))
-    _load_data.cache_clear()
+    forget()
     np.testing.assert_array_equal(all_images(load_data(digits).train), whole)
     assert file.read_bytes() == content
 
@@ -189,6 +196,30 @@ def test_processes_that_race_for_the_cache_end_up_with_one_file(tmp_path: Path):
     for process in processes:
         process.join()
     assert [file.name for file in tmp_path.iterdir()] == ["set.npy"]
+
+
+@forks
+def test_of_processes_that_find_no_cache_one_decodes(tmp_path: Path):
+    context = multiprocessing.get_context("fork")
+    start, decoded = context.Barrier(3), context.Value("i", 0)
+
+    def decode():
+        with decoded.get_lock():
+            decoded.value += 1
+        time.sleep(0.3)
+        yield some_records(5)
+
+    def load() -> None:
+        start.wait()
+        mapped(tmp_path / "set.npy", decode)
+
+    processes = [context.Process(target=load) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 3
+    assert decoded.value == 1
 
 
 @forks

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from hjepa.data import DataConfig, Split, check_data, load_data, load_test
+from hjepa.data.stream import Streamed
 from hjepa.schema import ConfigError, inert_reason
 
 COUNTS = {"train": 40, "test": 20, "unlabeled": 30}
@@ -99,6 +100,15 @@ def test_a_damaged_file_is_an_error_that_names_it(folder: Path, name: str, damag
     with pytest.raises(ConfigError, match=f"is damaged: .*{message}") as raised:
         load_data(config(folder, unlabeled=True))
     assert str(file) in str(raised.value)
+
+
+def test_over_the_budget_the_files_are_read_in_place(folder: Path):
+    cached = load_data(config(folder, unlabeled=True))
+    streamed = load_data(config(folder, unlabeled=True).model_copy(update={"cache_budget_gb": 1e-9}))
+    assert isinstance(streamed.train.stored_MCHW, Streamed)
+    for name in ("train", "bank", "val"):
+        np.testing.assert_array_equal(all_images(getattr(streamed, name)), all_images(getattr(cached, name)))
+    np.testing.assert_array_equal(streamed.train.labels_N, cached.train.labels_N)
 
 
 def test_unlabeled_matters_to_stl10_alone(folder: Path):

@@ -99,6 +99,14 @@ def test_missing_data_is_refused_with_the_name_of_the_base() -> None:
     assert message.startswith("base.yaml: data.data_path: 'nowhere' ")
 
 
+def test_a_base_of_several_processes_is_refused() -> None:
+    message = refusal(LR, {"distributed": {"enabled": True, "world_size": 2}})
+    assert message == (
+        "base.yaml: distributed.enabled: how many processes share a trial is resources.workers in a sweep.\n"
+        "Add --set distributed.enabled=false."
+    )
+
+
 @pytest.mark.parametrize(
     ("override", "expected"),
     [

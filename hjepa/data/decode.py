@@ -1,0 +1,161 @@
+"""Encoded images, JPEG or PNG, to the squares that are stored; what cannot be decoded is counted.
+
+Shape letters: B images of a chunk, C channels, S x S stored size in pixels.
+"""
+
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from io import BytesIO
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from hjepa.data.cache import records
+from hjepa.schema import ConfigError
+
+PROGRESS_S = 10.0
+"""Seconds between two lines about a long decoding."""
+_CHUNK_IMAGES = 512
+_SHOWN = 5
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An image as it lies on disk."""
+
+    name: str
+    """Where it lies, for messages."""
+    content: str | bytes
+    """A file's path, or what one would hold."""
+    label: int = -1
+    problem: str | None = None
+    """Why there is no content."""
+
+
+class Skipped:
+    """The images of a part of a data set that could not be decoded, each with the reason.
+
+    `max_bad` as data.max_bad; `what` names the part in messages.
+    """
+
+    def __init__(self, max_bad: int, what: str):
+        self.max_bad = max_bad
+        self.what = what
+        self.problems: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        return len(self.problems)
+
+    def add(self, name: str, problem: str) -> None:
+        """Count an image once, and tell of it. ConfigError where it is one too many."""
+        if name in self.problems:
+            return
+        self.problems[name] = problem
+        self.allow(self.max_bad)
+        log.warning("skipped %s: %s", name, problem)
+
+    def allow(self, max_bad: int) -> None:
+        """From now on as many. ConfigError where there are more already."""
+        self.max_bad = max_bad
+        if len(self) <= max_bad:
+            return
+        shown = [f"{name}: {problem}" for name, problem in list(self.problems.items())[-_SHOWN:]]
+        more = f"\n  and {len(self) - _SHOWN} more" if len(self) > _SHOWN else ""
+        raise ConfigError(
+            f"data.max_bad: {max_bad} is not enough, {len(self)} or more images of {self.what} cannot be "
+            "decoded:\n  " + "\n  ".join(shown) + f"{more}\n"
+            "Repair or remove them, or set data.max_bad to as many as may be skipped."
+        )
+
+    def save(self, file: Path) -> None:
+        """Write them, one per line; no file where there are none."""
+        if not self.problems:
+            file.unlink(missing_ok=True)
+            return
+        file.write_text("".join(f"{n}\t{p}\n" for n, p in self.problems.items()), encoding="utf-8")
+
+    def load(self, file: Path) -> None:
+        """Take in what `save` wrote. ConfigError where they are too many."""
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return
+        for line in lines:
+            name, _, problem = line.partition("\t")
+            self.problems.setdefault(name, problem)
+        self.allow(self.max_bad)
+
+
+def decoded(
+    images: Iterable[Encoded], count: int, size: int, num_workers: int, skipped: Skipped
+) -> Iterator[np.ndarray]:
+    """Records of all `images`, of which there are `count`, a chunk at a time and in their order.
+
+    Threads decode them. Those that cannot be decoded are left out and added to `skipped`; ConfigError
+    where they are too many, or all.
+    """
+    images, done, kept = iter(images), 0, 0
+    start_s = told_s = time.monotonic()
+    with ThreadPoolExecutor(num_workers) as pool:
+        while chunk := list(islice(images, _CHUNK_IMAGES)):
+            squares, labels = [], []
+            for image, found in zip(
+                chunk, pool.map(square_or_problem, chunk, [size] * len(chunk)), strict=True
+            ):
+                if isinstance(found, str):
+                    skipped.add(image.name, found)
+                else:
+                    squares.append(found)
+                    labels.append(image.label)
+            if squares:
+                yield records(np.stack(squares), np.array(labels))
+            done, kept, now_s = done + len(chunk), kept + len(squares), time.monotonic()
+            if now_s - told_s >= PROGRESS_S:
+                told_s, rate = now_s, done / (now_s - start_s)
+                log.warning("decoded %d of %d %s images, %.0f a second", done, count, skipped.what, rate)
+    if kept == 0:
+        raise ConfigError(f"data.data_path: none of the {done} {skipped.what} images can be decoded.")
+    if len(skipped):
+        log.warning("skipped %d of %d %s images in all", len(skipped), done, skipped.what)
+
+
+def square_or_problem(image: Encoded, size: int) -> np.ndarray | str:
+    """The image as `decode_square` gives it, or why that is not possible."""
+    if image.problem is not None:
+        return image.problem
+    content = BytesIO(image.content) if isinstance(image.content, bytes) else image.content
+    try:
+        return decode_square(content, size)
+    except Exception as error:  # noqa: BLE001 (a damaged image can raise any exception)
+        return " ".join(str(error).split()) or type(error).__name__
+
+
+def decode_square(file: str | Path | BinaryIO, size: int) -> np.ndarray:
+    """The largest square in the middle of an image, resized, as (3, S, S) uint8.
+
+    Raises OSError, or whatever else Pillow does, where the file is damaged.
+    """
+    with Image.open(file) as opened:
+        image: Image.Image = opened
+        if image.mode.startswith(("I", "F")):
+            # Pillow cuts such values off at 255.
+            raise ValueError(f"pixels of more than 8 bits (mode {image.mode}) are not supported")
+        # Large JPEGs are decoded at 1/2, 1/4 or 1/8, which leaves twice the size at least.
+        image.draft(None, (2 * size, 2 * size))
+        if "transparency" in image.info:
+            image = image.convert("RGBA")  # straight to RGB, Pillow warns
+        image = image.convert("RGB")
+    width, height = image.size
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    box = (left, top, left + side, top + side)
+    square = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    return np.asarray(square).transpose(2, 0, 1)

@@ -1,0 +1,212 @@
+"""Data sets that have been found, opened: kept decoded or streamed, alone or together.
+
+Shape letters: M stored images, N images of a split, C channels.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from hjepa.data.cache import NO_LABEL, mapped
+from hjepa.data.decode import Skipped
+from hjepa.data.items import Items, Joined, Stored
+from hjepa.data.mixture import Mixture, Share
+from hjepa.data.source import Source, Streamable
+from hjepa.data.split import Split, stratified_split
+from hjepa.data.stream import Streamed
+
+_CHUNK_IMAGES = 1024
+# All of CIFAR's training pixels, and enough of a larger set's: 2,700 images of 256 x 256.
+_STATISTICS_BYTES = 1 << 29
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the images of a part of a data set come from."""
+
+    name: str
+    source: Source
+    part: str
+    """`train` or `test`."""
+    cache: Path
+    """Their decoded images, where they are kept."""
+    num_workers: int
+    """Processes that decode them when they are drawn; 0 where they are kept decoded."""
+    # What follows changes no image: two places that differ in it alone share what was loaded.
+    reason: str = field(compare=False)
+    """Why kept or not, in words."""
+    max_bad: int = field(compare=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """The training set, split into images to learn from and images to evaluate on; for the test set, see
+    `load_test`."""
+
+    train: Split
+    """Images to learn from; some may have no class."""
+    bank: Split
+    """Those of them that have one, to classify by; `train` itself where all have. Of several data sets,
+    those of the one that is evaluated on."""
+    val: Split
+    mean_C: np.ndarray
+    """float32, of `train`'s pixels scaled to [0, 1], as often as they are drawn; of evenly spaced images
+    where there are many."""
+    std_C: np.ndarray
+    """float32, of the same."""
+    num_classes: int
+    """Of `bank` and `val`; other data sets' classes in `train` are counted on from there."""
+    mixture: Mixture
+    """What an epoch draws of `train`."""
+    places: tuple[Place, ...]
+    """Of each data set's training images."""
+    skipped: tuple[Skipped, ...]
+    """Training images that could not be decoded; of streamed ones, those seen so far."""
+
+    @property
+    def bad(self) -> int:
+        """How many."""
+        return sum(map(len, self.skipped))
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """All images of a part of a data set."""
+
+    stored_MCHW: np.ndarray | Streamed
+    items: Items
+    """The same, image by image."""
+    skipped: Skipped
+    """What was or will be skipped of them."""
+
+
+@lru_cache(maxsize=16)
+def load_part(place: Place) -> Part:
+    """The images at `place`, decoded first where they are to be kept and are not yet."""
+    skipped = Skipped(place.max_bad, place.part)
+    if place.num_workers:
+        assert isinstance(place.source, Streamable), place.source
+        items = place.source.items(place.part)
+        return Part(Streamed(items, place.num_workers, skipped), items, skipped)
+    told = place.cache.with_suffix(".bad.txt")
+
+    def build() -> Iterator[np.ndarray]:
+        yield from place.source.decode(place.part, skipped)
+        skipped.save(told)
+
+    stored_M = mapped(place.cache, build)
+    skipped.load(told)
+    return Part(stored_M["image"], Stored(str(place.cache), stored_M), skipped)
+
+
+@lru_cache(maxsize=16)
+def load_one(place: Place, val_fraction: float, split_seed: int) -> Data:
+    """The data set whose training images are at `place`."""
+    part = load_part(place)
+    labels_M = part.items.labels_M
+    labelled = np.flatnonzero(labels_M != NO_LABEL)
+    kept, held = stratified_split(labels_M[labelled], val_fraction, split_seed)
+    kept, held = labelled[kept], labelled[held]
+    bank, val = (Split(part.stored_MCHW, chosen, labels_M[chosen]) for chosen in (kept, held))
+    learnt = np.delete(np.arange(len(labels_M)), held)
+    all_labelled = len(labelled) == len(labels_M)
+    train = bank if all_labelled else Split(part.stored_MCHW, learnt, labels_M[learnt])
+    mean_C, std_C = _pixel_statistics(train)
+    alone = Mixture((Share(place.name, 0, len(train), 1.0),), every_image_once=True)
+    classes = place.source.num_classes
+    return Data(train, bank, val, mean_C, std_C, classes, alone, (place,), (part.skipped,))
+
+
+@lru_cache(maxsize=8)
+def load_several(
+    places: tuple[Place, ...],
+    val_fraction: float,
+    split_seed: int,
+    weights: tuple[float, ...] | None,
+    evaluate_on: str,
+) -> Data:
+    """Data sets as one, whose draws are by `weights`, or by None every image once."""
+    sets = [load_one(place, val_fraction, split_seed) for place in places]
+    parts = [load_part(place) for place in places]
+    chosen = [place.name for place in places].index(evaluate_on)
+    items = Joined([part.items for part in parts], _first_classes(sets, chosen))
+    # Streamed sets are read, and what is bad of them counted, together.
+    kept = [part.skipped for part, place in zip(parts, places, strict=True) if not place.num_workers]
+    skipped = Skipped(places[0].max_bad, "train")
+    for part in parts:
+        skipped.problems |= part.skipped.problems if part.skipped not in kept else {}
+    stored = Streamed(items, max(place.num_workers for place in places), skipped)
+
+    indices = [one.train.indices_N + start for one, start in zip(sets, items.starts, strict=False)]
+    train_N = np.concatenate(indices)
+    bank, val = (
+        Split(stored, split.indices_N + items.starts[chosen], split.labels_N)
+        for split in (sets[chosen].bank, sets[chosen].val)
+    )
+    mixture = _mixture([place.name for place in places], [len(one.train) for one in sets], weights)
+    return Data(
+        Split(stored, train_N, items.labels_M[train_N]),
+        bank,
+        val,
+        *_mixed_statistics(sets, mixture),
+        sets[chosen].num_classes,
+        mixture,
+        places,
+        (*kept, skipped),
+    )
+
+
+def enlarged(part: Part, place: Place, side: int) -> Part:
+    """The same images at `side`, as those of several data sets are."""
+    items = Joined([part.items], [0], side)
+    return Part(Streamed(items, place.num_workers, part.skipped), items, part.skipped)
+
+
+def _first_classes(sets: list[Data], chosen: int) -> list[int]:
+    """Labels of the first class of each: of the `chosen` one 0, so that its bank keeps its labels."""
+    order = [chosen, *(position for position in range(len(sets)) if position != chosen)]
+    starts = np.cumsum([0, *(sets[position].num_classes for position in order)])
+    return [int(starts[order.index(position)]) for position in range(len(sets))]
+
+
+def _mixture(names: list[str], images: list[int], weights: tuple[float, ...] | None) -> Mixture:
+    parts = images if weights is None else weights
+    firsts = np.cumsum([0, *images])
+    shares = [
+        Share(name, int(first), count, part / sum(parts))
+        for name, first, count, part in zip(names, firsts, images, parts, strict=False)
+    ]
+    return Mixture(tuple(shares), every_image_once=weights is None)
+
+
+def _mixed_statistics(sets: list[Data], mixture: Mixture) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation per channel over the images as often as they are drawn."""
+    share_S1 = np.array([share.share for share in mixture.shares])[:, None]
+    mean_SC = np.stack([one.mean_C for one in sets]).astype(np.float64)
+    variance_SC = np.stack([one.std_C for one in sets]).astype(np.float64) ** 2
+    mean_C = (share_S1 * mean_SC).sum(0)
+    variance_C = (share_S1 * (variance_SC + (mean_SC - mean_C) ** 2)).sum(0)
+    return mean_C.astype(np.float32), np.sqrt(variance_C).astype(np.float32)
+
+
+def _pixel_statistics(split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation per channel of pixels in [0, 1], (3,) float32 each."""
+    image_bytes = math.prod(split.stored_MCHW.shape[1:])
+    sampled = np.arange(0, len(split), math.ceil(len(split) * image_bytes / _STATISTICS_BYTES))
+    counts_CV = np.zeros((3, 256), dtype=np.int64)
+    batches = np.split(sampled, range(_CHUNK_IMAGES, len(sampled), _CHUNK_IMAGES))
+    with split.ahead(batches):
+        for batch in batches:
+            images_BCHW = split.images(batch)
+            for channel, counts_V in enumerate(counts_CV):
+                counts_V += np.bincount(images_BCHW[:, channel].ravel(), minlength=256)
+    values_V = np.arange(256) / 255
+    share_CV = counts_CV / counts_CV.sum(axis=1, keepdims=True)
+    mean_C = share_CV @ values_V
+    variance_C = (share_CV * (values_V - mean_C[:, None]) ** 2).sum(axis=1)
+    # One grey level at least: a constant channel would divide by zero.
+    return mean_C.astype(np.float32), np.sqrt(variance_C).clip(min=1 / 255).astype(np.float32)
