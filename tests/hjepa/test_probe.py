@@ -158,7 +158,7 @@ def test_the_same_data_set_takes_the_runs_folder_or_another(tiny: Tiny, cifar10:
 
 
 def test_a_probe_is_on_the_mixture_unless_a_data_set_is_named(tiny: Tiny):
-    sets = [{"name": "one", "path": "one"}, {"name": "two", "path": "two"}]
+    sets = [{"name": name, "path": name, "dataset": "imagefolder"} for name in ("one", "two")]
     mixture = {"data.dataset": "imagefolder", "data.use_multi_dataset": True, "data.datasets": sets}
     config = tiny(mixture | ON)
     assert config.probe_data is config.data
