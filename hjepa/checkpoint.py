@@ -4,6 +4,7 @@ import json
 import math
 import os
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -59,6 +60,12 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except RuntimeError as error:
+        Path(temporary).unlink(missing_ok=True)
+        if isinstance(error.__context__, OSError):  # torch's words for a full disk name neither
+            cause = error.__context__
+            raise OSError(cause.errno, cause.strerror, str(path)) from None
+        raise
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -68,6 +75,7 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     """What `save_checkpoint` wrote. ConfigError where the file is missing, UnreadableCheckpointError where
     it is torn or of another kind."""
     try:
+        _check_sums(path)
         state = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such checkpoint.") from None
@@ -77,6 +85,14 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise UnreadableCheckpointError(f"{path}: not a checkpoint of this version.")
     return state
+
+
+def _check_sums(path: Path) -> None:
+    """Raise ValueError where a byte has changed: torch writes checksums, but does not read them."""
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"the checksum of {damaged} does not fit: the file is corrupt")
 
 
 class CheckpointFolder:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hjepa.config import RunConfig
 from hjepa.data import Data, Split, load_test
+from hjepa.distributed import Share
 from hjepa.evaluate import (
     alpha_req,
     collapse_reason,
@@ -26,7 +27,7 @@ from hjepa.masking import sample_masks
 from hjepa.objective import losses
 from hjepa.probe import linear_probe_accuracy
 from hjepa.run import Run, autocast, build_run, random_stream, to_device
-from hjepa.step import NonFiniteError
+from hjepa.step import NonFiniteError, draw_local
 
 EVALUATION_BATCH = 512
 VIEWS_STREAM, LOSS_STREAM = 2**32 - 1, 2**32 - 2  # beyond any epoch's
@@ -108,8 +109,9 @@ def evaluation_loss(run: Run) -> dict[str, float]:
     """The run's loss and its terms on the evaluation images, as val/loss and so on.
 
     Images go data.batch_size at a time (the last batches share what is over), as in training, since masks
-    and regularizers are of a batch. They are not augmented, but for the second view of NT-Xent, to which
-    equal views would say nothing. What is drawn is the same at every evaluation and for every seed.
+    and regularizers are of a batch. They are not augmented, but for the second view of NT-Xent and several
+    crops of an image, to which equal views would say nothing. What is drawn is the same at every
+    evaluation and for every seed.
     """
     val = run.data.val
     run.model.eval()
@@ -122,14 +124,19 @@ def evaluation_loss(run: Run) -> dict[str, float]:
 
 
 def _batch_loss(run: Run, split: Split, indices_B: np.ndarray) -> dict[str, Tensor]:
-    config, model = run.config, run.model
+    config, model, share = run.config, run.model, Share(len(indices_B), slice(None))
     stored_BCHW = to_device(run, split, indices_B)
-    masks = sample_masks(config.masking, len(indices_B), model.grid, torch.default_generator)
+    if run.crops is None:
+        images_BCHW, boxes_BV4 = run.augment.plain(stored_BCHW), None
+    else:
+        images_BCHW, boxes_BV4 = run.crops.global_views(stored_BCHW, share)
+    masks = sample_masks(config.masking, len(images_BCHW), model.grid, torch.default_generator)
     masks = masks.to(run.device)
     second_BCHW = run.augment(stored_BCHW) if config.loss.use_ntxent else None
+    local = draw_local(run, stored_BCHW, boxes_BV4, share)
     weights = model.level_weights(masks)
     with autocast(run):
-        prediction = model(run.augment.plain(stored_BCHW), masks, second_BCHW, config.loss.ntxent.on_context)
+        prediction = model(images_BCHW, masks, second_BCHW, config.loss.ntxent.on_context, local)
     terms = losses(config, prediction, weights, [weights_BL.sum() for weights_BL in weights], 1)
     named = {f"val/{name.removeprefix('train/')}": term for name, term in terms.items()}
     return {"val/loss": torch.stack(list(named.values())).sum(), **named}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hjepa.data import LocalCrops
-from hjepa.distributed import Team
+from hjepa.distributed import Share, Team
 from hjepa.masking import Masks, sample_masks
 from hjepa.model import Prediction
 from hjepa.objective import losses
@@ -45,16 +45,16 @@ def train_step(run: Run, indices_B: np.ndarray) -> dict[str, Tensor]:
         images_BCHW = mixing.apply(images_BCHW, drawn_B5)
         # Mixed alike, the two views still show the same.
         second_BCHW = mixing.apply(second_BCHW, drawn_B5) if second_BCHW is not None else None
-    return optimize(run, images_BCHW, masks, second_BCHW, draw_local(run, stored_BCHW, boxes_BV4))
+    return optimize(run, images_BCHW, masks, second_BCHW, draw_local(run, stored_BCHW, boxes_BV4, share))
 
 
-def draw_local(run: Run, stored_BCHW: Tensor, boxes_BV4: Tensor | None) -> LocalCrops | None:
-    """The step's local crops, where there are any; `boxes_BV4` are the boxes of the global ones."""
+def draw_local(run: Run, stored_BCHW: Tensor, boxes_BV4: Tensor | None, share: Share) -> LocalCrops | None:
+    """Local crops of images, where there are any; `boxes_BV4` are the boxes of the global ones."""
     count, strategy = run.config.local_crops(run.epoch), run.config.masking.strategy
     if run.crops is None or count == 0:
         return None
     frame = None if strategy == "global_only" else boxes_BV4
-    return run.crops.local_views(stored_BCHW, count, frame, strategy == "cross_crop_prediction", run.share)
+    return run.crops.local_views(stored_BCHW, count, frame, strategy == "cross_crop_prediction", share)
 
 
 def optimize(

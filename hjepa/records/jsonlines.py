@@ -1,6 +1,8 @@
 """An append-only file of one JSON object per line."""
 
+import errno
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,17 @@ class JsonLines:
         self.path = path
 
     def write(self, record: Mapping[str, object]) -> None:
-        """Append a record and hand it to the operating system."""
+        """Append a record and hand it to the operating system; all of it, or OSError and nothing."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        line = (json.dumps(record) + "\n").encode()
+        with self.path.open("ab", buffering=0) as file:
+            size = file.tell()
+            try:
+                if file.write(line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+            except OSError:
+                file.truncate(size)
+                raise
 
     def keep(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
         """Drop the records that are not `wanted`, and a last line that is torn."""
