@@ -42,6 +42,7 @@ from hjepa.schema import Layers
 from hjepa.train import train
 from orchestrator.search import FINISHED, TuneSearcher
 from orchestrator.space import ResourcesConfig
+from orchestrator.stopping import Stop
 from orchestrator.trial import Task, TrialActor, resources
 
 TINY_RUN: dict[str, Any] = {
@@ -59,6 +60,9 @@ Trials = Iterator[dict[str, Any]]
 class Onlooker:
     """Lets every trial go on to its end."""
 
+    def tick(self) -> list[int]:
+        return []
+
     def started(self, config: dict[str, Any]) -> None:
         """Nothing."""
 
@@ -71,7 +75,7 @@ class Onlooker:
 
 def run_warm(trials: Trials, scratch: Path) -> None:
     """As a sweep does."""
-    run_trials(ONE_PLACE, lambda: next(trials, FINISHED), Onlooker(), scratch)
+    run_trials(ONE_PLACE, lambda: next(trials, FINISHED), Onlooker(), Stop(), scratch)
 
 
 def run_fresh(trials: Trials, scratch: Path) -> None:

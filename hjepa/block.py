@@ -48,13 +48,24 @@ class Attention(nn.Module):
     def forward(self, x_BKD: Tensor, rotary: Tensor | None = None, seen: Tensor | None = None) -> Tensor:
         """`seen`, boolean and broadcast to (B, H, K, K), says which tokens each may look at."""
         batch, tokens, dim = x_BKD.shape
+        q_BHKE, k_BHKE, v_BHKE = self._heads(x_BKD, rotary)
+        with nullcontext() if self.flash else sdpa_kernel(SDPBackend.MATH):
+            out_BHKE = F.scaled_dot_product_attention(q_BHKE, k_BHKE, v_BHKE, attn_mask=seen)
+        return self.proj_drop(self.proj(out_BHKE.transpose(1, 2).reshape(batch, tokens, dim)))
+
+    def weights(self, x_BKD: Tensor, rotary: Tensor | None = None) -> Tensor:
+        """How much each token (third axis) looks at each (last axis), (B, H, K, K); the last sums to 1."""
+        q_BHKE, k_BHKE, _ = self._heads(x_BKD, rotary)
+        return (q_BHKE @ k_BHKE.mT / q_BHKE.shape[-1] ** 0.5).softmax(dim=-1)
+
+    def _heads(self, x_BKD: Tensor, rotary: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values."""
+        batch, tokens, dim = x_BKD.shape
         qkv = self.qkv(x_BKD).view(batch, tokens, 3, self.num_heads, dim // self.num_heads)
         q_BHKE, k_BHKE, v_BHKE = qkv.permute(2, 0, 3, 1, 4)
         if rotary is not None:
             q_BHKE, k_BHKE = rotate(q_BHKE, rotary), rotate(k_BHKE, rotary)
-        with nullcontext() if self.flash else sdpa_kernel(SDPBackend.MATH):
-            out_BHKE = F.scaled_dot_product_attention(q_BHKE, k_BHKE, v_BHKE, attn_mask=seen)
-        return self.proj_drop(self.proj(out_BHKE.transpose(1, 2).reshape(batch, tokens, dim)))
+        return q_BHKE, k_BHKE, v_BHKE
 
 
 class LayerScale(nn.Module):

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -45,6 +46,10 @@ class CheckpointConfig(Config):
         return self
 
 
+class UnreadableCheckpointError(ConfigError):
+    """A checkpoint file that is torn or of another kind."""
+
+
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write `state` to a temporary file beside `path`, flush it to disk, and rename it."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,23 +60,39 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except RuntimeError as error:
+        Path(temporary).unlink(missing_ok=True)
+        if isinstance(error.__context__, OSError):  # torch's words for a full disk name neither
+            cause = error.__context__
+            raise OSError(cause.errno, cause.strerror, str(path)) from None
+        raise
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
 
 
 def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
-    """What `save_checkpoint` wrote. ConfigError where the file is missing, torn or of another kind."""
+    """What `save_checkpoint` wrote. ConfigError where the file is missing, UnreadableCheckpointError where
+    it is torn or of another kind."""
     try:
+        _check_sums(path)
         state = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such checkpoint.") from None
     except Exception as error:  # torch raises a dozen types on a torn file
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(f"{path}: not a readable checkpoint: {first}") from error
+        raise UnreadableCheckpointError(f"{path}: not a readable checkpoint: {first.rstrip('.')}.") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise ConfigError(f"{path}: not a checkpoint of this version.")
+        raise UnreadableCheckpointError(f"{path}: not a checkpoint of this version.")
     return state
+
+
+def _check_sums(path: Path) -> None:
+    """Raise ValueError where a byte has changed: torch writes checksums, but does not read them."""
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"the checksum of {damaged} does not fit: the file is corrupt")
 
 
 class CheckpointFolder:
@@ -96,21 +117,41 @@ class CheckpointFolder:
         """The newest checkpoint, if there is any."""
         return max(self.folder.glob("epoch_*.pt"), default=None)
 
-    def resume_path(self) -> Path | None:
-        """The checkpoint that the config says to go on from."""
-        resume = self.config.resume
-        if resume == "auto":
-            return self.newest()
-        return None if resume is None else Path(resume)
+    def newest_readable(self) -> tuple[Path | None, list[str]]:
+        """The newest checkpoint that can be read, None where there is none at all; and what is wrong with
+        each newer one.
+
+        Raises ConfigError where there are some and none can be read.
+        """
+        problems: list[str] = []
+        for path in sorted(self.folder.glob("epoch_*.pt"), reverse=True):
+            try:
+                load_checkpoint(path, torch.device("cpu"))
+            except UnreadableCheckpointError as error:
+                problems.append(str(error))
+                continue
+            return path, problems
+        if problems:
+            listed = "\n".join(problems)
+            raise ConfigError(
+                f"checkpoint.resume auto: of {len(problems)} in {self.folder} none can be read:\n{listed}\n"
+                "Remove them to start anew, or name a checkpoint file."
+            )
+        return None, []
 
     def prune(self, epoch: int, score: float | None) -> None:
-        """After saving `epoch`: delete what is neither among the newest nor among the best."""
+        """After saving `epoch`: delete what is neither among the newest nor among the best.
+
+        Checkpoints of later epochs, which a run that went on from an earlier one has not come to again,
+        neither count nor are deleted.
+        """
         self.scores.pop(epoch, None)
         if score is not None and math.isfinite(score):
             self.scores[epoch] = score
         self._write_scores()
-        files = sorted(self.folder.glob("epoch_*.pt"))
-        ranked = sorted(self.scores, key=lambda e: self.scores[e], reverse=self.config.mode == "max")
+        files = [file for file in sorted(self.folder.glob("epoch_*.pt")) if file <= self.path(epoch)]
+        known = [scored for scored in self.scores if scored <= epoch]
+        ranked = sorted(known, key=lambda e: self.scores[e], reverse=self.config.mode == "max")
         best = ranked[: self.config.keep_best_n]
         keep = {*files[-self.config.keep_last_k :], *(self.path(e) for e in best)}
         for file in set(files) - keep:

@@ -58,27 +58,28 @@ class RunConfig(Config):
         """
         own, probe = self.data, self.evaluation.linear_probe
         dataset = probe.dataset or own.dataset
-        path = probe.data_path or (own.data_path if dataset == own.dataset else None)
-        if dataset == own.dataset and (path == own.data_path or dataset == "digits"):
+        if probe.dataset is None and probe.data_path is None:
             return own
-        shared = _SHARED_WITH_PROBE + (_SHARED_WITH_SAME_KIND if dataset == own.dataset else ())
+        same = dataset == own.dataset and not own.use_multi_dataset
+        path = probe.data_path or (own.data_path if same else None)
+        if same and (path == own.data_path or dataset == "digits"):
+            return own
+        shared = _SHARED_WITH_PROBE + (_SHARED_WITH_SAME_KIND if same else ())
         given: dict[str, Any] = {name: getattr(own, name) for name in shared}
         return DataConfig(dataset=dataset, data_path=path, **given)
 
     @model_validator(mode="after")
     def _probe_has_data(self) -> Self:
         probe = self.evaluation.linear_probe
-        if not probe.enabled or probe.dataset in (None, self.data.dataset, "digits"):
+        same = probe.dataset == self.data.dataset and not self.data.use_multi_dataset
+        if not probe.enabled or same or probe.dataset in (None, "digits"):
             return self
-        where = f"evaluation.linear_probe.dataset is {probe.dataset}, another than data.dataset's"
+        where = f"evaluation.linear_probe.dataset {probe.dataset} is not the run's own"
         if probe.data_path is None:
-            raise ValueError(
-                f"{where} {self.data.dataset}; evaluation.linear_probe.data_path must name the folder of its "
-                "files"
-            )
+            raise ValueError(f"{where}; evaluation.linear_probe.data_path must name the folder of its files")
         if probe.dataset == "imagenet100":
             raise ValueError(
-                f"{where} {self.data.dataset}, and would need a data.class_list of its own; give "
+                f"{where}, and would need a data.class_list of its own; give "
                 "imagefolder and a folder that holds those classes alone"
             )
         return self

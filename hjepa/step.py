@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hjepa.data import LocalCrops
 from hjepa.distributed import Share, Team
@@ -99,13 +99,27 @@ def optimize(
             sums[name] = sums.get(name, 0) + term.detach()
     if run.gradients is not None:
         run.gradients.finish()
+    by_part = gradient_norms(model) if config.logging.log_gradients else {}
     trained = [p for p in model.parameters() if p.grad is not None]
     limit = config.training.clip_grad or float("inf")
     sums["train/grad_norm"] = torch.nn.utils.clip_grad_norm_(trained, limit) / run.team.size
+    sums |= {name: norm / run.team.size for name, norm in by_part.items()}
     run.optimizer.step()
     # The target follows after the step: before it, it would lag one step behind.
     model.update_target(ema_momentum(config.model.ema, run.step, run.steps_per_epoch, config.training.epochs))
     return sums
+
+
+def gradient_norms(model: nn.Module) -> dict[str, Tensor]:
+    """Norm of the gradient of each part as gradients/<part>, on the device: patch embedding, positions,
+    each block and last norm of the encoder, predictor, pyramid, heads."""
+    parts: dict[str, list[Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            path = name.split(".")
+            depth = 1 if path[0] != "encoder" else 3 if path[1] == "blocks" else 2
+            parts.setdefault(".".join(path[:depth]), []).append(parameter.grad)
+    return {f"gradients/{part}": torch.nn.utils.get_total_norm(grads) for part, grads in parts.items()}
 
 
 def model_stream(run: Run, part: int) -> AbstractContextManager[None]:

@@ -18,5 +18,7 @@ _SETTINGS = {
     # The study is the record; Tune's own snapshots would only cost time.
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    # A process in the middle of an epoch does not hear SIGTERM; its files are whole at any moment.
+    "RAY_kill_worker_timeout_milliseconds": "500",
 }
 os.environ.update({name: os.environ.get(name, value) for name, value in _SETTINGS.items()})

@@ -14,7 +14,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
-from orchestrator.spool import PARENT, SPOOL, Cursor, Record, exclusive, opening
+from orchestrator.lock import exclusive
+from orchestrator.spool import PARENT, SPOOL, Cursor, Record, opening
 
 # MLflow's limits: characters, and entities per batch (1000 in all).
 PARAM_CHARS, TAG_CHARS, KEY_CHARS = 6000, 8000, 250

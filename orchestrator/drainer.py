@@ -21,7 +21,8 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.delivery import Delivery
-from orchestrator.spool import SPOOL, Cursor, Record, exclusive, read
+from orchestrator.lock import exclusive
+from orchestrator.spool import SPOOL, Cursor, Record, read
 
 LOCK = "tracking.lock"
 POLL_S = 0.3
@@ -113,7 +114,8 @@ def _cursor(folder: Path, uri: str) -> Cursor:
     """The folder's cursor; a new one if the folder's speaks of another store, which gets everything."""
     store = without_credentials(uri)
     cursor = Cursor.load(folder)
-    if cursor is None or cursor.store != store:
+    lost = cursor is not None and cursor.offset > (folder / SPOOL).stat().st_size  # the spool was cut
+    if cursor is None or cursor.store != store or lost:
         cursor = Cursor(store)
         cursor.save(folder)
     return cursor
@@ -138,6 +140,8 @@ def _first_line(error: Exception) -> str:
 def without_credentials(uri: str) -> str:
     """`uri` without user, password and query."""
     parts = urlsplit(uri)
+    if parts.scheme == "sqlite":  # urlunsplit would take two of its four slashes
+        return uri
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
 
 

@@ -12,9 +12,10 @@ from typing import Any
 import ray
 from ray import tune
 
-from orchestrator.schedule import Listener, TuneScheduler, TuneStarts
+from orchestrator.schedule import Listener, TuneEvents, TuneScheduler
 from orchestrator.search import TuneSearcher
 from orchestrator.space import ConfigError, ResourcesConfig
+from orchestrator.stopping import Stop
 from orchestrator.trial import TrialActor, resources
 
 MAX_SOCKET_PATH = 107  # bytes, by Linux; Ray puts a socket some 70 bytes below its folder
@@ -95,6 +96,7 @@ def run_trials(
     config: ResourcesConfig,
     next_trial: Callable[[], dict[str, Any] | str | None],
     listener: Listener,
+    stop: Stop,
     scratch: Path,
 ) -> None:
     """Run what `next_trial` gives until it is FINISHED; `listener` hears of every report and decides."""
@@ -110,7 +112,7 @@ def run_trials(
             name="sweep",
             storage_path=str(scratch),
             verbose=0,
-            callbacks=[TuneStarts(listener)],
+            callbacks=[TuneEvents(listener, stop.listen)],
             failure_config=tune.FailureConfig(max_failures=0),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),

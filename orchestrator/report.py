@@ -1,6 +1,7 @@
 """What a sweep found, in words."""
 
 import math
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from orchestrator.space import Sweep
-from orchestrator.study import TrialRecord
+from orchestrator.study import TrialRecord, standing
 
 CONFIDENCE = 0.95
 
@@ -26,8 +27,8 @@ class SweepResult:
 
     @property
     def failed(self) -> list[TrialRecord]:
-        """Trials that failed."""
-        return [record for record in self.records if record.outcome == "failed"]
+        """Trials that failed and have not been taken up again."""
+        return [record for record in standing(self.records) if record.outcome == "failed"]
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,17 @@ def summary(result: SweepResult, sweep: Sweep, tracking_uri: str) -> str:
         *_confirmed(result, sweep),
     ]
     if result.undelivered:
-        lines.append(f"MLflow has not got {result.undelivered} records; they are kept in {result.folder}.")
+        lines.append(
+            f"MLflow has not got {result.undelivered} records; they are kept in {result.folder}. "
+            f"Send them: {sync_command(result.folder)}"
+        )
     lines.append(_where_to_look(sweep.config.name, tracking_uri))
     return "\n".join(lines)
+
+
+def sync_command(folder: Path) -> str:
+    """What sends MLflow the rest."""
+    return shlex.join(["hjepa-sweep", "sync", folder.name, "--results", str(folder.parent)])
 
 
 def _where_to_look(name: str, tracking_uri: str) -> str:

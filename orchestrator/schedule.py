@@ -1,12 +1,15 @@
 """Which trials may go on: ASHA, decided from the reports alone, and its place in Ray Tune."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, Protocol
 
+import ray
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from orchestrator.trial import Task
 
 
 class Asha:
@@ -67,11 +70,23 @@ class TuneScheduler(FIFOScheduler):
         self._listener.crashed(trial.config, str(error) if error else "its process died")
 
 
-class TuneStarts(Callback):
-    """Tells the sweep when a trial really begins; Tune asks for one ahead of a free place."""
+class TuneEvents(Callback):
+    """Tells the sweep when a trial really begins, for Tune asks for one ahead of a free place, and asks
+    it at every turn whom to kill."""
 
-    def __init__(self, listener: "Listener"):
-        self._listener = listener
+    def __init__(self, listener: "Listener", first_turn: Callable[[], None]):
+        """`first_turn` is called when Tune has set itself up."""
+        self._listener, self._first_turn = listener, first_turn
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        if iteration == 0:
+            self._first_turn()
+        for number in self._listener.tick():
+            for trial in trials:
+                actor = trial.temporary_state.ray_actor
+                if trial.status == Trial.RUNNING and Task.of(trial.config).number == number and actor:
+                    # SIGTERM, and where that does not help, SIGKILL; Tune hears of it as of a crash.
+                    ray.kill(actor)
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._listener.started(trial.config)
@@ -83,6 +98,10 @@ class TuneStarts(Callback):
 
 class Listener(Protocol):
     """Who hears of the trials' progress, before anything else depends on it."""
+
+    def tick(self) -> list[int]:
+        """Called several times a second; numbers of trials whose processes are to be killed."""
+        ...
 
     def started(self, config: dict[str, Any]) -> None:
         """A trial has got its processors."""

@@ -4,15 +4,16 @@
 `tracking.cursor.json` says how far the drainer has delivered it. Nothing here knows MLflow.
 """
 
-import fcntl
+import errno
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+from orchestrator.disk import cut_torn_line
 
 SPOOL = "tracking.jsonl"
 CURSOR = "tracking.cursor.json"
@@ -30,8 +31,9 @@ class SpoolWriter:
     """
 
     def __init__(self, path: Path):
+        self._path = path
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        os.ftruncate(self._fd, _complete_bytes(path))
+        cut_torn_line(path)
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add one record. Values JSON does not know are kept as their `str`.
@@ -42,16 +44,10 @@ class SpoolWriter:
         written = os.write(self._fd, line)
         if written != len(line):
             os.ftruncate(self._fd, os.fstat(self._fd).st_size - written)
-            raise OSError(f"tracking spool: only {written} of {len(line)} bytes written; is the disk full?")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
 
     def close(self) -> None:
         os.close(self._fd)
-
-
-def _complete_bytes(path: Path) -> int:
-    """Length of `path` up to and including its last newline."""
-    with path.open("rb") as spool:
-        return sum(len(line) for line in spool if line.endswith(b"\n"))
 
 
 def read(path: Path, offset: int = 0, limit: int | None = None) -> Iterator[tuple[int, Record]]:
@@ -131,11 +127,3 @@ def undelivered(folder: Path) -> int:
     """Number of records in the folder's spool that MLflow does not have yet."""
     cursor = Cursor.load(folder)
     return sum(1 for _ in read(folder / SPOOL, cursor.offset if cursor else 0))
-
-
-@contextmanager
-def exclusive(path: Path) -> Iterator[None]:
-    """Hold the lock file `path`, waiting for it; the system frees it when the process dies."""
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

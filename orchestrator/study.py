@@ -3,23 +3,23 @@
 An Optuna study in a journal file. What Ray Tune knows is lost with its process; this is not.
 """
 
-import fcntl
-import os
 import time
 import uuid
 import warnings
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import optuna
 from optuna.samplers import BaseSampler
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState, create_trial
 
+from orchestrator.disk import Patience
+from orchestrator.journal import JOURNAL, Journal
 from orchestrator.space import ConfigError, Sweep
 
 Role = Literal["base", "search", "confirm"]
@@ -34,6 +34,18 @@ _STATES = {
 }
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What else is known of a report."""
+
+    order: int = 0
+    """Reports of the whole sweep that came before it."""
+    time_ms: int = 0
+    """When it came, Unix time in milliseconds."""
+    collapsed: str | None = None
+    """Why its features count as collapsed."""
+
+
 @dataclass
 class TrialRecord:
     """What the study knows of one trial."""
@@ -46,14 +58,26 @@ class TrialRecord:
     """Number of the trial whose config this one runs again."""
     seed: int | None = None
     """Fresh seed of such a run; None: the base config's."""
+    retries: int | None = None
+    """Number of the failed trial that this one takes up again."""
+    origin: str | None = None
+    """The trial of another sweep that this one is taken from, in words."""
     reports: dict[int, dict[str, float]] = field(default_factory=dict)
     """Metrics by epoch."""
+    facts: dict[int, Facts] = field(default_factory=dict)
+    """What else is known of them, by epoch."""
     checkpoint: str | None = None
-    """Newest checkpoint, relative to the sweep's folder."""
+    """Newest checkpoint, its name inside the trial's folder."""
+    notes: list[str] = field(default_factory=list)
+    """What else happened to it, in words."""
+    halved: bool = False
+    """Whether it goes on at half the micro-batch and twice the accumulation."""
     outcome: Outcome | None = None
     """None while it is not over."""
     reason: str = ""
     """Why it ended so, in words."""
+    began: datetime | None = field(default=None, compare=False)
+    ended: datetime | None = field(default=None, compare=False)
 
     @property
     def id(self) -> str:
@@ -69,19 +93,19 @@ class TrialRecord:
 class Study:
     """One sweep's record. Open it under `SweepLock`: a second writer would double every trial."""
 
-    def __init__(self, folder: Path, sweep: Sweep, sampler: BaseSampler):
-        """Create the record in `folder`, or open the one that is there."""
+    def __init__(self, folder: Path, sweep: Sweep, sampler: BaseSampler, patience: Patience | None = None):
+        """Create the record in `folder`, or open the one that is there.
+
+        `patience` is asked what to do where the disk is full.
+        """
         self.folder, self.sweep = folder, sweep
         self.metric = sweep.config.objective.metric
         direction = "maximize" if sweep.objective_mode == "max" else "minimize"
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         folder.mkdir(parents=True, exist_ok=True)
-        journal = folder / "study.journal"
-        _drop_torn_line(journal)
-        storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=_JournalLock(journal)))
         self._study = optuna.create_study(
             study_name=sweep.config.name,
-            storage=storage,
+            storage=JournalStorage(Journal(folder, patience or Patience())),
             direction=direction,
             sampler=sampler,
             load_if_exists=True,
@@ -91,21 +115,20 @@ class Study:
         self.id: str = self._study.user_attrs["id"]
         self.trials: dict[int, TrialRecord] = {}
         self._open: dict[int, Trial] = {}
+        self._half_asked: list[int] = []
+        self._reports = 0
         for frozen in self._study.get_trials(deepcopy=False):
             record = _record(frozen)
             if record is None:  # asked for, and the process died before its values were written
                 if frozen.state == TrialState.RUNNING:
-                    self._study.tell(frozen.number, state=TrialState.FAIL)
+                    self._half_asked.append(frozen._trial_id)
                 continue
             self.trials[record.number] = record
+            self._reports += len(record.reports)
             if not frozen.state.is_finished():
                 self._open[record.number] = Trial(self._study, frozen._trial_id)
                 if record.outcome is not None:  # the process died while it was told
                     self.end(record.number, record.outcome, record.reason)
-
-    def use_sampler(self, sampler: BaseSampler) -> None:
-        """Let `sampler` propose from now on."""
-        self._study.sampler = sampler
 
     def unfinished(self) -> list[TrialRecord]:
         """Trials that have begun and not ended, oldest first."""
@@ -116,40 +139,99 @@ class Study:
 
         `values` of None for role base stands for a base that lies outside the space.
         """
-        if values is not None:
-            self._study.enqueue_trial(self.sweep.params(values))
-        trial = self._study.ask()
-        outside = role == "base" and values is None
+        if values is not None or role == "base":
+            return self._create(TrialRecord(-1, role, dict(values or {})))
+        # One that a process asked for and died over keeps its number, so that what follows is as if
+        # it had lived.
+        trial = Trial(self._study, self._half_asked.pop(0)) if self._half_asked else self._study.ask()
         with warnings.catch_warnings():
             # Optuna's TPE is still marked experimental where it groups conditional keys.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            chosen = {} if outside else self.sweep.suggest(trial)
-        return self._enter(trial, TrialRecord(trial.number, role, chosen))
+            chosen = self.sweep.suggest(trial)
+        record = TrialRecord(trial.number, role, chosen)
+        trial.set_user_attr("trial", _identity(record))
+        return self._enter(record, trial)
 
     def ask_again(self, confirmed: TrialRecord, seed: int) -> TrialRecord:
         """A new trial of the same config with a fresh seed. The sampler does not learn from it."""
-        trial = self._study.ask()
-        again = TrialRecord(trial.number, "confirm", confirmed.values, confirmed.number, seed)
-        return self._enter(trial, again)
+        return self._create(TrialRecord(-1, "confirm", confirmed.values, confirmed.number, seed))
 
-    def _enter(self, trial: Trial, record: TrialRecord) -> TrialRecord:
-        kept = ("role", "values", "confirms", "seed")
-        trial.set_user_attr("trial", {name: getattr(record, name) for name in kept})
+    def take_up(self, failed: TrialRecord) -> TrialRecord:
+        """A new trial that goes on where a failed one ended."""
+        fresh = {"outcome": None, "reason": "", "origin": None, "notes": [], "retries": failed.number}
+        return self._create(replace(failed, **fresh))
+
+    def take_over(
+        self, other: TrialRecord, values: Mapping[str, Any], role: Role, origin: str
+    ) -> TrialRecord:
+        """Enter a finished trial of another sweep, with its values as this space has them."""
+        assert other.outcome is not None
+        fresh = {"outcome": None, "reason": "", "retries": None, "confirms": None, "seed": None}
+        taken = self._create(replace(other, values=dict(values), role=role, origin=origin, **fresh))
+        return self.end(taken.number, other.outcome, other.reason)
+
+    def _create(self, record: TrialRecord) -> TrialRecord:
+        """Enter a trial whose values are known, with all that it has reported, in one write."""
+        record = replace(record, reports=dict(record.reports), facts=dict(record.facts))
+        attributes: dict[str, Any] = {"trial": _identity(record), "notes": record.notes}
+        for epoch, metrics in record.reports.items():
+            kept = record.checkpoint if epoch == max(record.reports) else None
+            facts = replace(record.facts.get(epoch, Facts()), order=self._reports)
+            record.facts[epoch] = facts
+            attributes[f"epoch:{epoch}"] = {"metrics": metrics, "checkpoint": kept, "facts": asdict(facts)}
+            self._reports += 1
+        attributes["halved"] = record.halved
+        fixed = FixedTrial({} if record.role == "confirm" else self.sweep.params(record.values))
+        if fixed._params:
+            self.sweep.suggest(fixed)
+        template = create_trial(
+            state=TrialState.RUNNING,
+            params=fixed.params,
+            distributions=fixed.distributions,
+            user_attrs=attributes,
+            intermediate_values={e: m[self.metric] for e, m in record.reports.items() if self.metric in m},
+        )
+        trial_id = self._study._storage.create_new_trial(self._study._study_id, template_trial=template)
+        trial = Trial(self._study, trial_id)
+        return self._enter(replace(record, number=trial.number), trial)
+
+    def _enter(self, record: TrialRecord, trial: Trial) -> TrialRecord:
         self.trials[record.number] = record
         self._open[record.number] = trial
         return record
 
+    def note(self, number: int, text: str) -> None:
+        """Write down what else happened to an open trial."""
+        record = self.trials[number]
+        record.notes = [*record.notes, text]
+        self._open[number].set_user_attr("notes", record.notes)
+
+    def halve(self, number: int) -> None:
+        """Let an open trial go on at half the micro-batch and twice the accumulation."""
+        self._open[number].set_user_attr("halved", True)
+        self.trials[number].halved = True
+
     def report(
-        self, number: int, epoch: int, metrics: Mapping[str, float], checkpoint: str | None
+        self,
+        number: int,
+        epoch: int,
+        metrics: Mapping[str, float],
+        checkpoint: str | None,
+        collapsed: str | None = None,
     ) -> TrialRecord:
         """Take in an epoch's metrics; an epoch that is there already keeps what it has."""
         record, trial = self.trials[number], self._open[number]
         if epoch not in record.reports:
+            facts = Facts(self._reports, time.time_ns() // 1_000_000, collapsed)
+            record.facts[epoch] = facts
             kept = dict(metrics)
-            trial.set_user_attr(f"epoch:{epoch}", {"metrics": kept, "checkpoint": checkpoint})
+            trial.set_user_attr(
+                f"epoch:{epoch}", {"metrics": kept, "checkpoint": checkpoint, "facts": asdict(facts)}
+            )
             if self.metric in kept:
                 trial.report(kept[self.metric], epoch)
             record.reports[epoch] = kept
+            self._reports += 1
         record.checkpoint = checkpoint or record.checkpoint
         return record
 
@@ -169,16 +251,7 @@ class Study:
 
     def ranking(self) -> list[TrialRecord]:
         """Trials of search and base with a value, those that ran longest first, better ones first."""
-        sign = 1 if self.sweep.objective_mode == "max" else -1
-        found = [
-            ((last[0], sign * last[1]), record)
-            for record in self.trials.values()
-            if record.role != "confirm"
-            and record.outcome in ("completed", "pruned")
-            and (last := record.last(self.metric))
-        ]
-        # sorted() keeps the older of two equal ones first.
-        return [record for _, record in sorted(found, key=lambda pair: pair[0], reverse=True)]
+        return rank(self.trials.values(), self.metric, self.sweep.objective_mode)
 
     def best(self) -> TrialRecord | None:
         """The first of the ranking."""
@@ -186,7 +259,48 @@ class Study:
 
     def base(self) -> TrialRecord | None:
         """The base config's trial, once it has begun."""
-        return next((record for record in self.trials.values() if record.role == "base"), None)
+        return next((record for record in standing(self.trials.values()) if record.role == "base"), None)
+
+
+def rank(records: Iterable[TrialRecord], metric: str, mode: str) -> list[TrialRecord]:
+    """Trials of search and base with a value, those that ran longest first, better ones first."""
+    sign = 1 if mode == "max" else -1
+    found = [
+        ((last[0], sign * last[1]), record)
+        for record in records
+        if record.role != "confirm"
+        and record.outcome in ("completed", "pruned")
+        and (last := record.last(metric))
+    ]
+    # sorted() keeps the older of two equal ones first.
+    return [record for _, record in sorted(found, key=lambda pair: pair[0], reverse=True)]
+
+
+def standing(records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """The trials that count: without the failed ones that others have taken up again."""
+    everyone = list(records)
+    taken_up = {record.retries for record in everyone}
+    return [record for record in everyone if record.number not in taken_up]
+
+
+def read_trials(folder: Path) -> list[TrialRecord]:
+    """The trials of the sweep in `folder`, whether it runs or not. Takes no lock and writes nothing.
+
+    Raises ConfigError where there is no record of a sweep.
+    """
+    path = folder / JOURNAL
+    if not path.exists():
+        raise ConfigError(f"{path}: no such record of a sweep.")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = JournalStorage(JournalFileBackend(str(path)))
+    studies = storage.get_all_studies()
+    found = storage.get_all_trials(studies[0]._study_id, deepcopy=False) if studies else []
+    return [record for frozen in found if (record := _record(frozen)) is not None]
+
+
+def _identity(record: TrialRecord) -> dict[str, Any]:
+    names = ("role", "values", "confirms", "seed", "retries", "origin")
+    return {name: getattr(record, name) for name in names}
 
 
 def _record(frozen: FrozenTrial) -> TrialRecord | None:
@@ -194,66 +308,16 @@ def _record(frozen: FrozenTrial) -> TrialRecord | None:
     if "trial" not in attributes:
         return None
     record = TrialRecord(frozen.number, **attributes["trial"])
+    record.notes, record.halved = list(attributes.get("notes", [])), attributes.get("halved", False)
+    record.began, record.ended = frozen.datetime_start, frozen.datetime_complete
     epochs = sorted(int(key.partition(":")[2]) for key in attributes if key.startswith("epoch:"))
     for epoch in epochs:
         report = attributes[f"epoch:{epoch}"]
         record.reports[epoch] = report["metrics"]
+        record.facts[epoch] = Facts(**report.get("facts", {}))
         record.checkpoint = report["checkpoint"] or record.checkpoint
     if "end" in attributes:
         record.outcome, record.reason = attributes["end"]["outcome"], attributes["end"]["reason"]
     elif frozen.state.is_finished():
         record.outcome, record.reason = "failed", "ended without a record"
     return record
-
-
-class _JournalLock(JournalFileOpenLock):
-    """Held for a single read or write of the journal.
-
-    Optuna's own locks are files, which a killed process leaves behind; a resumed sweep would wait for
-    ever. This one is the kernel's, and gone with its holder.
-    """
-
-    def __init__(self, journal: Path):
-        self._path = journal.with_suffix(".lock")
-
-    def acquire(self) -> bool:
-        self._file = self._path.open("a")
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-        return True
-
-    def release(self) -> None:
-        self._file.close()
-
-
-def _drop_torn_line(journal: Path) -> None:
-    """Cut off a last line that a crash left half-written: Optuna would append to it and read neither."""
-    if not journal.exists():
-        return
-    with journal.open("r+b") as file:
-        data = file.read()
-        file.truncate(data.rfind(b"\n") + 1)
-
-
-class SweepLock:
-    """Held while a process runs a sweep; the kernel lets go of it when the process dies."""
-
-    def __init__(self, folder: Path):
-        """Raises ConfigError, naming the holder, where another process has it."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self._file = (folder / "lock").open("a+", encoding="utf-8")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.seek(0)
-            holder = self._file.read().strip() or "another process"
-            self._file.close()
-            raise ConfigError(f"{folder}: this sweep is running already: {holder}.") from None
-        self._file.truncate(0)
-        self._file.write(f"process {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
-        self._file.flush()
-
-    def release(self) -> None:
-        """Let go."""
-        with suppress(OSError):
-            self._file.truncate(0)
-        self._file.close()

@@ -9,12 +9,14 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from orchestrator.spool import PARENT, SPOOL, SpoolWriter, opening, undelivered
+from orchestrator.disk import Patience
+from orchestrator.spool import PARENT, SPOOL, SpoolWriter, opening, read, undelivered
+from orchestrator.stopping import wait_for
 
 __all__ = ["Status", "Tracker", "drain", "undelivered"]
 
@@ -31,10 +33,17 @@ class Tracker:
     dies, the drainer delivers what is spooled, ends the runs still open as KILLED and exits; a later
     `start_sweep` and `start_trial` put them back to RUNNING under their run ids.
 
-    Methods raise OSError if the local disk takes no more, and nothing else.
+    Methods wait, by `patience`, where the local disk is full.
     """
 
-    def __init__(self, folder: Path, uri: str, experiment: str, sweep_id: str):
+    def __init__(
+        self,
+        folder: Path,
+        uri: str,
+        experiment: str,
+        sweep_id: str,
+        patience: Patience | None = None,
+    ):
         """Open the spool in `folder` and start the drainer.
 
         `uri` is MLflow's: sqlite:///PATH (relative to the current directory), http(s)://[USER:PASSWORD@]HOST
@@ -46,6 +55,7 @@ class Tracker:
         self._folder, self._uri = folder, absolute_uri(uri)
         folder.mkdir(parents=True, exist_ok=True)
         _check_owner(folder / SPOOL, sweep_id)
+        self._patience = patience or Patience()
         self._spool = SpoolWriter(folder / SPOOL)
         self._session = uuid.uuid4().hex
         self._append("open", session=self._session, sweep=sweep_id, experiment=experiment)
@@ -91,16 +101,38 @@ class Tracker:
         values = {key: float(value) for key, value in metrics.items()}
         self._log("end", trial=PARENT, status=status, tags=dict(tags), metrics=values)
 
-    def close(self, timeout_s: float) -> int:
-        """Wait up to `timeout_s` for the drainer to deliver the rest, and leave no process behind.
+    def spooled(self) -> dict[str, set[int | str]]:
+        """What the spool holds of each trial: its epochs, "start", and "end" where it is over for good."""
+        found: dict[str, set[int | str]] = {}
+        for _, record in read(self._folder / SPOOL):
+            known = found.setdefault(record.get("trial", PARENT), set())
+            match record["kind"]:
+                case "epoch":
+                    known.add(record["epoch"])
+                case "start":
+                    known.add("start")
+                case "end" if record["status"] != "KILLED":
+                    known.add("end")
+        return found
+
+    def close(self, timeout_s: float, hurry: Callable[[], bool] = lambda: False) -> int:
+        """Wait up to `timeout_s`, or until `hurry`, for the drainer to deliver the rest; leave no process.
 
         Returns the number of records not delivered; they stay in the spool for `drain` or a resume.
         """
         self._spool.close()
         if self._drainer.poll() is not None:
             self._restart_drainer()
-        _finish(self._drainer, timeout_s)
+        _finish(self._drainer, timeout_s, hurry)
         return undelivered(self._folder)
+
+    def leave(self, timeout_s: float, hurry: Callable[[], bool]) -> None:
+        """Close the spool, and wait no longer than that: the drainer delivers the rest and ends by itself."""
+        self._spool.close()
+        if self._drainer.stdin:
+            self._drainer.stdin.close()
+        if not wait_for(lambda: self._drainer.poll() is not None or hurry(), timeout_s) or hurry():
+            self._drainer.returncode = 0  # else Python warns of a child that is meant to outlive it
 
     def _log(self, kind: str, time_ms: int | None = None, **fields: Any) -> None:
         self._append(kind, time_ms, **fields)
@@ -109,7 +141,8 @@ class Tracker:
 
     def _append(self, kind: str, time_ms: int | None = None, **fields: Any) -> None:
         now_ms = time_ms if time_ms is not None else time.time_ns() // 1_000_000
-        self._spool.append({"kind": kind, "time_ms": now_ms, **fields})
+        record = {"kind": kind, "time_ms": now_ms, **fields}
+        self._patience(lambda: self._spool.append(record))
 
     def _restart_drainer(self) -> None:
         _finish(self._drainer, timeout_s=0)
@@ -188,11 +221,12 @@ def _environment(uri: str) -> dict[str, str]:
     return environment
 
 
-def _finish(drainer: subprocess.Popen[bytes], timeout_s: float) -> None:
+def _finish(
+    drainer: subprocess.Popen[bytes], timeout_s: float, hurry: Callable[[], bool] = lambda: False
+) -> None:
     if drainer.stdin:
         drainer.stdin.close()
-    try:
-        drainer.wait(timeout_s)
-    except subprocess.TimeoutExpired:
+    wait_for(lambda: drainer.poll() is not None or hurry(), timeout_s)
+    if drainer.poll() is None:
         drainer.kill()
         drainer.wait()

@@ -11,9 +11,11 @@ from ray import tune
 from hjepa.config import RunConfig
 from hjepa.judge import baselines
 from hjepa.records import JsonLines
-from hjepa.schema import to_yaml
+from hjepa.run import Run, build_run
+from hjepa.schema import ConfigError, to_yaml
 from hjepa.step import NonFiniteError
-from hjepa.train import Report, train
+from hjepa.train import Report, train_run
+from orchestrator.disk import PAUSE_S, explain, is_full
 
 KEPT_CHECKPOINTS = 2
 """The newest, and the one before in case the newest is torn."""
@@ -29,19 +31,14 @@ class Task:
     """Its run config, as JSON."""
     folder: str
     """Its own folder, absolute."""
-    resume: str | None = None
-    """Checkpoint to go on from, absolute."""
+    resume: tuple[str, ...] = ()
+    """Checkpoints to go on from, absolute, newest first: the first one that can be read is taken."""
     baselines: bool = False
     """Whether the first report shall hold what learning has to beat."""
 
     def run_config(self) -> RunConfig:
         """Its run config."""
         return RunConfig.model_validate_json(self.run, strict=True)
-
-    @property
-    def resumes_after(self) -> int:
-        """Epochs that its checkpoint holds; 0 without one."""
-        return int(Path(self.resume).stem.removeprefix("epoch_")) if self.resume else 0
 
     def config(self) -> dict[str, Any]:
         """As a Tune config."""
@@ -68,6 +65,10 @@ class Outcome:
     """Why its features count as collapsed."""
     failure: str | None = None
     """Why it cannot go on."""
+    notes: tuple[str, ...] = ()
+    """What else happened, in words."""
+    paused: str | None = None
+    """Why the epoch could not be written yet, for want of space; it is tried again."""
     began: float = 0.0
     """Unix time at which the epoch's computation was asked for, in seconds."""
 
@@ -103,31 +104,57 @@ class TrialActor(tune.Trainable):
         self.folder = Path(self.task.folder)
         self.records = JsonLines(self.folder / "metrics.jsonl")
         self.epoch = 0
+        self.measured = False
+        self.notes: tuple[str, ...] = ()
+        self.done: tuple[Report, Outcome] | Outcome | None = None
+        """What has been computed and is not written yet."""
         return True
 
     def step(self) -> dict[str, Any]:
         """One epoch and its checkpoint."""
         began = time.time()
-        first = self.reports is None
-        if self.reports is None:
-            self.reports = self._begin()
         try:
-            report = next(self.reports)
+            if self.reports is None:
+                self.reports = self._begin()
+            if self.done is None:
+                self.done = self._epoch(self.reports, began)
+            outcome = self._save(*self.done) if isinstance(self.done, tuple) else self.done
+        except OSError as error:
+            if not is_full(error):
+                raise
+            time.sleep(PAUSE_S)
+            return Outcome(self.epoch, {}, None, False, paused=explain(error), began=began).result()
+        self.done, self.notes = None, ()
+        return outcome.result()
+
+    def _epoch(self, reports: Iterator[Report], began: float) -> tuple[Report, Outcome] | Outcome:
+        """Compute an epoch; a report that is still to be saved, or the trial's failure."""
+        try:
+            report = next(reports)
         except NonFiniteError as error:
-            return Outcome(self.epoch, {}, None, False, failure=str(error), began=began).result()
-        self.epoch = report.epoch
+            return Outcome(self.epoch, {}, None, False, failure=str(error), notes=self.notes, began=began)
         metrics = dict(report.metrics)
-        if first and self.task.baselines:
+        if self.task.baselines and not self.measured:
             metrics |= baselines(self.run)
-        checkpoint = self.folder / f"epoch_{report.epoch:05d}.pt"
-        report.save(checkpoint)
-        for old in sorted(self.folder.glob("epoch_*.pt"))[:-KEPT_CHECKPOINTS]:
+        self.epoch, self.measured = report.epoch, True
+        return report, Outcome(
+            report.epoch,
+            metrics,
+            checkpoint_path(self.folder, report.epoch).name,
+            report.epoch == self.run.training.epochs,
+            report.collapsed,
+            notes=self.notes,
+            began=began,
+        )
+
+    def _save(self, report: Report, outcome: Outcome) -> Outcome:
+        """Write the epoch's checkpoint and record."""
+        report.save(checkpoint_path(self.folder, report.epoch))
+        for old in checkpoints(self.folder, report.epoch)[KEPT_CHECKPOINTS:]:
             old.unlink(missing_ok=True)
-        self.records.write({"epoch": report.epoch, "step": report.step, "time": time.time()} | metrics)
-        finished = report.epoch == self.run.training.epochs
-        return Outcome(
-            report.epoch, metrics, checkpoint.name, finished, report.collapsed, began=began
-        ).result()
+        line = {"epoch": report.epoch, "step": report.step, "time": time.time()}
+        self.records.write(line | outcome.metrics)
+        return outcome
 
     def _begin(self) -> Iterator[Report]:
         """Put the trial's folder in order, and begin or go on."""
@@ -135,8 +162,27 @@ class TrialActor(tune.Trainable):
         for torn in self.folder.glob(".epoch_*.tmp"):  # of a process killed while it saved
             torn.unlink(missing_ok=True)
         (self.folder / "config.yaml").write_text(to_yaml(self.run), encoding="utf-8")
-        self.records.keep(lambda line: line["epoch"] <= self.task.resumes_after)
-        return train(self.run, resume=self.task.resume)
+        run = self._loaded()
+        self.epoch = run.epoch
+        self.records.keep(lambda line: line["epoch"] <= run.epoch)
+        return train_run(run)
+
+    def _loaded(self) -> Run:
+        """The run as its newest readable checkpoint has it, or at its beginning."""
+        run, unread = build_run(self.run), []
+        for path in map(Path, self.task.resume):
+            try:
+                run.load(path)
+            except ConfigError as error:
+                unread.append(str(error).rstrip("."))
+                path.rename(path.with_name(f"{path.name}.unreadable"))
+                run = build_run(self.run)  # as it was before it was half loaded
+                continue
+            break
+        if unread:
+            goes_on = f"goes on after epoch {run.epoch}" if run.epoch else "begins anew"
+            self.notes = (f"{goes_on}: {'; '.join(unread)}",)
+        return run
 
     def cleanup(self) -> None:
         """Stop the trial."""
@@ -148,3 +194,24 @@ class TrialActor(tune.Trainable):
 def resources(cpus: int, gpus: float) -> tune.PlacementGroupFactory:
     """What one trial's process occupies."""
     return tune.PlacementGroupFactory([{"CPU": float(cpus), "GPU": float(gpus)}])
+
+
+def checkpoint_path(folder: Path, epoch: int) -> Path:
+    """Where a trial's checkpoint of `epoch` stands."""
+    return folder / f"epoch_{epoch:05d}.pt"
+
+
+def checkpoints(folder: Path, epoch: int) -> list[Path]:
+    """A trial's checkpoints up to `epoch`, newest first."""
+    newest = checkpoint_path(folder, epoch).name
+    return sorted((path for path in folder.glob("epoch_*.pt") if path.name <= newest), reverse=True)
+
+
+def half_micro_batch(run: RunConfig) -> dict[str, int] | None:
+    """The keys that halve the memory of a step and leave its images alone; None where it cannot be halved."""
+    if run.data.batch_size % 2:
+        return None
+    return {
+        "data.batch_size": run.data.batch_size // 2,
+        "training.accumulation_steps": run.training.accumulation_steps * 2,
+    }

@@ -10,7 +10,7 @@ import pytest
 
 from hjepa.cli import parser as train_parser
 from hjepa.config import load_config
-from orchestrator.cli import parser
+from orchestrator.cli import parse
 from orchestrator.space import load_sweep, parse_overrides
 from tests.workplace import Workplace
 
@@ -40,7 +40,7 @@ def test_the_two_commands_are_targets_of_the_makefile() -> None:
 @pytest.mark.parametrize("line", SWEEPS)
 def test_every_sweep_command_is_valid(line: str, cifar10: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    options = parser().parse_args(shlex.split(line.replace("DIR", str(cifar10)))[1:])
+    options = parse(shlex.split(line.replace("DIR", str(cifar10)))[1:])
     load_sweep(
         options.space, base=options.base, overrides=parse_overrides(options.set), trials=options.trials
     )

@@ -3,9 +3,20 @@
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import psutil
 import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from hjepa.train import train
+from orchestrator.space import Sweep, load_sweep
+from orchestrator.study import TrialRecord, read_trials
 
 TINY = {
     "model": {
@@ -60,14 +71,24 @@ class Workplace:
     def train(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return self._run("hjepa", *arguments)
 
-    def start_sweep(self, *arguments: str) -> subprocess.Popen[str]:
+    def start_sweep(self, *arguments: str, output: Path | None = None) -> subprocess.Popen[str]:
+        return self.start(self.command("orchestrator.cli", *arguments), output)
+
+    def start(self, command: list[str], output: Path | None = None) -> subprocess.Popen[str]:
+        """Start a command; what it prints goes to a pipe, or to a file that can be read meanwhile."""
+        if output is not None:
+            with output.open("w") as file:
+                return self._start(command, file)
+        return self._start(command, subprocess.PIPE)
+
+    def _start(self, command: list[str], output: Any) -> subprocess.Popen[str]:
         # A session of its own, so that what it leaves behind can be found and ended with it.
         return subprocess.Popen(
-            self.command("orchestrator.cli", *arguments),
+            command,
             cwd=self.folder,
             env=self.env,
             text=True,
-            stdout=subprocess.PIPE,
+            stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
@@ -90,3 +111,102 @@ class Workplace:
             for file in self.folder.rglob("*")
             if file.is_file() and "cache" not in file.relative_to(self.folder).parts
         }
+
+
+def records(workplace: Workplace, name: str = "tiny") -> list[TrialRecord]:
+    return read_trials(workplace.folder / "results" / name)
+
+
+def mlflow_runs(workplace: Workplace, name: str = "tiny") -> list[Run]:
+    client = MlflowClient(f"sqlite:///{workplace.folder / 'results' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name(name)
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id]))
+
+
+def children(workplace: Workplace, name: str = "tiny") -> dict[str, Run]:
+    return {
+        run.data.tags["hjepa.trial"]: run
+        for run in mlflow_runs(workplace, name)
+        if "mlflow.parentRunId" in run.data.tags
+    }
+
+
+def wait_for(path: Path, text: str, process: subprocess.Popen[str], timeout_s: float = 120) -> None:
+    """Until `text` stands in the file; fails if the process ends before."""
+    deadline = time.monotonic() + timeout_s
+    while not (path.exists() and text in path.read_text()):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, f"no {text!r} in {path}"
+        time.sleep(0.05)
+
+
+def end_session(process: subprocess.Popen[str]) -> None:
+    """End what a killed sweep left of its own process session."""
+    for other in psutil.process_iter():
+        try:
+            if os.getsid(other.pid) == process.pid:
+                other.kill()
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+
+
+def trial_processes(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The processes in which a running sweep's trials run; waits for one to be at work."""
+    deadline = time.monotonic() + 10
+    while True:
+        found = [
+            other
+            for other in psutil.Process(process.pid).children(recursive=True)
+            if "Trainable.train" in " ".join(other.cmdline())
+        ]
+        if found or time.monotonic() > deadline:
+            return found
+        time.sleep(0.01)
+
+
+@contextmanager
+def held_still(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Within, a sweep and its trials stand still, so that slow commands find it where it was."""
+    held = [psutil.Process(process.pid), *trial_processes(process)]
+    for one in held:
+        one.suspend()
+    try:
+        yield
+    finally:
+        for one in held:
+            one.resume()
+
+
+def require_none_running(workplace: Workplace, name: str = "tiny") -> None:
+    """MLflow shows no run as running, as soon as the drainer, which outlives the driver, is done."""
+    deadline = time.monotonic() + 90
+    while "RUNNING" in {run.info.status for run in mlflow_runs(workplace, name)}:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+
+def signal_pending(pid: int, number: int) -> bool:
+    """Whether a process that stands still has a signal to come."""
+    (line,) = [x for x in Path(f"/proc/{pid}/status").read_text().splitlines() if x.startswith("ShdPnd")]
+    return bool(int(line.split()[1], 16) & 1 << number - 1)
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], timeout_s: float = 120) -> None:
+    """Until `condition` comes true; fails if the process ends before."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def learnt(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Metrics without those of the clock, which no two runs share."""
+    return {name: value for name, value in metrics.items() if not name.startswith("time/")}
+
+
+def uninterrupted(workplace: Workplace, record: TrialRecord, name: str = "tiny") -> list[dict[str, Any]]:
+    """What the core reports of a trial's config, epoch by epoch, without a sweep around it."""
+    sweep: Sweep = load_sweep(workplace.folder / "results" / name / "sweep.yaml")
+    return [learnt(report.metrics) for report in train(sweep.resolve(record.values))]

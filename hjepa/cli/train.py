@@ -10,11 +10,13 @@ from pathlib import Path
 
 from hjepa.catalog import find_config, replacement
 from hjepa.checkpoint import CheckpointFolder
+from hjepa.cli.place import Place, find_place
 from hjepa.config import RunConfig, load_config
 from hjepa.data import Data
 from hjepa.distributed import LostRankError, Team, team_of
 from hjepa.judge import baselines, test_accuracy
-from hjepa.records import Records, free_folder
+from hjepa.pictures import epoch_pictures, first_pictures
+from hjepa.records import Outcome, Records
 from hjepa.run import Run, build_run, joined
 from hjepa.schema import parse_overrides, to_yaml
 from hjepa.step import NonFiniteError
@@ -75,50 +77,76 @@ def _one_voice(team: Team) -> Iterator[None]:
 
 
 def _train(config: RunConfig, test: bool) -> int:
-    folder, resume = team_of(config.distributed).agree(_place(config))
-    checkpoints = CheckpointFolder(config.checkpoint, _checkpoint_dir(config, folder))
-    run = build_run(config, pretrained=resume is None)
-    if resume is not None:
-        run.load(resume)
-    elif folder != config.logging.folder:
-        print(f"{config.logging.folder} holds an earlier run; this one goes to {folder}.")
-    _describe(run, resume)
+    place = team_of(config.distributed).agree(find_place(config))
+    for note in place.notes:
+        print(note)
+    run = build_run(config, pretrained=place.resume is None)
+    if place.resume is not None:
+        run.load(place.resume)
+    _describe(run, place.resume)
+    if run.epoch >= config.training.epochs:
+        print(
+            f"{place.resume}: the run has finished already, {run.epoch} of {config.training.epochs} epochs; "
+            "raise training.epochs to go on."
+        )
+    else:
+        status = _record(run, place)
+        if status:
+            return status
+    if test:
+        print(f"test/knn_top1 {test_accuracy(run):.6f} (test set, {config.data.title})")
+    print(f"records and checkpoints: {place.folder}")
+    return 0
+
+
+def _record(run: Run, place: Place) -> int:
+    """Train to the end, with all records; the exit status."""
+    config, folder = run.config, place.folder
     records = None
     if run.team.leads:
-        records = Records(config.logging, folder, config.model_dump(mode="json"))
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
-    for name, value in baselines(config).items():
-        print(f"{name.replace('_', ' ').replace('/', ', ')}: {value:.4f}")
-    last: Report | None = None
+        records = Records(config.logging, folder, config.model_dump(mode="json"), after=run.epoch)
+    outcome: Outcome = "failed"
     try:
-        for report in train_run(run):
-            last = report
-            if records is None:
-                continue
-            records.write(report.epoch, report.step, report.metrics)
-            if checkpoints.due(report.epoch, config.training.epochs):
-                report.save(checkpoints.path(report.epoch))
-                checkpoints.prune(report.epoch, report.metrics.get(config.checkpoint.metric))
-            print(_line(report, config.training.epochs), flush=True)
+        if records is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+        for name, value in baselines(config).items():
+            print(f"{name.replace('_', ' ').replace('/', ', ')}: {value:.4f}")
+        if records is not None:
+            records.draw(run.epoch, first_pictures(run))
+        collapsed = _epochs(run, records, place.checkpoints)
+        outcome = "failed" if collapsed else "done"
     except (NonFiniteError, LostRankError) as error:
         _tell(run, f"hjepa-train: {error}; the run has failed. Records: {folder}")
         return FAILED
     except KeyboardInterrupt:
-        newest = checkpoints.newest()
-        hint = f"go on with --set checkpoint.resume={newest}" if newest else "no checkpoint was due yet"
-        _tell(run, f"\nhjepa-train: interrupted; {hint}.")
+        outcome = "interrupted"
+        _tell(run, f"\nhjepa-train: interrupted; {_way_on(run, place.checkpoints)}.")
         return INTERRUPTED
     finally:
         if records is not None:
-            records.close()
-    if last is not None and last.collapsed:
-        _tell(run, f"hjepa-train: collapsed at epoch {last.epoch}: {last.collapsed}.")
+            records.close(outcome)
+    if collapsed:
+        _tell(run, f"hjepa-train: collapsed at epoch {run.epoch}: {collapsed}.")
         return FAILED
-    if test:
-        print(f"test/knn_top1 {test_accuracy(run):.6f} (test set, {config.data.title})")
-    print(f"records and checkpoints: {folder}")
     return 0
+
+
+def _epochs(run: Run, records: Records | None, checkpoints: CheckpointFolder) -> str | None:
+    """Train to the end; why the run counts as collapsed, if it does."""
+    config, collapsed = run.config, None
+    for report in train_run(run):
+        collapsed = report.collapsed
+        if records is None:
+            continue
+        records.write(report.epoch, report.step, report.metrics)
+        if "val/knn_top1" in report.metrics:
+            records.draw(report.epoch, epoch_pictures(run))
+        if checkpoints.due(report.epoch, config.training.epochs):
+            report.save(checkpoints.path(report.epoch))
+            checkpoints.prune(report.epoch, report.metrics.get(config.checkpoint.metric))
+        print(_line(report, config.training.epochs), flush=True)
+    return collapsed
 
 
 def _tell(run: Run, how_it_ended: str) -> None:
@@ -127,16 +155,13 @@ def _tell(run: Run, how_it_ended: str) -> None:
         print(how_it_ended, file=sys.stderr)
 
 
-def _place(config: RunConfig) -> tuple[Path, Path | None]:
-    """Folder of the records, and the checkpoint to go on from, if any."""
-    folder = config.logging.folder
-    resume = CheckpointFolder(config.checkpoint, _checkpoint_dir(config, folder)).resume_path()
-    return (folder if resume is not None else free_folder(folder)), resume
-
-
-def _checkpoint_dir(config: RunConfig, folder: Path) -> Path:
-    given = config.checkpoint.checkpoint_dir
-    return Path(given) if given else folder / "checkpoints"
+def _way_on(run: Run, checkpoints: CheckpointFolder) -> str:
+    newest = checkpoints.newest()
+    if newest is None:
+        return "no checkpoint was due yet"
+    lost = run.epoch - int(newest.stem.removeprefix("epoch_"))
+    since = f", which is {lost} epochs old" if lost > 0 else ""
+    return f"go on with --set checkpoint.resume={newest}{since}"
 
 
 def _describe(run: Run, resume: Path | None) -> None:

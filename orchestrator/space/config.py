@@ -102,6 +102,8 @@ class ResourcesConfig(Config):
     """How a trial is run; actor: in a warm process that goes on to the next trial. auto takes it."""
     max_failures: int = Field(default=2, ge=0, json_schema_extra=NO_EFFECT)
     """Times that a trial is started again after a crash."""
+    trial_timeout: float = Field(default=21_600, gt=0, json_schema_extra=NO_EFFECT)
+    """Seconds without a report after which a trial's process counts as hung and is killed, as a crash."""
 
 
 class ConfirmConfig(Config):

@@ -148,7 +148,7 @@ class Sweep:
 
         Not of speed and place, nor of the number of trials: a sweep may be extended.
         """
-        telling = {"sweep": _effective(self.config), "base": _effective(self.base)}
+        telling = {"sweep": effective(self.config), "base": effective(self.base)}
         return hashlib.sha256(json.dumps(telling, sort_keys=True).encode()).hexdigest()
 
     def to_yaml(self) -> str:
@@ -199,14 +199,14 @@ class Sweep:
         return RunConfig.model_validate_json(json.dumps(layers.data), strict=True)
 
 
-def _effective(config: Config) -> dict[str, Any]:
+def effective(config: Config) -> dict[str, Any]:
     """Plain data of the keys that may change a result."""
     data = config.model_dump(mode="json")
     found: dict[str, Any] = {}
     for name, field in type(config).model_fields.items():
         value = getattr(config, name)
         if isinstance(value, Config):
-            found[name] = _effective(value)
+            found[name] = effective(value)
         elif has_effect(field):
             found[name] = data[name]
     return found

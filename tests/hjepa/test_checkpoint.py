@@ -21,6 +21,10 @@ def state(value: float) -> dict[str, Any]:
     return {"epoch": int(value), "weights": torch.full((100,), value)}
 
 
+def tear(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:500])
+
+
 # Written whole
 
 
@@ -200,14 +204,37 @@ def test_the_newest_is_by_epoch(tmp_path: Path):
     assert checkpoints.newest() == checkpoints.path(10)
 
 
-def test_resume_auto_takes_the_newest_or_starts_anew(tmp_path: Path):
-    auto = CheckpointFolder(CheckpointConfig(resume="auto"), tmp_path)
-    assert auto.resume_path() is None
-    save_checkpoint(auto.path(3), state(3))
-    assert auto.resume_path() == auto.path(3)
-    assert CheckpointFolder(CheckpointConfig(), tmp_path).resume_path() is None
-    named = CheckpointFolder(CheckpointConfig(resume="some/file.pt"), tmp_path)
-    assert named.resume_path() == Path("some/file.pt")
+def test_the_newest_that_can_be_read_is_found_and_what_is_passed_over_told(tmp_path: Path):
+    checkpoints = CheckpointFolder(CheckpointConfig(), tmp_path)
+    assert checkpoints.newest_readable() == (None, [])
+    for epoch in (1, 2, 3):
+        save_checkpoint(checkpoints.path(epoch), state(epoch))
+    assert checkpoints.newest_readable() == (checkpoints.path(3), [])
+    tear(checkpoints.path(3))
+    torch.save({"weights": torch.ones(1)}, checkpoints.path(2))
+    path, (torn, foreign) = checkpoints.newest_readable()
+    assert path == checkpoints.path(1)
+    assert torn.startswith(f"{checkpoints.path(3)}: not a readable checkpoint: ")
+    assert foreign == f"{checkpoints.path(2)}: not a checkpoint of this version."
+
+
+def test_checkpoints_of_which_none_can_be_read_are_an_error_that_names_all(tmp_path: Path):
+    checkpoints = CheckpointFolder(CheckpointConfig(), tmp_path)
+    for epoch in (1, 2):
+        save_checkpoint(checkpoints.path(epoch), state(epoch))
+        tear(checkpoints.path(epoch))
+    with pytest.raises(ConfigError, match=r"of 2 in .* none can be read:\n.*epoch_00002.*\n.*epoch_00001"):
+        checkpoints.newest_readable()
+
+
+def test_going_on_from_an_earlier_epoch_keeps_what_it_saves_and_deletes_no_later_one(tmp_path: Path):
+    config = CheckpointConfig(keep_last_k=1, keep_best_n=1)
+    save_scores(CheckpointFolder(config, tmp_path), {10: 0.1, 20: 0.9})
+    assert kept(tmp_path) == [20]
+    save_scores(CheckpointFolder(config, tmp_path), {12: 0.3, 14: 0.2})
+    assert kept(tmp_path) == [12, 14, 20]
+    save_scores(CheckpointFolder(config, tmp_path), {20: 0.1})
+    assert kept(tmp_path) == [12, 20]
 
 
 def test_every_nth_epoch_and_the_last_make_a_checkpoint(tmp_path: Path):

@@ -157,6 +157,18 @@ def test_the_same_data_set_takes_the_runs_folder_or_another(tiny: Tiny, cifar10:
     assert build_run(digits).probe_data is not None
 
 
+def test_a_probe_is_on_the_mixture_unless_a_data_set_is_named(tiny: Tiny):
+    sets = [{"name": name, "path": name, "dataset": "imagefolder"} for name in ("one", "two")]
+    mixture = {"data.dataset": "imagefolder", "data.use_multi_dataset": True, "data.datasets": sets}
+    config = tiny(mixture | ON)
+    assert config.probe_data is config.data
+    named = tiny(mixture | elsewhere("three", dataset="imagefolder")).probe_data
+    assert (named.dataset, named.data_path, named.use_multi_dataset) == ("imagefolder", "three", False)
+    assert not tiny(mixture | ON | {"evaluation.linear_probe.dataset": "digits"}).probe_data.use_multi_dataset
+    with pytest.raises(ConfigError, match=r"data_path must name the folder"):
+        tiny(mixture | ON | {"evaluation.linear_probe.dataset": "imagefolder"})
+
+
 def test_what_belongs_to_the_runs_kind_of_files_is_not_taken_to_another(tiny: Tiny):
     data = {
         "data.dataset": "imagefolder",

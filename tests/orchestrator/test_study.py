@@ -1,16 +1,20 @@
+import json
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from orchestrator.holder import SweepLock
+from orchestrator.lock import exclusive
 from orchestrator.search import build_sampler
 from orchestrator.space import ConfigError, Sweep, load_sweep
-from orchestrator.study import Study, SweepLock
+from orchestrator.study import Study, read_trials, standing
 from tests.workplace import SPACE, TINY
 
 
@@ -27,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def opened(folder: Path, sweep: Sweep) -> Study:
-    return Study(folder, sweep, build_sampler(sweep, 0))
+    return Study(folder, sweep, build_sampler(sweep))
 
 
 def knn(value: float) -> dict[str, float]:
@@ -120,11 +124,78 @@ def test_reruns_are_linked_to_what_they_confirm_and_do_not_rank(folder: Path, sw
     assert study.ranking() == []
 
 
-def test_a_resumed_sampler_does_not_repeat_itself(folder: Path, sweep: Sweep) -> None:
-    first = opened(folder, sweep).ask().values
+@pytest.mark.parametrize("algorithm", ["tpe", "random"])
+def test_an_interrupted_study_proposes_what_it_would_have_proposed(
+    tmp_path: Path, sweep: Sweep, algorithm: str
+) -> None:
+    search = sweep.config.search.model_copy(update={"algorithm": algorithm})
+    sweep = replace(sweep, config=sweep.config.model_copy(update={"search": search}))
+
+    def proposals(folder: Path, reopened: bool) -> list[dict[str, Any]]:
+        study, found = opened(folder, sweep), []
+        for i in range(14):  # TPE begins to learn after ten
+            record = study.ask()
+            study.report(record.number, 1, knn(1 / (i + 1)), None)
+            study.end(record.number, "completed")
+            found.append(record.values)
+            study = opened(folder, sweep) if reopened else study
+        return found
+
+    whole = proposals(tmp_path / "whole", reopened=False)
+    assert whole == proposals(tmp_path / "pieces", reopened=True)
+    assert len({json.dumps(values) for values in whole}) == 14
+
+
+def test_a_trial_whose_asking_was_cut_short_keeps_its_number_and_values(tmp_path: Path, sweep: Sweep) -> None:
+    whole = opened(tmp_path / "whole", sweep)
+    expected = [whole.ask() for _ in range(3)]
+    study = opened(tmp_path / "cut", sweep)
+    study.ask()
+    study._study.ask().suggest_categorical("model.fpn.use_fpn", ["true", "false"])  # and the process dies
+    again = opened(tmp_path / "cut", sweep)
+    assert [again.ask() for _ in range(2)] == expected[1:]
+
+
+def test_a_base_cut_short_is_not_run_twice(folder: Path, sweep: Sweep) -> None:
+    """Its values, its role and its number are one write."""
+    opened(folder, sweep).ask("base", sweep.base_values())
+    before = (folder / "study.journal").read_bytes()
+    journal = before[: before.rstrip(b"\n").rfind(b"\n") + 1]
+    (folder / "study.journal").write_bytes(journal + before[len(journal) : -30])
     study = opened(folder, sweep)
-    study.use_sampler(build_sampler(sweep, len(study.trials)))
-    assert study.ask().values != first
+    assert study.base() is None
+    assert study.ask("base", sweep.base_values()).number == 0
+    assert study.ask().role == "search"
+    assert len(opened(folder, sweep).trials) == 2
+
+
+def test_a_failed_trial_is_taken_up_with_what_it_reported(folder: Path, sweep: Sweep) -> None:
+    study = opened(folder, sweep)
+    failed = study.ask()
+    for epoch in (1, 2):
+        study.report(failed.number, epoch, knn(epoch / 10), f"epoch_{epoch:05d}.pt")
+    study.end(failed.number, "failed", "its process died")
+    again = study.take_up(failed)
+    assert opened(folder, sweep).trials == study.trials
+    assert (again.reports, again.values, again.outcome) == (failed.reports, failed.values, None)
+    assert (again.retries, again.checkpoint) == (failed.number, "epoch_00002.pt")
+    assert standing(study.trials.values()) == [again]
+    study.report(again.number, 3, knn(0.5), None)
+    study.end(again.number, "completed")
+    assert study.best() == again
+
+
+def test_a_study_is_read_while_it_is_written(folder: Path, sweep: Sweep) -> None:
+    study = opened(folder, sweep)
+    study.ask("base", sweep.base_values())
+    study.ask()
+    study.report(1, 1, knn(0.5), "epoch_00001.pt")
+    before = (folder / "study.journal").read_bytes()
+    with (folder / "study.journal").open("ab") as journal:
+        journal.write(b'{"op_code": 8, "worker')  # a writer in the middle of its line
+    with exclusive(folder / "study.lock"):
+        assert read_trials(folder) == list(study.trials.values())
+    assert (folder / "study.journal").read_bytes().startswith(before)
 
 
 def test_equal_seeds_propose_equal_values(tmp_path: Path, sweep: Sweep) -> None:
@@ -138,7 +209,7 @@ def test_what_a_killed_process_reported_is_there(folder: Path, sweep: Sweep) -> 
         "from orchestrator.search import build_sampler\n"
         "from orchestrator.space import load_sweep\n"
         "from orchestrator.study import Study\n"
-        "sweep = load_sweep(sys.argv[1]); study = Study(Path(sys.argv[2]), sweep, build_sampler(sweep, 0))\n"
+        "sweep = load_sweep(sys.argv[1]); study = Study(Path(sys.argv[2]), sweep, build_sampler(sweep))\n"
         "number = study.ask().number\n"
         "study.report(number, 1, {'val/knn_top1': 0.5}, 'epoch_1.pt')\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
@@ -153,10 +224,10 @@ def test_what_a_killed_process_reported_is_there(folder: Path, sweep: Sweep) -> 
 def test_a_process_killed_in_the_middle_of_a_write_leaves_no_lock(folder: Path, sweep: Sweep) -> None:
     opened(folder, sweep).ask()
     code = (
-        "import os, signal, sys; from pathlib import Path; from orchestrator.study import _JournalLock\n"
-        "_JournalLock(Path(sys.argv[1])).acquire(); os.kill(os.getpid(), signal.SIGKILL)"
+        "import os, signal, sys; from pathlib import Path; from orchestrator.journal import JournalLock\n"
+        "JournalLock(Path(sys.argv[1])).acquire(); os.kill(os.getpid(), signal.SIGKILL)"
     )
-    subprocess.run([sys.executable, "-c", code, str(folder / "study.journal")], check=False)
+    subprocess.run([sys.executable, "-c", code, str(folder / "study.lock")], check=False)
     assert len(opened(folder, sweep).unfinished()) == 1
 
 
@@ -188,7 +259,7 @@ def test_an_end_that_was_not_told_to_the_sampler_is_told_on_opening(folder: Path
 
 def test_a_second_holder_of_the_lock_is_refused_by_name(tmp_path: Path) -> None:
     lock = SweepLock(tmp_path)
-    with pytest.raises(ConfigError, match=rf"running already: process {os.getpid()} since"):
+    with pytest.raises(ConfigError, match=rf"running already: process {os.getpid()} on .* since"):
         SweepLock(tmp_path)
     lock.release()
     SweepLock(tmp_path).release()
@@ -196,7 +267,7 @@ def test_a_second_holder_of_the_lock_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     code = (
-        "import os, signal, sys; from pathlib import Path; from orchestrator.study import SweepLock\n"
+        "import os, signal, sys; from pathlib import Path; from orchestrator.holder import SweepLock\n"
         "lock = SweepLock(Path(sys.argv[1])); os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)

@@ -2,45 +2,33 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import time
-from pathlib import Path
 
-import psutil
 import pytest
 import yaml
 from mlflow import MlflowClient
-from mlflow.entities import Run
 
 from orchestrator.search import build_sampler
 from orchestrator.space import load_sweep
-from orchestrator.study import Study, TrialRecord
-from tests.workplace import SPACE, TINY, Workplace
+from orchestrator.study import Study
+from tests.workplace import (
+    SPACE,
+    TINY,
+    Workplace,
+    children,
+    end_session,
+    mlflow_runs,
+    records,
+    require_none_running,
+    trial_processes,
+    wait_for,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
 CONFIRMED = SPACE | {"confirm": {"top_k": 1, "seeds": 2}}
-
-
-def records(workplace: Workplace, name: str = "tiny") -> list[TrialRecord]:
-    folder = workplace.folder / "results" / name
-    sweep = load_sweep(folder / "sweep.yaml")
-    return list(Study(folder, sweep, build_sampler(sweep, 0)).trials.values())
-
-
-def mlflow_runs(workplace: Workplace, name: str = "tiny") -> list[Run]:
-    client = MlflowClient(f"sqlite:///{workplace.folder / 'results' / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name(name)
-    assert experiment is not None
-    return list(client.search_runs([experiment.experiment_id]))
-
-
-def children(workplace: Workplace, name: str = "tiny") -> dict[str, Run]:
-    return {
-        run.data.tags["hjepa.trial"]: run
-        for run in mlflow_runs(workplace, name)
-        if "mlflow.parentRunId" in run.data.tags
-    }
 
 
 @pytest.fixture(scope="module")
@@ -157,25 +145,6 @@ def test_another_definition_under_the_same_name_is_refused_with_the_difference(f
     assert workplace.files() == before
 
 
-def wait_for(path: Path, text: str, process: subprocess.Popen[str], timeout_s: float = 120) -> None:
-    """Until `text` stands in the file; fails if the process ends before."""
-    deadline = time.monotonic() + timeout_s
-    while not (path.exists() and text in path.read_text()):
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline, f"no {text!r} in {path}"
-        time.sleep(0.05)
-
-
-def end_session(process: subprocess.Popen[str]) -> None:
-    """End what a killed sweep left of its own process session."""
-    for other in psutil.process_iter():
-        try:
-            if os.getsid(other.pid) == process.pid:
-                other.kill()
-        except (ProcessLookupError, psutil.NoSuchProcess):
-            continue
-
-
 LONG = SPACE | {
     "search": {"algorithm": "random", "num_trials": 2},
     "scheduler": {"type": "fifo", "max_epochs": 6},
@@ -211,7 +180,7 @@ def test_what_follows_from_a_last_report_is_made_up_for_after_a_crash(workplace:
     sweep = load_sweep(workplace.folder / "tiny.yaml")
     folder = workplace.folder / "results/tiny"
     assert workplace.sweep("tiny.yaml", "--trials", "1").returncode == 0
-    study = Study(folder, sweep, build_sampler(sweep, 0))
+    study = Study(folder, sweep, build_sampler(sweep))
     weak, done = study.ask().number, study.ask().number
     study.report(weak, 1, {"val/knn_top1": 0.01}, "epoch_00001.pt")
     for epoch in (1, 2, 3):
@@ -225,19 +194,21 @@ def test_what_follows_from_a_last_report_is_made_up_for_after_a_crash(workplace:
 
 
 def test_ctrl_c_leaves_a_sweep_that_the_same_command_goes_on_with(workplace: Workplace) -> None:
-    workplace.write("tiny.yaml", LONG)
-    process = workplace.start_sweep("tiny.yaml")
+    workplace.write("a space.yaml", LONG)
+    process = workplace.start_sweep("a space.yaml")
     try:
         wait_for(workplace.folder / "results/tiny/trials/0000/metrics.jsonl", '"epoch": 1', process)
-        process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to everyone in the foreground
         output, _ = process.communicate(timeout=60)
     finally:
         end_session(process)
+    assert time.monotonic() - began < 15
     assert process.returncode == 130, output
-    assert "hjepa-sweep tiny.yaml" in output
+    (command,) = [line.strip() for line in output.splitlines() if line.startswith("  hjepa-sweep")]
     assert "Traceback" not in output
-    assert "RUNNING" not in {run.info.status for run in mlflow_runs(workplace)}
-    done = workplace.sweep("tiny.yaml")
+    require_none_running(workplace)
+    done = workplace.sweep(*shlex.split(command)[1:])
     assert done.returncode == 0, done.stdout + done.stderr
     assert {record.outcome for record in records(workplace)} == {"completed"}
 
@@ -261,13 +232,8 @@ def test_a_trial_whose_process_is_killed_goes_on_in_another(workplace: Workplace
     process = workplace.start_sweep("tiny.yaml")
     try:
         wait_for(workplace.folder / "results/tiny/trials/0000/metrics.jsonl", '"epoch": 2', process)
-        actors = [
-            other
-            for other in psutil.Process(process.pid).children(recursive=True)
-            if "Trainable.train" in " ".join(other.cmdline())
-        ]
-        assert actors
-        actors[0].kill()
+        (worker,) = trial_processes(process)
+        worker.kill()
         output, _ = process.communicate(timeout=200)
     finally:
         end_session(process)

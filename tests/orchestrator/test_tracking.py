@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from orchestrator.cli.going import store_of
 from orchestrator.delivery import create_database
 from orchestrator.drainer import LOCK, until_next_session
-from orchestrator.spool import CURSOR, SPOOL, Cursor, exclusive, read, undelivered
+from orchestrator.lock import exclusive
+from orchestrator.spool import CURSOR, SPOOL, Cursor, read, undelivered
 from orchestrator.tracking import Tracker, absolute_uri, drain
 
 # MLflow 3.17's own use of SQLAlchemy 2.1.
@@ -314,6 +316,33 @@ def test_credentials_stand_in_no_file(tmp_path, folder, dead_uri):
     for file in (file for file in tmp_path.rglob("*") if file.is_file()):
         assert not any(secret in file.read_text() for secret in ("se%2Fcret", "se/cret")), file.name
     assert Cursor.load(folder).store == "postgresql+psycopg2://127.0.0.1:1/mlflow"
+
+
+def test_the_cursor_names_a_database_as_it_was_given(folder, uri):
+    """So that `resume` and `sync`, which know a sweep by its folder alone, write to the same one."""
+    tracker = Tracker(folder, uri, "fpn", "fpn-1")
+    tracker.start_sweep({}, {})
+    wait_until(lambda: undelivered(folder) == 0)
+    assert Cursor.load(folder).store == uri
+    assert store_of(folder, None) == uri
+    assert tracker.close(timeout_s=30) == 0
+
+
+def test_a_spool_that_was_cut_short_is_delivered_again_from_its_start(folder, uri):
+    tracker = Tracker(folder, uri, "fpn", "fpn-1")
+    a_short_sweep(tracker)
+    assert tracker.close(timeout_s=30) == 0
+    size = (folder / SPOOL).stat().st_size
+    os.truncate(folder / SPOOL, size * 2 // 3)
+    again = Tracker(folder, uri, "fpn", "fpn-1")
+    assert 2 not in again.spooled()["t2"]
+    again.start_trial("t2", {}, {})
+    for epoch in range(3):  # with the times at which they were reported
+        again.log_epoch("t2", epoch, {"val/knn_top1": epoch / 10, "train/loss": 1.0}, 1000 + epoch)
+    again.end_trial("t2", "FINISHED", {})
+    again.end_sweep("FINISHED", {}, {})
+    assert again.close(timeout_s=60) == 0
+    assert history(uri, runs_of(uri)["t2"], "val/knn_top1") == [(0, 0.0), (1, 0.1), (2, 0.2)]
 
 
 def test_a_file_store_is_refused_with_what_is_allowed():

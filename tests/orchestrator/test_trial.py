@@ -1,14 +1,18 @@
 """What runs in a trial's process, driven as Tune drives it but without Ray."""
 
 import json
+import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from hjepa.config import RunConfig
-from orchestrator.trial import Outcome, Task, TrialActor
+from orchestrator.failure import Failure
+from orchestrator.trial import Outcome, Task, TrialActor, checkpoints, half_micro_batch
 
 Tiny = Callable[..., RunConfig]
 
@@ -43,11 +47,91 @@ def test_a_process_that_only_took_a_trial_on_touches_nothing_of_it(run: RunConfi
 def test_a_resumed_trial_forgets_the_epochs_after_its_checkpoint(run: RunConfig, tmp_path: Path) -> None:
     actor = taken_on(run, tmp_path)
     first = [Outcome.of(actor.step()) for _ in range(2)]
-    again = taken_on(run, tmp_path, resume=str(tmp_path / "epoch_00001.pt"))
+    again = taken_on(run, tmp_path, resume=(str(tmp_path / "epoch_00001.pt"),))
     second, third = (Outcome.of(again.step()) for _ in range(2))
     assert (second.epoch, third.epoch, third.finished) == (2, 3, True)
     assert second.metrics["val/knn_top1"] == first[1].metrics["val/knn_top1"]
     assert epochs(tmp_path) == [1, 2, 3]
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [truncate, flip_a_bit])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(
+    run: RunConfig, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    actor = taken_on(run, tmp_path)
+    whole = [Outcome.of(actor.step()) for _ in range(3)]
+    damage(tmp_path / "epoch_00003.pt")
+    files = checkpoints(tmp_path, 3)
+    assert [file.name for file in files] == ["epoch_00003.pt", "epoch_00002.pt"]
+    again = Outcome.of(taken_on(run, tmp_path, resume=tuple(map(str, files))).step())
+    assert (again.epoch, again.metrics["val/knn_top1"]) == (3, whole[2].metrics["val/knn_top1"])
+    (note,) = again.notes
+    assert "goes on after epoch 2" in note
+    assert "epoch_00003.pt" in note
+    assert epochs(tmp_path) == [1, 2, 3]
+
+
+def test_a_trial_without_a_readable_checkpoint_begins_anew_and_says_so(
+    run: RunConfig, tmp_path: Path
+) -> None:
+    actor = taken_on(run, tmp_path)
+    first = [Outcome.of(actor.step()) for _ in range(2)]
+    files = checkpoints(tmp_path, 2)
+    for file in files:
+        truncate(file)
+    again = Outcome.of(taken_on(run, tmp_path, resume=tuple(map(str, files))).step())
+    assert (again.epoch, again.metrics["val/knn_top1"]) == (1, first[0].metrics["val/knn_top1"])
+    assert "begins anew" in again.notes[0]
+    assert all(file.name in again.notes[0] for file in files)
+
+
+def test_half_the_micro_batch_is_the_same_step(run: RunConfig, tmp_path: Path, tiny: Tiny) -> None:
+    even = tiny({"data.batch_size": 240})
+    keys = half_micro_batch(even)
+    assert keys == {"data.batch_size": 120, "training.accumulation_steps": 2}
+    assert half_micro_batch(run) is None  # 239 images have no half
+    whole = Outcome.of(taken_on(even, tmp_path / "whole").step())
+    halves = Outcome.of(taken_on(tiny(keys), tmp_path / "halves").step())
+    assert halves.metrics["train/loss"] == pytest.approx(whole.metrics["train/loss"], rel=1e-5)
+
+
+def test_an_epoch_that_finds_no_space_waits_for_it(
+    run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit on the size of a file is the kernel's; a full disk fails the same writes."""
+    monkeypatch.setattr("orchestrator.trial.PAUSE_S", 0.0)
+    actor, before = taken_on(run, tmp_path), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        paused = [Outcome.of(actor.step()) for _ in range(2)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert all(outcome.paused and "epoch_00001.pt" in outcome.paused for outcome in paused)
+    assert list(tmp_path.glob("*epoch*")) == []
+    assert Outcome.of(actor.step()).epoch == 1
+    assert Outcome.of(actor.step()).epoch == 2
+    assert epochs(tmp_path) == [1, 2]
+
+
+def test_memory_that_cannot_be_had_is_recognised() -> None:
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(2**50)
+    failure = Failure.of(f"Traceback\n  File x\nRuntimeError: {raised.value}\n\nmore")
+    assert failure.reason.startswith("out of memory: ")
+    assert not failure.gpu_memory
+    cuda = f"ray::train()\ntorch.{torch.cuda.OutOfMemoryError.__name__}: CUDA out of memory. Tried 2 GiB."
+    assert Failure.of(cuda).gpu_memory
+    assert not Failure.of("ValueError: shapes differ").reason.startswith("out of memory")
 
 
 def test_one_process_runs_one_trial_after_another(run: RunConfig, tmp_path: Path) -> None:

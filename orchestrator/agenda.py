@@ -1,0 +1,67 @@
+"""What a sweep has yet to run, told from its study alone."""
+
+from collections import deque
+from typing import Any
+
+from orchestrator.space import Sweep
+from orchestrator.study import Study, TrialRecord
+
+
+def searched(study: Study) -> int:
+    """Trials that the search has asked for."""
+    return sum(record.role == "search" and record.retries is None for record in study.trials.values())
+
+
+def reruns_left(sweep: Sweep, study: Study) -> list[tuple[TrialRecord, int]]:
+    """Trials and fresh seeds that are still to be run again: the base's and the best ones'."""
+    settings, base = sweep.config.confirm, study.base()
+    if not settings.top_k or base is None:
+        return []
+    best = [record for record in study.ranking() if record.role == "search"]
+    chosen = [base, *best[: settings.top_k]]
+    done = {(record.confirms, record.seed) for record in study.trials.values()}
+    # Seeds outermost: whenever it stops, every config has been run with nearly the same ones.
+    first = sweep.base.seed + 1
+    return [
+        (record, seed)
+        for seed in range(first, first + settings.seeds)
+        for record in chosen
+        if (record.number, seed) not in done
+    ]
+
+
+def work_is_left(sweep: Sweep, study: Study) -> bool:
+    """Whether any trial is to be begun or gone on with."""
+    if study.unfinished() or study.base() is None or searched(study) < sweep.num_trials:
+        return True
+    return bool(reruns_left(sweep, study))
+
+
+class Agenda:
+    """Which trial is next: interrupted ones first, then the base, then proposals, then fresh seeds."""
+
+    def __init__(self, sweep: Sweep, study: Study):
+        self._sweep, self._study = sweep, study
+        self.waiting = deque(study.unfinished())
+        """Trials that have begun and are to go on."""
+        self._grid = self._grid_left()
+
+    def next(self) -> TrialRecord | None:
+        """The next trial; None where it depends on those that run, or nothing is left."""
+        if self.waiting:
+            return self.waiting.popleft()
+        if self._study.base() is None:
+            return self._study.ask("base", self._sweep.base_values())
+        if searched(self._study) < self._sweep.num_trials:
+            return self._study.ask("search", self._grid.popleft() if self._grid is not None else None)
+        # Who is best is known when all have ended.
+        if any(record.role != "confirm" for record in self._study.unfinished()):
+            return None
+        reruns = reruns_left(self._sweep, self._study)
+        return self._study.ask_again(*reruns[0]) if reruns else None
+
+    def _grid_left(self) -> deque[dict[str, Any]] | None:
+        if self._sweep.config.search.algorithm != "grid":
+            return None
+        done = [record.values for record in self._study.trials.values() if record.role == "search"]
+        return deque(values for values in self._sweep.grid() if values not in done)

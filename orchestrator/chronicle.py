@@ -1,0 +1,80 @@
+"""What MLflow is told of a sweep's trials."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from orchestrator.definition import flat
+from orchestrator.space import RunConfig, Sweep
+from orchestrator.study import Outcome, TrialRecord
+from orchestrator.tracking import Status, Tracker
+from orchestrator.trial import half_micro_batch
+
+_STATUS: dict[Outcome, Status] = {
+    "completed": "FINISHED",
+    "pruned": "FINISHED",
+    "collapsed": "FINISHED",
+    "failed": "FAILED",
+}
+
+
+class Chronicle:
+    """Tells MLflow of trials, as the study has them."""
+
+    def __init__(self, tracker: Tracker, sweep: Sweep):
+        self._tracker, self._sweep = tracker, sweep
+
+    def started(self, record: TrialRecord) -> None:
+        """A trial begins or goes on."""
+        swept = {f"swept.{key}": value for key, value in self._sweep.labels(record.values).items()}
+        own = {"role": record.role, "trial": record.id}
+        if record.origin is not None:
+            own["origin"] = record.origin
+        if record.retries is not None:
+            own["retries"] = f"{record.retries:04d}"
+        run = run_config(self._sweep, record)
+        self._tracker.start_trial(record.id, _parameters(run), own | swept)
+
+    def reported(self, record: TrialRecord, epoch: int) -> None:
+        """A trial has reported `epoch`."""
+        # Sent twice with one and the same time, a value stands in MLflow once.
+        time_ms = record.facts[epoch].time_ms or None
+        self._tracker.log_epoch(record.id, epoch, record.reports[epoch], time_ms)
+
+    def ended(self, record: TrialRecord) -> None:
+        """A trial is over."""
+        assert record.outcome is not None
+        tags = {"outcome": record.outcome, "reason": record.reason}
+        if record.notes:
+            tags["notes"] = "\n".join(record.notes)
+        self._tracker.end_trial(record.id, _STATUS[record.outcome], tags)
+
+    def make_up_for(self, records: Iterable[TrialRecord]) -> None:
+        """Tell what the study knows and the spool does not.
+
+        That is what a driver died over between the two, and what was taken over from elsewhere.
+        """
+        spooled = self._tracker.spooled()
+        for record in records:
+            known = spooled.get(record.id, set())
+            missing = [epoch for epoch in sorted(record.reports) if epoch not in known]
+            untold_end = record.outcome is not None and "end" not in known
+            if (missing or untold_end) and "start" not in known:
+                self.started(record)
+            for epoch in missing:
+                self.reported(record, epoch)
+            if untold_end:
+                self.ended(record)
+
+
+def run_config(sweep: Sweep, record: TrialRecord) -> RunConfig:
+    """What a trial runs, with its fresh seed or half its micro-batch where it has them."""
+    values = record.values | ({} if record.seed is None else {"seed": record.seed})
+    run = sweep.resolve(values)
+    half = half_micro_batch(run) if record.halved else None
+    return run if half is None else sweep.resolve(values | half)
+
+
+def _parameters(run: RunConfig) -> dict[str, Any]:
+    """A run config's values by dotted key."""
+    return {key: json.loads(value) for key, value in flat(run.model_dump(mode="json")).items()}

@@ -1,0 +1,82 @@
+"""`hjepa-sweep`: its commands, and what they have in common."""
+
+import argparse
+import sys
+
+from orchestrator.cli import listing, resume, retry, run, status, stop, sync
+
+USER_ERROR = 2
+
+COMMANDS = {
+    "run": run,
+    "resume": resume,
+    "status": status,
+    "list": listing,
+    "stop": stop,
+    "retry": retry,
+    "sync": sync,
+}
+"""Each command is a module: its docstring is the command's help, `add_arguments` takes its parser, `run`
+its options and gives the exit status, and EPILOG stands below its help."""
+
+EPILOG = """\
+examples:
+  hjepa-sweep search_spaces/fpn.yaml          begin a sweep, or go on with it
+  hjepa-sweep status fpn                      from another shell, while it runs or afterwards
+  hjepa-sweep resume fpn                      go on with an interrupted sweep, by its name
+
+A search space in place of a command means `run`. `hjepa-sweep COMMAND --help` tells more of each.
+
+exit status: 0 done, 1 no trial came to an end, 2 something is wrong with what was asked,
+3 done, but some trials failed, 130 interrupted.
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; the exit status."""
+    options = parse(sys.argv[1:] if arguments is None else arguments)
+    # Imported here, because Ray and torch take seconds and --help should not.
+    from orchestrator.space import ConfigError
+
+    try:
+        return COMMANDS[options.command].run(options)
+    except ConfigError as error:
+        print(f"hjepa-sweep: {error}", file=sys.stderr)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"hjepa-sweep: {where}{error.strerror or error}", file=sys.stderr)
+    return USER_ERROR
+
+
+def parse(given: list[str]) -> argparse.Namespace:
+    """The options of a command line; `options.given` is that line, with the command written out."""
+    if given and given[0] not in COMMANDS and not given[0].startswith("-"):
+        given = ["run", *given]
+    options = parser().parse_args(given)
+    options.given = given
+    return options
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of every command."""
+    root = argparse.ArgumentParser(
+        prog="hjepa-sweep",
+        description="Search a space of H-JEPA configs: which choice is better?",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, module in COMMANDS.items():
+        about = (module.__doc__ or "").strip()
+        command = commands.add_parser(
+            name,
+            help=about.splitlines()[0].rstrip("."),
+            description=about,
+            epilog=module.EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(command)
+        command.add_argument(
+            "--results", default="results", metavar="DIR", help="where sweeps are kept (default: results)"
+        )
+    return root

@@ -1,0 +1,67 @@
+"""What the commands share that let a sweep run."""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from orchestrator.report import SweepResult
+    from orchestrator.space import Sweep
+
+FAILED, PARTIAL, INTERRUPTED = 1, 3, 130
+
+
+def add_tracking(parser: argparse.ArgumentParser, default: str) -> None:
+    """The option that names MLflow's store."""
+    parser.add_argument(
+        "--tracking-uri", metavar="URI", help=f"MLflow's store or server (default: {default})"
+    )
+
+
+def checked_uri(uri: str) -> str:
+    """`uri`, or ConfigError where MLflow could not take it."""
+    from orchestrator.space import ConfigError
+    from orchestrator.tracking import absolute_uri
+
+    try:
+        absolute_uri(uri)
+    except ValueError as error:
+        raise ConfigError(f"--tracking-uri: {error}.") from None
+    return uri
+
+
+def store_of(folder: Path, given: str | None) -> str:
+    """MLflow's store as given, else the one that the sweep in `folder` writes to."""
+    from orchestrator.spool import Cursor
+
+    if given is not None:
+        return checked_uri(given)
+    cursor = Cursor.load(folder)
+    return cursor.store if cursor is not None else default_store(folder.parent)
+
+
+def default_store(results: Path) -> str:
+    """The MLflow database beside the sweeps."""
+    return f"sqlite:///{results / 'mlflow.db'}"
+
+
+def go(work: "Callable[[], SweepResult]", sweep: "Sweep", tracking: str, again: list[str]) -> int:
+    """Let a sweep run, and say what it found; the exit status. `again` are the words that go on with it."""
+    from orchestrator.report import summary
+
+    try:
+        result = work()
+    except KeyboardInterrupt:
+        print(
+            "\nhjepa-sweep: interrupted; what was reported is kept. Go on with:\n"
+            f"  {shlex.join(['hjepa-sweep', *again])}",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
+    print(summary(result, sweep, tracking))
+    if result.best is None:
+        return FAILED
+    return PARTIAL if result.failed else 0

@@ -1,0 +1,69 @@
+"""Run a search space to its answer, or go on with it.
+
+A sweep that was interrupted, by Ctrl-C or by a power cut, goes on when it is started again by the same
+command. A changed definition under the same name is refused with the difference shown; --fork begins a
+new sweep by that definition and takes over the finished trials that are the same in it.
+
+Ctrl-C once (or SIGTERM, or SIGUSR1) stops well: what ends its epoch within seconds is taken in. Twice
+leaves at once. Neither loses anything that was reported.
+"""
+
+import argparse
+from pathlib import Path
+
+from orchestrator.cli.going import add_tracking, checked_uri, default_store, go
+
+EPILOG = """\
+examples:
+  hjepa-sweep search_spaces/fpn.yaml
+  hjepa-sweep search_spaces/fpn.yaml --trials 8 --set scheduler.max_epochs=9
+  hjepa-sweep search_spaces/fpn.yaml --base configs/quick/cifar10.yaml --set data.data_path=DIR
+  hjepa-sweep search_spaces/fpn.yaml --fork fpn-wider
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument("space", help="YAML search space, such as search_spaces/fpn.yaml")
+    parser.add_argument("--base", metavar="CONFIG", help="run config to vary, in place of the space's")
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="override a key of the sweep (scheduler.max_epochs=9, name=again) or of the base config "
+        "(training.warmup_epochs=2); may be repeated",
+    )
+    parser.add_argument("--trials", type=int, metavar="N", help="how many, in place of search.num_trials")
+    parser.add_argument(
+        "--fork",
+        metavar="NAME",
+        help="run as a new sweep of that name, with the finished trials of the space's own that still fit",
+    )
+    add_tracking(parser, "mlflow.db in the results")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the sweep; the exit status."""
+    from orchestrator.space import load_sweep, parse_overrides
+
+    overrides = parse_overrides(options.set)
+    sweep = load_sweep(options.space, base=options.base, overrides=overrides, trials=options.trials)
+    results = Path(options.results)
+    tracking = checked_uri(options.tracking_uri or default_store(results))
+    if options.fork is not None:
+        from orchestrator.fork import fork
+
+        forked = load_sweep(
+            options.space,
+            base=options.base,
+            overrides={**overrides, "name": options.fork},
+            trials=options.trials,
+        )
+        for line in fork(results, sweep.config.name, forked):
+            print(line, flush=True)
+        sweep = forked
+    from orchestrator.sweep import run_sweep
+
+    again = options.given[options.given[0] == "run" :]
+    return go(lambda: run_sweep(sweep, results, tracking), sweep, tracking, again)

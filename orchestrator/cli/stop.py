@@ -1,0 +1,61 @@
+"""Ask a running sweep to stop, and wait until it has.
+
+As one Ctrl-C: what ends its epoch within seconds is taken in, the rest goes on from its last epoch when
+the sweep is resumed. With --now, as a second Ctrl-C: it leaves at once, and still loses nothing that was
+reported.
+"""
+
+import argparse
+import os
+import shlex
+import signal
+import socket
+from pathlib import Path
+
+EPILOG = """\
+examples:
+  hjepa-sweep stop fpn
+  hjepa-sweep stop fpn --now
+
+exit status: 0 stopped, or it did not run; 1 it runs on; 2 something is wrong with what was asked.
+"""
+STOP_S, NOW_S = 30.0, 15.0
+ECHO_S = 0.5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument("name", help="name of the sweep; `hjepa-sweep list` shows them")
+    parser.add_argument("--now", action="store_true", help="do not wait for running epochs")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Stop it; the exit status."""
+    from orchestrator.definition import find_sweep
+    from orchestrator.holder import holder
+    from orchestrator.space import ConfigError
+    from orchestrator.stopping import wait_for
+
+    folder = find_sweep(Path(options.results), options.name)
+    found = holder(folder)
+    if found is None:
+        print(f"{options.name} is not running.")
+        return 0
+    if found.host != socket.gethostname():
+        raise ConfigError(f"{options.name} is run by {found}; stop it there.")
+    _signal(found.pid)
+    if options.now and not wait_for(lambda: holder(folder) is None, ECHO_S):
+        _signal(found.pid)
+    if not wait_for(lambda: holder(folder) is None, NOW_S if options.now else STOP_S):
+        print(f"{options.name} has been asked to stop and still runs: {found}.")
+        return 1
+    again = shlex.join(["hjepa-sweep", "resume", options.name, "--results", options.results])
+    print(f"{options.name} has stopped. Go on with:\n  {again}")
+    return 0
+
+
+def _signal(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except ProcessLookupError:
+        return

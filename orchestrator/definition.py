@@ -1,0 +1,108 @@
+"""What a results folder says of its sweep, and whether that is the one that is asked for."""
+
+import difflib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from orchestrator.space import ConfigError, Sweep, load_sweep, to_yaml
+
+DEFINITION, SPACE, BASE = "definition.json", "sweep.yaml", "base.yaml"
+
+
+def write_definition(folder: Path, sweep: Sweep) -> None:
+    """Write the sweep into its folder, such that `load_sweep(folder / SPACE)` gives it again."""
+    total = sweep.num_trials + 1 + sweep.num_confirmations
+    telling = {"fingerprint": sweep.fingerprint(), "trials": total, "definition": sweep.definition()}
+    write_whole(folder / DEFINITION, json.dumps(telling, indent=1))
+    write_whole(folder / SPACE, sweep.to_yaml())
+    write_whole(folder / BASE, to_yaml(sweep.base))
+
+
+def require_same_sweep(folder: Path, sweep: Sweep) -> None:
+    """Raise ConfigError where `folder` holds another sweep, or something else. Writes nothing."""
+    if not (folder / DEFINITION).exists():
+        require_empty(folder)
+        return
+    before = _telling(folder)
+    if before["fingerprint"] == sweep.fingerprint():
+        return
+    raise ConfigError(
+        f"{sweep.path}: name: {sweep.config.name} is taken: {folder} holds another sweep.\n"
+        + "\n".join(_changes(before["definition"], sweep.definition()))
+        + "\nName this one differently by --set name=NAME, or by --fork NAME, which also takes over the "
+        "finished trials that fit; or move that folder away."
+    )
+
+
+def require_empty(folder: Path) -> None:
+    """Raise ConfigError where `folder` holds anything."""
+    if folder.exists() and any(folder.iterdir()):
+        raise ConfigError(
+            f"{folder}: holds files but no sweep; name another folder by --results, or another sweep "
+            "by --set name=NAME."
+        )
+
+
+def _telling(folder: Path) -> dict[str, Any]:
+    """Fingerprint and definition of the sweep in `folder`; from the YAML files where the first is damaged."""
+    try:
+        telling = json.loads((folder / DEFINITION).read_text(encoding="utf-8"))
+        return {"fingerprint": telling["fingerprint"], "definition": dict(telling["definition"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        try:
+            sweep = load_sweep(folder / SPACE)
+        except ConfigError:
+            raise ConfigError(f"{folder / DEFINITION}: cannot be read: {error}.") from None
+        return {"fingerprint": sweep.fingerprint(), "definition": sweep.definition()}
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    old, new = flat(before), flat(after)
+    changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    lines = [f"  {key}: {old.get(key, 'absent')} there, {new.get(key, 'absent')} here" for key in changed]
+    return [*lines[:12], *([f"  and {len(lines) - 12} more"] if len(lines) > 12 else [])]
+
+
+def sweep_folders(results: Path) -> list[Path]:
+    """The folders in `results` that hold a sweep, by name."""
+    return sorted(path.parent for path in results.glob(f"*/{DEFINITION}"))
+
+
+def find_sweep(results: Path, name: str) -> Path:
+    """The folder of a sweep by its name. ConfigError, with the nearest one, where there is none."""
+    names = [folder.name for folder in sweep_folders(results)]
+    if name in names:
+        return results / name
+    if not names:
+        raise ConfigError(f"{name}: no such sweep: {results} holds none; is --results right?")
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    nearest = f" Nearest: {near[0]}." if near else ""
+    raise ConfigError(f"{name}: no such sweep in {results}.{nearest} There: {', '.join(names[:12])}.")
+
+
+def flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested data by dotted key, values as JSON."""
+    found: dict[str, str] = {}
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = json.dumps(value)
+    return found
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

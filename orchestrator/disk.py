@@ -1,0 +1,78 @@
+"""What happens to files that are appended to: a disk that is full, a last line that is torn."""
+
+import errno
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+PAUSE_S = 1.0
+BLOCK = 64 * 1024
+
+# EFBIG is the shell's `ulimit -f`; like a quota it ends when somebody raises it.
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+Result = TypeVar("Result")
+
+
+def is_full(error: OSError) -> bool:
+    """Whether a write failed for want of space."""
+    return error.errno in _FULL
+
+
+class Patience:
+    """Repeats a write that finds no space until there is some.
+
+    The write must leave the file as it was where it fails.
+    """
+
+    def __init__(self, pause: Callable[[float], None] = time.sleep):
+        """`pause` sleeps for so many seconds, or raises to give up."""
+        self._pause = pause
+        self.say: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True)
+
+    def __call__(self, write: Callable[[], Result]) -> Result:
+        """The result of `write`. Raises what it raises, but for a full disk."""
+        waiting = False
+        while True:
+            try:
+                result = write()
+            except OSError as error:
+                if not is_full(error):
+                    raise
+                if not waiting:
+                    self.say(f"the sweep pauses until there is space: {explain(error)}")
+                waiting = True
+                self._pause(PAUSE_S)
+                continue
+            if waiting:
+                self.say("there is space again: the sweep goes on")
+            return result
+
+
+def explain(error: OSError) -> str:
+    """What could not be written, and why."""
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"
+
+
+def cut_torn_line(path: Path) -> None:
+    """Shorten a file of lines to its last whole one."""
+    if path.exists() and (size := whole_bytes(path)) < path.stat().st_size:
+        os.truncate(path, size)
+
+
+def whole_bytes(path: Path) -> int:
+    """Length of a file of lines up to and including its last newline."""
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(0, end - BLOCK)
+            file.seek(start)
+            found = file.read(end - start).rfind(b"\n")
+            if found >= 0:
+                return start + found + 1
+            end = start
+    return 0

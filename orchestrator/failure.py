@@ -1,0 +1,30 @@
+"""What a dead trial's error text says in one line, and whether memory was the cause."""
+
+import re
+from dataclasses import dataclass
+from typing import Self
+
+_GPU_MEMORY = re.compile(r"(?:OutOfMemoryError: )?(?:CUDA|HIP|MPS backend) out of memory[^\n]*")
+_HOST_MEMORY = re.compile(
+    r"[^\n]*(?:MemoryError|can't allocate memory|not enough memory: you tried to allocate|"
+    r"Cannot allocate memory|node running low on memory|worker died due to OOM)[^\n]*"
+)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a trial's process ended."""
+
+    reason: str
+    """One line."""
+    gpu_memory: bool = False
+    """Whether its device had no memory left, which half the micro-batch may mend."""
+
+    @classmethod
+    def of(cls, error: str) -> Self:
+        """From the text of its error."""
+        if found := _GPU_MEMORY.search(error):
+            return cls(f"out of memory: {found[0][:300]}", gpu_memory=True)
+        if found := _HOST_MEMORY.search(error):
+            return cls(f"out of memory: {found[0].strip()[:300]}")
+        return cls((error.strip().splitlines() or ["its process died"])[-1][:300])

@@ -1,0 +1,93 @@
+"""A new sweep that begins with the finished trials of another one."""
+
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from orchestrator.definition import SPACE, find_sweep, require_empty, write_definition
+from orchestrator.search import build_sampler
+from orchestrator.space import ConfigError, Sweep, load_sweep
+from orchestrator.space.sweep import effective, value_at
+from orchestrator.study import Role, Study, TrialRecord, read_trials
+
+
+def fork(results: Path, name: str, sweep: Sweep) -> list[str]:
+    """Make the folder of `sweep` with what fits of the finished trials of `name`; what was done, in lines.
+
+    A trial fits where the new sweep would run the very same config for it. The folder appears whole or
+    not at all; where it is there already, the sweep only goes on. Raises ConfigError where there is no
+    sweep `name`, or the new one's folder holds something else.
+    """
+    source, target = find_sweep(results, name), results / sweep.config.name
+    if source == target:
+        raise ConfigError(f"--fork {name}: must be another name than the sweep's own.")
+    if (target / SPACE).exists():
+        return [f"{sweep.config.name}: is there already, and goes on"]
+    require_empty(target)
+    other = load_sweep(source / SPACE)
+    if other.config.objective.metric != sweep.config.objective.metric:
+        raise ConfigError(
+            f"--fork {sweep.config.name}: {name} was judged by {other.config.objective.metric}, "
+            f"this sweep by {sweep.config.objective.metric}; nothing could be taken over."
+        )
+    half_made = results / f".{sweep.config.name}.fork"
+    shutil.rmtree(half_made, ignore_errors=True)
+    write_definition_into(half_made, sweep)
+    study = Study(half_made, sweep, build_sampler(sweep))
+    refused: Counter[str] = Counter()
+    for record in read_trials(source):
+        fitting = _as_here(record, other, sweep, study)
+        if isinstance(fitting, str):
+            refused[fitting] += 1
+            continue
+        role, values = fitting
+        taken = study.take_over(record, values, role, origin=f"trial {record.id} of {name}")
+        files = source / "trials" / record.id
+        if files.exists():
+            shutil.copytree(files, half_made / "trials" / taken.id)
+    if target.exists():
+        target.rmdir()
+    os.rename(half_made, target)
+    lines = [f"{sweep.config.name}: {len(study.trials)} finished trials of {name} taken over"]
+    return [*lines, *(f"  not taken: {count}, {reason}" for reason, count in sorted(refused.items()))]
+
+
+def write_definition_into(folder: Path, sweep: Sweep) -> None:
+    """Make `folder` with the definition of `sweep`."""
+    folder.mkdir(parents=True)
+    write_definition(folder, sweep)
+
+
+def _as_here(
+    record: TrialRecord, other: Sweep, sweep: Sweep, study: Study
+) -> tuple[Role, dict[str, Any]] | str:
+    """A trial's role and values in the new sweep, or why it does not fit."""
+    if record.outcome is None:
+        return "not finished"
+    if record.outcome == "failed":
+        return "failed"
+    if record.role == "confirm":
+        return "runs with fresh seeds, which are done again"
+    if record.halved:
+        return "ran at half the micro-batch"
+    if record.last(sweep.config.objective.metric) is None:
+        return "without a value"
+    run = other.resolve(record.values)
+    data = run.model_dump(mode="json")
+    if record.role == "base":
+        if effective(run) != effective(sweep.base):
+            return "the base config is another one"
+        return "base", sweep.base_values() or {}
+    values = sweep.complete(lambda key: value_at(data, key))
+    outside = [key for key, value in values.items() if value not in sweep.config.space[key]]
+    if outside:
+        return f"outside the new space: {', '.join(outside)}"
+    try:
+        same = effective(sweep.resolve(values)) == effective(run)
+    except ConfigError:
+        same = False
+    if not same:
+        return "its config differs in what the new space does not vary"
+    return "search", values

@@ -1,0 +1,296 @@
+"""A sweep while it runs: what is made of every report, crash and silence, and the record of it."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from orchestrator.agenda import Agenda
+from orchestrator.chronicle import Chronicle, run_config
+from orchestrator.definition import BASE, SPACE, write_whole
+from orchestrator.disk import Patience
+from orchestrator.failure import Failure
+from orchestrator.progress import Counts, Progress
+from orchestrator.report import SweepResult
+from orchestrator.schedule import Asha
+from orchestrator.search import FINISHED
+from orchestrator.space import Sweep, to_yaml
+from orchestrator.stopping import GRACE_S, Stop
+from orchestrator.study import Outcome as Ending
+from orchestrator.study import Study, TrialRecord, standing
+from orchestrator.tracking import Tracker
+from orchestrator.trial import Outcome, Task, checkpoints, half_micro_batch
+
+BEST = "best.yaml"
+DELIVERY_S = 60.0
+"""Seconds that the end of a sweep waits for MLflow; what is late stays in the spool."""
+
+
+class SweepRun:
+    """A sweep while it runs: who is next, who may go on, and the record of both."""
+
+    def __init__(
+        self,
+        folder: Path,
+        sweep: Sweep,
+        study: Study,
+        tracker: Tracker,
+        counts: Counts,
+        stop: Stop,
+        patience: Patience,
+    ):
+        self.folder, self.sweep, self.study, self.tracker, self.counts = folder, sweep, study, tracker, counts
+        self.stop, self.patience = stop, patience
+        self.chronicle = Chronicle(tracker, sweep)
+        self.progress = Progress(study.metric, sweep.max_epochs, counts)
+        self.failures: dict[int, int] = {}
+        self.heard: dict[int, float] = {}
+        """When each running trial was last heard of, on the monotonic clock."""
+        self.silent: dict[int, str] = {}
+        self.paused: set[int] = set()
+        self.said_stopping = False
+        factor = sweep.config.scheduler.reduction_factor
+        self.asha = Asha(sweep.rungs, factor, "max" if sweep.objective_mode == "max" else "min")
+        for record in standing(study.trials.values()):
+            if record.outcome is not None:
+                self._count(record.outcome)
+        tracker.start_sweep({"search_space": json.dumps(sweep.definition()["sweep"]["space"])}, {})
+        self.chronicle.make_up_for(study.trials.values())
+        self._replay()
+        self.agenda = Agenda(sweep, study)
+
+    def _replay(self) -> None:
+        """Fill the rungs with the reports in their order, and decide what was left undecided.
+
+        The process may have died between a report and what follows from it; a trial is then judged by
+        the reports that came before its own, as it would have been.
+        """
+        reports = [
+            (record.facts[epoch].order, record, epoch)
+            for record in standing(self.study.trials.values())
+            for epoch in record.reports
+        ]
+        for _, record, epoch in sorted(reports, key=lambda report: report[0]):
+            self._fill_rung(record, epoch)
+            if record.outcome is None and epoch == max(record.reports):
+                self._decide(record, epoch)
+
+    # What Tune asks
+
+    def next_trial(self) -> dict[str, Any] | str | None:
+        """What Tune shall begin; None to be asked again later."""
+        if self.stop.asked:
+            self._wind_up()  # Tune asks on and on, without a turn, where nothing runs
+            return None
+        record = self.agenda.next()
+        if record is None:
+            return None if self.study.unfinished() else FINISHED
+        folder = self._trial_folder(record)
+        resume = self._checkpoints(record)
+        if record.checkpoint is not None and not resume:
+            self._note(record, f"begins anew: none of its checkpoints is in {folder} any more")
+        return Task(
+            number=record.number,
+            run=run_config(self.sweep, record).model_dump_json(),
+            folder=str(folder.resolve()),
+            resume=tuple(str(path.resolve()) for path in resume),
+            baselines=record.role == "base",
+        ).config()
+
+    def tick(self) -> list[int]:
+        """Asked several times a second: the trials whose processes are to be killed.
+
+        KeyboardInterrupt where the sweep shall stop and no trial is worth waiting for.
+        """
+        if self.stop.asked:
+            self._wind_up()
+        limit, now = self.sweep.config.resources.trial_timeout, time.monotonic()
+        silent = [number for number, heard in self.heard.items() if now - heard > limit]
+        for number in silent:
+            self.silent[number] = f"reported nothing for {limit:g} s and was killed"
+            del self.heard[number]
+        return silent
+
+    def _wind_up(self) -> None:
+        if not self.said_stopping:
+            self.said_stopping = True
+            self.progress.note(
+                f"{self.stop.by}: the sweep stops; what ends its epoch within {GRACE_S:.0f} s is taken in, "
+                "the rest goes on from its last epoch later. Once more to leave at once."
+            )
+        if not self.heard or self.stop.overdue:
+            raise KeyboardInterrupt
+
+    def started(self, config: dict[str, Any]) -> None:
+        """A trial has got its processors."""
+        record = self.study.trials[Task.of(config).number]
+        self.heard[record.number] = time.monotonic()
+        self.chronicle.started(record)
+        self.progress.started(record)
+
+    def reported(self, config: dict[str, Any], result: dict[str, Any]) -> bool:
+        """Record a report, and decide whether its trial goes on."""
+        task, outcome = Task.of(config), Outcome.of(result)
+        record = self.study.trials[task.number]
+        if record.outcome is not None:
+            return False
+        self.heard[record.number] = time.monotonic()
+        if outcome.paused is not None:
+            self._pause(record, outcome.paused)
+            return True
+        for note in outcome.notes:
+            self._note(record, note)
+        if outcome.failure is not None:
+            self._end(record, "failed", outcome.failure)
+            return False
+        if record.number in self.paused:
+            self.paused.discard(record.number)
+            self.progress.note(f"trial {record.id} goes on: there is space again")
+        if outcome.epoch not in record.reports:  # else run again, for a checkpoint could not be read
+            self._take_in(record, outcome)
+        return self._goes_on(record)
+
+    def _goes_on(self, record: TrialRecord) -> bool:
+        goes_on = record.outcome is None and not self.stop.asked
+        if not goes_on:
+            self.heard.pop(record.number, None)
+        return goes_on
+
+    def _take_in(self, record: TrialRecord, outcome: Outcome) -> None:
+        epoch = outcome.epoch
+        self.study.report(record.number, epoch, outcome.metrics, outcome.checkpoint, outcome.collapsed)
+        self.chronicle.reported(record, epoch)
+        self._fill_rung(record, epoch)
+        self.progress.reported(record)
+        self._decide(record, epoch)
+
+    def _decide(self, record: TrialRecord, epoch: int) -> None:
+        """End a trial that has reported `epoch`, if it collapsed, that is its last or ASHA says so."""
+        collapsed = record.facts[epoch].collapsed
+        if collapsed is not None:
+            self._end(record, "collapsed", collapsed)
+        elif epoch >= self.sweep.max_epochs:
+            self._end(record, "completed")
+        elif record.role == "search" and not self.asha.goes_on(record.number, epoch):
+            self._end(record, "pruned", self.asha.rank(record.number, epoch))
+
+    def _pause(self, record: TrialRecord, why: str) -> None:
+        if record.number not in self.paused:
+            self.paused.add(record.number)
+            self.progress.note(f"trial {record.id} pauses until there is space: {why}")
+
+    def crashed(self, config: dict[str, Any], error: str) -> None:
+        """A trial's process died: try again from its checkpoint, or give the trial up."""
+        record = self.study.trials[Task.of(config).number]
+        self.heard.pop(record.number, None)
+        if record.outcome is not None or self.stop.asked:
+            return
+        failure = Failure.of(self.silent.pop(record.number, None) or error)
+        if failure.gpu_memory and not record.halved and half_micro_batch(run_config(self.sweep, record)):
+            self.study.halve(record.number)
+            half = run_config(self.sweep, record)
+            self._note(
+                record,
+                f"{failure.reason}; goes on with data.batch_size {half.data.batch_size} and "
+                f"training.accumulation_steps {half.training.accumulation_steps}. A regularizer over the "
+                "batch sees half of it at a time.",
+            )
+            self.agenda.waiting.append(record)
+            return
+        count = self.failures[record.number] = self.failures.get(record.number, 0) + 1
+        if count > self.sweep.config.resources.max_failures:
+            self._end(record, "failed", failure.reason)
+        else:
+            self._note(record, f"{failure.reason}; tried again")
+            self.agenda.waiting.append(record)
+
+    # Records
+
+    def _trial_folder(self, record: TrialRecord) -> Path:
+        return self.folder / "trials" / record.id
+
+    def _checkpoints(self, record: TrialRecord) -> list[Path]:
+        """What a trial may go on from, newest first; at first the files of the one that it takes up."""
+        found = checkpoints(self._trial_folder(record), max(record.reports, default=0))
+        if not found and record.retries is not None:
+            return self._checkpoints(self.study.trials[record.retries])
+        return found
+
+    def _note(self, record: TrialRecord, text: str) -> None:
+        self.study.note(record.number, text)
+        self.progress.note(f"trial {record.id} {text}")
+
+    def _end(self, record: TrialRecord, outcome: Ending, reason: str = "") -> None:
+        self.study.end(record.number, outcome, reason)
+        self.heard.pop(record.number, None)
+        self._count(outcome)
+        self.counts.best = self._best_so_far()
+        self.chronicle.ended(record)
+        self._tidy(record)
+        self.progress.ended(record)
+
+    def _best_so_far(self) -> str:
+        parts = []
+        for name, record in (("best", self.study.best()), ("base", self.study.base())):
+            last = record.last(self.study.metric) if record is not None else None
+            if record is not None and last is not None:
+                parts.append(f"{name} {last[1]:.4f} (trial {record.id}, epoch {last[0]})")
+        return ", ".join(parts)
+
+    def _tidy(self, record: TrialRecord) -> None:
+        """Keep the last checkpoint of a completed trial, none of a weak one, all of a failed one."""
+        if record.outcome != "failed":
+            kept = record.checkpoint if record.outcome == "completed" else None
+            for file in self._trial_folder(record).glob("epoch_*"):
+                if file.name != kept:
+                    file.unlink(missing_ok=True)
+
+    def _count(self, outcome: Ending) -> None:
+        self.counts.ended[outcome] = self.counts.ended.get(outcome, 0) + 1
+
+    def _fill_rung(self, record: TrialRecord, epoch: int) -> None:
+        if self.study.metric in record.reports[epoch]:
+            self.asha.record(record.number, epoch, record.reports[epoch][self.study.metric])
+
+    # The end
+
+    def finish(self) -> SweepResult:
+        """Write the best config, close the records, and wait for MLflow."""
+        best, base = self.study.best(), self.study.base()
+        if best is not None:
+            path, text = self.folder / BEST, _best_yaml(self.sweep, self.study, best)
+            self.patience(lambda: write_whole(path, text))
+            self.tracker.log_artifact(path)
+        self.tracker.log_artifact(self.folder / SPACE)
+        self.tracker.log_artifact(self.folder / BASE)
+        summary = {}
+        for name, record in (("best", best), ("base", base)):
+            last = record.last(self.study.metric) if record else None
+            if last is not None:
+                summary[f"{name}/{self.study.metric}"] = last[1]
+        self.tracker.end_sweep("FINISHED", {"best_trial": best.id if best else ""}, summary)
+        return result_of(self.folder, self.study, self.tracker.close(DELIVERY_S, lambda: self.stop.asked))
+
+    def abandon(self) -> None:
+        """Stop in the middle: MLflow's open runs are closed, the study keeps its trials open."""
+        for record in self.study.unfinished():
+            self.tracker.end_trial(record.id, "KILLED", {"outcome": "interrupted"})
+        self.tracker.end_sweep("KILLED", {}, {})
+        self.tracker.leave(self.stop.time_left(), lambda: self.stop.twice)
+
+
+def result_of(folder: Path, study: Study, late: int) -> SweepResult:
+    """How the sweep stands; `late` records have not reached MLflow."""
+    return SweepResult(folder, list(study.trials.values()), study.best(), study.base(), late)
+
+
+def _best_yaml(sweep: Sweep, study: Study, best: TrialRecord) -> str:
+    last = best.last(study.metric)
+    assert last is not None
+    epoch, value = last
+    head = (
+        f"# Trial {best.id} of sweep {sweep.config.name}: {study.metric} {value:.6f} after epoch {epoch}.\n"
+        f"# The best figure of a search is too good on average: it was chosen for being high.\n"
+        f"# hjepa-train {study.folder / BEST} runs it again.\n"
+    )
+    return head + to_yaml(sweep.resolve(best.values))

@@ -1,0 +1,218 @@
+"""How a sweep stands, read from its folder by whoever asks."""
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from orchestrator.definition import DEFINITION, sweep_folders
+from orchestrator.holder import Holder, holder
+from orchestrator.journal import JOURNAL
+from orchestrator.progress import describe
+from orchestrator.space import ConfigError, objective_mode
+from orchestrator.study import TrialRecord, rank, read_trials, standing
+from orchestrator.tracking import undelivered
+
+SHOWN = 40
+"""Trials in the table of words: the running ones, then the newest."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a sweep stands."""
+
+    name: str
+    metric: str
+    mode: str
+    total: int
+    """Trials in all, with the base and the reruns."""
+    max_epochs: int
+    rungs: list[int]
+    trials: list[TrialRecord]
+    begun: set[int]
+    """Numbers of the trials that some process has begun."""
+    runs: Holder | None
+    undelivered: int
+    """Records that MLflow has not got."""
+
+    def state_of(self, record: TrialRecord) -> str:
+        """What a trial is doing, or how it ended."""
+        if record.outcome is not None:
+            taken_up = next((r.id for r in self.trials if r.retries == record.number), None)
+            return f"{record.outcome}, taken up as {taken_up}" if taken_up else record.outcome
+        if record.number not in self.begun:
+            return "waiting"
+        return "running" if self.runs else "interrupted"
+
+    @property
+    def state(self) -> str:
+        """`running`, `finished` or `interrupted`."""
+        if self.runs:
+            return "running"
+        trials = standing(self.trials)
+        over = len(trials) >= self.total and all(record.outcome for record in trials)
+        return "finished" if over else "interrupted"
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The best trial so far."""
+        return next(iter(rank(self.trials, self.metric, self.mode)), None)
+
+    @property
+    def base(self) -> TrialRecord | None:
+        """The base config's trial."""
+        return next((record for record in standing(self.trials) if record.role == "base"), None)
+
+    @property
+    def took(self) -> timedelta:
+        """From the first trial's start to the last one's end, or to now where it runs."""
+        starts = [record.began for record in self.trials if record.began]
+        ends = [record.ended for record in self.trials if record.ended]
+        if not starts:
+            return timedelta()
+        last = datetime.now() if self.runs else max([*ends, *self._last_reports(), *starts])
+        return max(timedelta(), last - min(starts))
+
+    def _last_reports(self) -> list[datetime]:
+        times = (facts.time_ms for record in self.trials for facts in record.facts.values())
+        return [datetime.fromtimestamp(time / 1000) for time in times if time]
+
+    def line(self) -> str:
+        """All of it in one line."""
+        states = Counter(self.state_of(record).partition(",")[0] for record in self.trials)
+        counted = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+        over = sum(record.outcome is not None for record in standing(self.trials))
+        best = f"; best {self._value(self.best)}" if self.best else ""
+        return f"{self.state}, {over} of {self.total} trials over ({counted or 'none begun'}){best}"
+
+    def words(self) -> str:
+        """A page of it."""
+        running = f" by {self.runs}" if self.runs else ""
+        shown = [record for record in self.trials if record.outcome is None]
+        shown += [record for record in self.trials if record.outcome is not None][::-1]
+        rungs = f", rungs at {', '.join(map(str, self.rungs))}" if self.rungs else ""
+        lines = [
+            f"{self.name}: {self.line()}",
+            f"{self.state}{running}; {_duration(self.took)}; up to {self.max_epochs} epochs{rungs}",
+            *(f"{name}: {self._value(r)}" for name, r in (("best", self.best), ("base", self.base)) if r),
+            *([f"MLflow has not got {self.undelivered} records yet"] if self.undelivered else []),
+            "",
+            f"{'trial':6} {'epoch':>7} {'rung':>4} {self.metric:>14} {'time':>8}  state",
+            *(self._row(record) for record in shown[:SHOWN]),
+            *([f"and {len(shown) - SHOWN} more; --json has them all"] if len(shown) > SHOWN else []),
+        ]
+        return "\n".join(lines)
+
+    def _row(self, record: TrialRecord) -> str:
+        last = record.last(self.metric)
+        epoch = f"{max(record.reports, default=0)}/{self.max_epochs}"
+        rung = self._rung(record)
+        row = (
+            f"{record.id:6} {epoch:>7} {'-' if rung is None else rung:>4} "
+            f"{'-' if last is None else f'{last[1]:.4f}':>14} {_duration(self._time(record)):>8}  "
+            f"{self.state_of(record)}"
+        )
+        extra = [record.reason, *record.notes]
+        return f"{row}; {describe(record, short=True)}" + "".join(f"; {text}" for text in extra if text)
+
+    def _value(self, record: TrialRecord | None) -> str:
+        last = record.last(self.metric) if record else None
+        if record is None or last is None:
+            return "no value yet"
+        return f"{self.metric} {last[1]:.4f} (trial {record.id}, epoch {last[0]})"
+
+    def _rung(self, record: TrialRecord) -> int | None:
+        """The last rung that a trial has reached."""
+        return max((rung for rung in self.rungs if rung <= max(record.reports, default=0)), default=None)
+
+    def _time(self, record: TrialRecord) -> timedelta:
+        if record.began is None:
+            return timedelta()
+        times = [facts.time_ms / 1000 for facts in record.facts.values()]
+        last = record.ended or (datetime.fromtimestamp(max(times)) if any(times) else record.began)
+        return max(
+            timedelta(), (datetime.now() if self.state_of(record) == "running" else last) - record.began
+        )
+
+    def data(self, trials: bool = True) -> dict[str, Any]:
+        """As JSON has it."""
+        found: dict[str, Any] = {
+            "name": self.name,
+            "state": self.state,
+            "process": self.runs.pid if self.runs else None,
+            "metric": self.metric,
+            "total": self.total,
+            "seconds": round(self.took.total_seconds()),
+            "trials_by_state": dict(Counter(self.state_of(r).partition(",")[0] for r in self.trials)),
+            "best": self.best.id if self.best else None,
+            "undelivered": self.undelivered,
+        }
+        if trials:
+            found["trials"] = [self._data(record) for record in self.trials]
+        return found
+
+    def _data(self, record: TrialRecord) -> dict[str, Any]:
+        last = record.last(self.metric)
+        return {
+            "trial": record.id,
+            "role": record.role,
+            "state": self.state_of(record),
+            "epoch": max(record.reports, default=0),
+            "rung": self._rung(record),
+            self.metric: last[1] if last else None,
+            "seconds": round(self._time(record).total_seconds()),
+            "values": record.values,
+            "reason": record.reason,
+            "notes": record.notes,
+        }
+
+
+def read_status(folder: Path) -> Status:
+    """How the sweep in `folder` stands. ConfigError where its definition cannot be read."""
+    try:
+        telling = json.loads((folder / DEFINITION).read_text(encoding="utf-8"))
+        sweep, base = telling["definition"]["sweep"], telling["definition"]["base"]
+        metric, max_epochs = sweep["objective"]["metric"], base["training"]["epochs"]
+        scheduler, total = sweep["scheduler"], telling["trials"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{folder / DEFINITION}: cannot be read: {error}.") from None
+    runs = holder(folder)
+    # After the lock: what ends in between is then shown as ended, not as interrupted.
+    trials = read_trials(folder) if (folder / JOURNAL).exists() else []
+    return Status(
+        name=folder.name,
+        metric=metric,
+        mode=objective_mode(metric),
+        total=total,
+        max_epochs=max_epochs,
+        rungs=_rungs(scheduler, max_epochs),
+        trials=trials,
+        begun={record.number for record in trials if (folder / "trials" / record.id).exists()},
+        runs=runs,
+        undelivered=undelivered(folder),
+    )
+
+
+def _rungs(scheduler: dict[str, Any], max_epochs: int) -> list[int]:
+    if scheduler["type"] != "asha":
+        return []
+    found, epoch = [], scheduler["grace_epochs"]
+    while epoch < max_epochs:
+        found.append(epoch)
+        epoch *= scheduler["reduction_factor"]
+    return found
+
+
+def newest_sweep(results: Path) -> Path:
+    """The sweep that was written to last. ConfigError where there is none."""
+    found = [folder for folder in sweep_folders(results) if (folder / JOURNAL).exists()]
+    if not found:
+        raise ConfigError(f"{results} holds no sweep; is --results right?")
+    return max(found, key=lambda folder: (folder / JOURNAL).stat().st_mtime)
+
+
+def _duration(time: timedelta) -> str:
+    seconds = int(time.total_seconds())
+    return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"

@@ -1,0 +1,107 @@
+"""A disk without space, and files that were cut short."""
+
+import os
+import resource
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.faults.test_kills import require_as_untouched, told
+from tests.workplace import SPACE, Workplace, end_session, records, wait_until
+
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
+SWEEP = SPACE | {
+    "search": {"algorithm": "random", "num_trials": 1},
+    "scheduler": {"type": "fifo", "max_epochs": 6},
+    "resources": {"concurrency": 1},
+}
+
+
+def output_of(process: subprocess.Popen[str], log: Path) -> Callable[[str], Callable[[], bool]]:
+    return lambda words: lambda: words in log.read_text()
+
+
+def test_a_sweep_without_space_pauses_and_goes_on(workplace: Workplace) -> None:
+    """No space for the driver's files in the middle of a sweep (the kernel's limit on a file's size)."""
+    workplace.write("tiny.yaml", SWEEP)
+    process = workplace.start_sweep("tiny.yaml", output=workplace.folder / "log")
+    said = output_of(process, workplace.folder / "log")
+    journal = workplace.folder / "results/tiny/study.journal"
+    try:
+        wait_until(said("trial 0000 epoch 1"), process)
+        # The next line fits in part: what is written of it must not stay.
+        limit = journal.stat().st_size + 40
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        wait_until(said("the sweep pauses until there is space"), process)
+        assert journal.read_bytes().endswith(b"\n")
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        process.wait(timeout=200)
+    finally:
+        end_session(process)
+    log = (workplace.folder / "log").read_text()
+    assert process.returncode == 0, log
+    assert "study.journal: File too large" in log
+    assert "there is space again: the sweep goes on" in log
+    for record in records(workplace):
+        assert (record.outcome, list(record.reports)) == ("completed", list(range(1, 7)))
+
+
+@pytest.mark.slow
+def test_a_full_file_system_pauses_a_sweep(workplace: Workplace) -> None:
+    """The results on a small file system that is full (tmpfs in a mount namespace, ENOSPC)."""
+    workplace.write("tiny.yaml", SWEEP)
+    (workplace.folder / "results").mkdir()
+    mount = 'mount -t tmpfs -o size=12m tmpfs results && exec "$@"'
+    command = ["unshare", "-rm", "sh", "-c", mount, "sh", *workplace.command("orchestrator.cli", "tiny.yaml")]
+    process = workplace.start(command, output=workplace.folder / "log")
+    said = output_of(process, workplace.folder / "log")
+    inside = Path(f"/proc/{process.pid}/root{workplace.folder}/results")
+    try:
+        wait_until(said("trial 0000 epoch 1"), process)
+        with (inside / "ballast").open("wb", buffering=0) as ballast:
+            while True:
+                try:
+                    ballast.write(bytes(4096))
+                except OSError:
+                    break
+        wait_until(said("until there is space"), process)
+        (inside / "ballast").unlink()
+        process.wait(timeout=250)
+        log = (workplace.folder / "log").read_text()
+        assert process.returncode == 0, log
+        assert "No space left on device" in log
+    finally:
+        end_session(process)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    "name", ["study.journal", "tracking.jsonl", "tracking.cursor.json", "definition.json", "sweep.yaml"]
+)
+def test_a_file_cut_short_costs_only_what_is_run_again(
+    shared_workplace: Workplace, tmp_path: Path, name: str
+) -> None:
+    """A file of an interrupted sweep truncated, at three lengths."""
+    workplace = shared_workplace
+    results, kept = workplace.folder / "results", workplace.folder / "kept"
+    if not kept.exists():
+        workplace.write("tiny.yaml", SWEEP)
+        assert workplace.sweep("tiny.yaml").returncode == 0
+        shutil.copytree(results, kept)
+    untouched = told(workplace)
+    for tenth in (1, 5, 9):
+        shutil.rmtree(results)
+        shutil.copytree(kept, results)
+        path = results / "tiny" / name
+        os.truncate(path, path.stat().st_size * tenth // 10)
+        if name == "study.journal":
+            done = workplace.sweep("tiny.yaml")
+            assert done.returncode == 0, done.stdout + done.stderr
+            found = [{k: v for k, v in record.items() if k != "notes"} for record in told(workplace)]
+            assert found == [{k: v for k, v in record.items() if k != "notes"} for record in untouched]
+        else:
+            require_as_untouched(workplace, untouched)

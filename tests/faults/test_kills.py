@@ -1,0 +1,102 @@
+"""A sweep killed at random moments, against one that nobody touched."""
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from tests.workplace import SPACE, Workplace, children, end_session, learnt, mlflow_runs, records
+
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
+
+# One at a time, so that who meets whom at a rung does not depend on the clock.
+SWEEP = SPACE | {
+    "search": {"algorithm": "random", "num_trials": 5, "seed": 3},
+    "scheduler": {"type": "asha", "max_epochs": 4, "grace_epochs": 1, "reduction_factor": 2},
+    "resources": {"concurrency": 1},
+    "confirm": {"top_k": 1, "seeds": 2},
+}
+
+
+def told(workplace: Workplace) -> list[dict[str, Any]]:
+    """Everything that a sweep says of its trials, but for times."""
+    return [
+        {
+            "trial": record.id,
+            "role": record.role,
+            "values": record.values,
+            "of": (record.confirms, record.seed),
+            "outcome": record.outcome,
+            "reason": record.reason,
+            "notes": record.notes,
+            "reports": {epoch: learnt(metrics) for epoch, metrics in record.reports.items()},
+        }
+        for record in records(workplace)
+    ]
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory, state_folder: Path) -> list[dict[str, Any]]:
+    workplace = Workplace(tmp_path_factory.mktemp("untouched"), state_folder)
+    workplace.write("tiny.yaml", SWEEP)
+    done = workplace.sweep("tiny.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return told(workplace)
+
+
+def kill_at_random(workplace: Workplace, kills: int, seed: int, up_to_s: float) -> None:
+    """Start the sweep and kill its driver, `kills` times; each time it does a little more."""
+    rng = random.Random(seed)
+    for _ in range(kills):
+        process = workplace.start_sweep("tiny.yaml")
+        try:
+            # The moments lie from the start of Python, through that of Ray, into the trials.
+            time.sleep(rng.uniform(0.5, up_to_s))
+            over = process.poll() is not None
+            if not over:
+                os.kill(process.pid, signal.SIGKILL)
+            process.communicate()
+        finally:
+            end_session(process)
+        if over:
+            return
+
+
+def require_as_untouched(workplace: Workplace, untouched: list[dict[str, Any]]) -> None:
+    done = workplace.sweep("tiny.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert told(workplace) == untouched
+    found = children(workplace)
+    assert set(found) == {record["trial"] for record in untouched}
+    assert {run.info.status for run in mlflow_runs(workplace)} == {"FINISHED"}
+    client = MlflowClient(f"sqlite:///{workplace.folder / 'results' / 'mlflow.db'}")
+    for record in untouched:
+        history = client.get_metric_history(found[record["trial"]].info.run_id, "val/knn_top1")
+        reported = {epoch: metrics["val/knn_top1"] for epoch, metrics in record["reports"].items()}
+        assert [(point.step, point.value) for point in history] == list(reported.items())
+
+
+def test_a_sweep_killed_twice_ends_as_if_nothing_had_happened(
+    workplace: Workplace, untouched: list[dict[str, Any]]
+) -> None:
+    """SIGKILL of the driver at two random moments."""
+    workplace.write("tiny.yaml", SWEEP)
+    kill_at_random(workplace, kills=2, seed=0, up_to_s=25)
+    require_as_untouched(workplace, untouched)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("seed", [1, 2, 3, 4])
+def test_a_sweep_killed_at_five_more_moments_ends_as_if_nothing_had_happened(
+    workplace: Workplace, untouched: list[dict[str, Any]], seed: int
+) -> None:
+    """SIGKILL of the driver at five random moments."""
+    workplace.write("tiny.yaml", SWEEP)
+    kill_at_random(workplace, kills=5, seed=seed, up_to_s=20)
+    require_as_untouched(workplace, untouched)

@@ -1,0 +1,90 @@
+"""Trials whose processes hang or find no memory."""
+
+import os
+import resource
+import signal
+
+import pytest
+
+from tests.workplace import (
+    SPACE,
+    Workplace,
+    end_session,
+    learnt,
+    records,
+    trial_processes,
+    uninterrupted,
+    wait_for,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
+LONG = SPACE | {
+    "search": {"algorithm": "random", "num_trials": 1},
+    "scheduler": {"type": "fifo", "max_epochs": 8},
+}
+
+
+def test_a_process_that_stands_still_is_killed_and_its_trial_goes_on(workplace: Workplace) -> None:
+    """A trial's process stopped by SIGSTOP."""
+    limits = {"concurrency": 1, "trial_timeout": 15}
+    workplace.write("tiny.yaml", LONG | {"resources": limits})
+    process = workplace.start_sweep("tiny.yaml")
+    try:
+        wait_for(workplace.folder / "results/tiny/trials/0000/metrics.jsonl", '"epoch": 2', process)
+        (worker,) = trial_processes(process)
+        os.kill(worker.pid, signal.SIGSTOP)
+        output, _ = process.communicate(timeout=200)
+    finally:
+        end_session(process)
+    assert process.returncode == 0, output
+    assert not worker.is_running()
+    hung, other = records(workplace)
+    if not hung.notes:  # it had ended by then, and its process had the other trial
+        hung, other = other, hung
+    assert hung.notes == ["reported nothing for 15 s and was killed; tried again"]
+    assert f"trial {hung.id} {hung.notes[0]}" in output
+    assert (hung.outcome, other.outcome) == ("completed", "completed")
+    kept = uninterrupted(workplace, hung)
+    assert [{k: m[k] for k in kept[0]} for m in map(learnt, hung.reports.values())] == kept
+
+
+@pytest.mark.slow
+def test_a_trial_that_fails_for_good_is_put_back_by_retry(workplace: Workplace) -> None:
+    """A trial's process stopped by SIGSTOP with max_failures 0, then `retry --failed`."""
+    limits = {"concurrency": 1, "trial_timeout": 15, "max_failures": 0}
+    workplace.write("tiny.yaml", LONG | {"resources": limits})
+    process = workplace.start_sweep("tiny.yaml")
+    try:
+        wait_for(workplace.folder / "results/tiny/trials/0000/metrics.jsonl", '"epoch": 2', process)
+        (worker,) = trial_processes(process)
+        os.kill(worker.pid, signal.SIGSTOP)
+        output, _ = process.communicate(timeout=200)
+    finally:
+        end_session(process)
+    assert process.returncode in (1, 3), output
+    (failed,) = [record for record in records(workplace) if record.outcome == "failed"]
+    assert failed.reason == "reported nothing for 15 s and was killed"
+    done = workplace.sweep("retry", "tiny", "--failed")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (again,) = [record for record in records(workplace) if record.retries == failed.number]
+    assert (again.role, again.outcome) == (failed.role, "completed")
+    kept = uninterrupted(workplace, again)
+    assert [{k: m[k] for k in kept[0]} for m in map(learnt, again.reports.values())] == kept
+    assert f"failed, taken up as {again.id}" in workplace.sweep("status", "tiny").stdout
+
+
+@pytest.mark.slow
+def test_a_process_without_memory_is_named_and_its_trial_goes_on(workplace: Workplace) -> None:
+    """A trial's process with no more address space (RLIMIT_AS)."""
+    workplace.write("tiny.yaml", LONG | {"resources": {"concurrency": 1}})
+    process = workplace.start_sweep("tiny.yaml")
+    try:
+        wait_for(workplace.folder / "results/tiny/trials/0000/metrics.jsonl", '"epoch": 2', process)
+        (worker,) = trial_processes(process)
+        resource.prlimit(worker.pid, resource.RLIMIT_AS, (2**20, resource.RLIM_INFINITY))
+        output, _ = process.communicate(timeout=200)
+    finally:
+        end_session(process)
+    assert process.returncode == 0, output
+    assert {record.outcome for record in records(workplace)} == {"completed"}
+    assert any(record.notes for record in records(workplace)), output

@@ -1,0 +1,234 @@
+"""hjepa-train goes on after a break: nothing lost, nothing twice, and what was passed over is said."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hjepa import RunConfig
+from hjepa.cli import main
+
+Tiny = Callable[..., RunConfig]
+
+ROOT = Path(__file__).parents[2]
+KEEP_ALL = {"checkpoint.save_frequency": 1, "checkpoint.keep_last_k": 99}
+
+
+@pytest.fixture
+def write(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Write the tiny run as run.yaml, its records in run/, some keys changed."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(**dotted: Any) -> None:
+        changed = {"logging.log_dir": "run", "training.epochs": 3, **KEEP_ALL, **dotted}
+        Path("run.yaml").write_text(yaml.safe_dump(tiny(changed).model_dump(mode="json")))
+
+    return write
+
+
+def trained(*sets: str) -> int:
+    return main(["train", "run.yaml", *(f"--set={text}" for text in sets)])
+
+
+def epochs(folder: str) -> list[int]:
+    return [json.loads(line)["epoch"] for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+
+
+def numbers(folder: str) -> list[dict[str, float]]:
+    lines = (Path(folder) / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if not k.startswith("time")} for line in lines]
+
+
+def checkpoint(folder: str, epoch: int) -> Path:
+    return Path(folder) / "checkpoints" / f"epoch_{epoch:05d}.pt"
+
+
+def tear(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def test_a_torn_newest_checkpoint_is_named_and_the_one_before_it_gone_on_from(
+    write: Callable[..., None], capsys: pytest.CaptureFixture[str]
+):
+    write()
+    assert trained() == 0
+    expected = numbers("run")
+    tear(checkpoint("run", 3))
+    assert trained("checkpoint.resume=auto") == 0
+    told = capsys.readouterr().out
+    assert f"{checkpoint('run', 3)}: not a readable checkpoint: " in told
+    assert f"goes on after epoch 2 from {checkpoint('run', 2)}" in told
+    assert numbers("run") == expected
+    assert not Path("run-2").exists()
+
+
+def test_checkpoints_of_which_none_can_be_read_are_an_error_and_no_fresh_start(
+    write: Callable[..., None], capsys: pytest.CaptureFixture[str]
+):
+    write(**{"training.epochs": 2})
+    assert trained() == 0
+    before = numbers("run")
+    for epoch in (1, 2):
+        tear(checkpoint("run", epoch))
+    assert trained("checkpoint.resume=auto") == 2
+    told = capsys.readouterr().err
+    assert "of 2 in run/checkpoints none can be read" in told
+    assert "epoch_00001.pt" in told
+    assert numbers("run") == before
+    assert not Path("run-2").exists()
+
+
+def test_a_run_that_has_finished_says_so_and_writes_nothing(
+    write: Callable[..., None], capsys: pytest.CaptureFixture[str]
+):
+    write(**{"training.epochs": 1})
+    assert trained() == 0
+    before = (Path("run") / "metrics.jsonl").read_bytes()
+    capsys.readouterr()
+    assert trained("checkpoint.resume=auto") == 0
+    told = capsys.readouterr().out
+    assert (
+        f"{checkpoint('run', 1)}: the run has finished already, 1 of 1 epochs; raise training.epochs" in told
+    )
+    assert "epoch 1/1" not in told
+    assert (Path("run") / "metrics.jsonl").read_bytes() == before
+    assert trained("checkpoint.resume=auto", "training.epochs=2") == 0
+    assert epochs("run") == [1, 2]
+
+
+def test_a_run_that_died_before_its_first_checkpoint_starts_anew_in_its_own_folder(
+    write: Callable[..., None], capsys: pytest.CaptureFixture[str]
+):
+    write(**{"training.epochs": 2})
+    assert trained() == 0
+    for file in Path("run/checkpoints").iterdir():
+        file.unlink()
+    assert trained("checkpoint.resume=auto") == 0
+    assert "no checkpoint in run/checkpoints yet; the run starts anew" in capsys.readouterr().out
+    assert epochs("run") == [1, 2]
+    assert not Path("run-2").exists()
+
+
+def test_what_another_run_left_without_a_checkpoint_is_left_alone(
+    write: Callable[..., None], capsys: pytest.CaptureFixture[str]
+):
+    Path("run").mkdir()
+    Path("run/notes.txt").write_text("mine")
+    write(**{"training.epochs": 1})
+    assert trained("checkpoint.resume=auto") == 0
+    assert "run holds an earlier run; this one goes to run-2" in capsys.readouterr().out
+    assert [file.name for file in Path("run").iterdir()] == ["notes.txt"]
+
+
+def test_a_run_is_gone_on_with_in_the_folder_that_its_checkpoint_is_in(write: Callable[..., None]):
+    write(**{"training.epochs": 2})
+    assert trained() == 0
+    assert trained("seed=7") == 0
+    first = (Path("run") / "metrics.jsonl").read_bytes()
+    expected = numbers("run-2")
+    assert trained("seed=7", f"checkpoint.resume={checkpoint('run-2', 1)}") == 0
+    assert numbers("run-2") == expected
+    assert (Path("run") / "metrics.jsonl").read_bytes() == first
+
+
+def test_a_checkpoint_of_another_run_starts_records_of_its_own(write: Callable[..., None]):
+    write(**{"training.epochs": 2})
+    assert trained() == 0
+    first = (Path("run") / "metrics.jsonl").read_bytes()
+    assert trained(f"checkpoint.resume={checkpoint('run', 1)}", "logging.log_dir=other") == 0
+    assert epochs("other") == [2]
+    assert (Path("run") / "metrics.jsonl").read_bytes() == first
+
+
+def test_a_second_run_does_not_mix_its_checkpoints_with_the_firsts(
+    write: Callable[..., None], capsys: pytest.CaptureFixture[str]
+):
+    write(**{"training.epochs": 2, "checkpoint.checkpoint_dir": "kept"})
+    assert trained() == 0
+    assert trained("seed=7", "training.epochs=1") == 0
+    told = capsys.readouterr().out
+    assert "kept holds checkpoints of an earlier run; new ones go to kept-2." in told.splitlines()
+    assert sorted(file.name for file in Path("kept").glob("*.pt")) == ["epoch_00001.pt", "epoch_00002.pt"]
+    assert [file.name for file in Path("kept-2").glob("*.pt")] == ["epoch_00001.pt"]
+
+
+# Real processes
+
+
+def started() -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "hjepa", "run.yaml"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_epochs(child: subprocess.Popen[str], count: int) -> None:
+    lines = Path("run/metrics.jsonl")
+    while not lines.exists() or lines.read_text().count("\n") < count:
+        assert child.poll() is None, child.communicate()[1]
+        time.sleep(0.01)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="stops a process by signals")
+def test_a_killed_run_gone_on_with_gives_the_numbers_of_an_uninterrupted_one(write: Callable[..., None]):
+    write(**{"training.epochs": 12})
+    assert trained("logging.log_dir=straight") == 0
+    with started() as child:
+        wait_for_epochs(child, 3)
+        child.kill()
+    assert len(epochs("run")) < 12, "the process was not killed on the way"
+    assert trained("checkpoint.resume=auto") == 0
+    assert numbers("run") == numbers("straight")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="stops a process by signals")
+def test_an_interrupted_run_saves_nothing_half_done_and_says_how_to_go_on(write: Callable[..., None]):
+    write(**{"training.epochs": 500, "checkpoint.save_frequency": 2})
+    with started() as child:
+        wait_for_epochs(child, 3)
+        child.send_signal(signal.SIGINT)
+        _, told = child.communicate(timeout=60)
+        assert child.returncode == 130
+    newest = max(Path("run/checkpoints").glob("*.pt"))
+    assert f"interrupted; go on with --set checkpoint.resume={newest}" in told
+    assert "Traceback" not in told
+    saved = int(newest.stem.removeprefix("epoch_"))
+    assert saved % 2 == 0
+    assert saved >= epochs("run")[-1] - 2
+    assert not list(Path("run/checkpoints").glob(".*.tmp"))
+
+
+# Of SQLAlchemy's newest versions on what MLflow does.
+@pytest.mark.filterwarnings("ignore:.*loader strategy is deprecated:DeprecationWarning")
+@pytest.mark.skipif(os.name != "posix", reason="stops a process by signals")
+def test_an_interrupted_run_is_killed_at_mlflow_and_a_failed_one_failed(
+    write: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+    write(**{"training.epochs": 500, "logging.mlflow.enabled": True, "logging.mlflow.tracking_uri": store})
+    with started() as child:
+        wait_for_epochs(child, 1)
+        child.send_signal(signal.SIGINT)
+        child.communicate(timeout=60)
+    absurd = ("training.lr=1e30", "training.optimizer=sgd", "training.clip_grad=null", "training.epochs=2")
+    assert trained(*absurd, "training.lr_schedule=constant") == 1
+    assert "the run has failed" in capsys.readouterr().err
+    from mlflow import MlflowClient
+
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name("h-jepa")
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time"])
+    assert [run.info.status for run in found] == ["KILLED", "FAILED"]
+    assert found[0].data.params["model.embed_dim"] == "16"

@@ -1,0 +1,122 @@
+"""The commands that round a sweep off: real sweeps, asked from outside."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.workplace import (
+    SPACE,
+    Workplace,
+    children,
+    end_session,
+    held_still,
+    learnt,
+    records,
+    signal_pending,
+    uninterrupted,
+    wait_for,
+    wait_until,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
+ONE_BY_ONE = SPACE | {
+    "search": {"algorithm": "random", "num_trials": 1},
+    "scheduler": {"type": "fifo", "max_epochs": 8},
+    "resources": {"concurrency": 1},
+}
+
+
+def test_a_sweep_is_watched_stopped_damaged_and_gone_on_with_by_its_name(workplace: Workplace) -> None:
+    workplace.write("tiny.yaml", ONE_BY_ONE)
+    process = workplace.start_sweep("tiny.yaml")
+    folder = workplace.folder / "results/tiny"
+    try:
+        wait_for(folder / "trials/0000/metrics.jsonl", '"epoch": 2', process)
+        with held_still(process):
+            watched = json.loads(workplace.sweep("status", "--json").stdout)
+            refused = workplace.sweep("sync", "tiny")
+            stop = subprocess.Popen(
+                workplace.command("orchestrator.cli", "stop", "tiny"),
+                cwd=workplace.folder,
+                env=workplace.env,
+                text=True,
+                stdout=subprocess.PIPE,
+            )
+            wait_until(lambda: signal_pending(process.pid, signal.SIGTERM), stop)
+        began = time.monotonic()
+        stopped, _ = stop.communicate(timeout=60)
+        output, _ = process.communicate(timeout=60)
+        took_s = time.monotonic() - began
+    finally:
+        end_session(process)
+    assert (watched["state"], watched["process"]) == ("running", process.pid)
+    assert watched["trials"][0]["state"] in ("running", "completed")
+    assert refused.returncode == 2
+    assert f"running already: process {process.pid}" in refused.stderr
+    assert stop.returncode == 0
+    assert "hjepa-sweep resume tiny --results results" in stopped
+    assert process.returncode == 130, output
+    assert took_s < 15
+
+    cut = next(record for record in records(workplace) if record.outcome is None and record.reports)
+    newest = folder / "trials" / cut.id / str(cut.checkpoint)
+    os.truncate(newest, newest.stat().st_size // 3)
+    shown = workplace.sweep("status", "tiny").stdout
+    assert "interrupted" in shown
+    assert f"{cut.id}" in shown
+
+    done = workplace.sweep("resume", "tiny")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"trial {cut.id} goes on after epoch {max(cut.reports) - 1}: " in done.stdout or (
+        f"trial {cut.id} begins anew: " in done.stdout and max(cut.reports) == 1
+    )
+    for record in records(workplace):
+        assert (record.outcome, record.role) == ("completed", "search" if record.number else "base")
+        expected = uninterrupted(workplace, record)
+        found = [learnt(metrics) for metrics in record.reports.values()]
+        kept = expected[0].keys()
+        assert [{k: v for k, v in m.items() if k in kept} for m in found] == expected
+        lines = (folder / "trials" / record.id / "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(line)["epoch"] for line in lines] == list(range(1, 9))
+    (note,) = records(workplace)[cut.number].notes
+    assert newest.name in note
+    assert "MLflow has everything" in workplace.sweep("sync", "tiny").stdout
+    assert children(workplace)[cut.id].data.tags["notes"] == note
+    assert "finished, 2 of 2 trials over (2 completed)" in workplace.sweep("list").stdout
+    assert "not running" in workplace.sweep("stop", "tiny").stdout
+
+
+@pytest.mark.parametrize("command", ["resume", "status", "stop", "sync"])
+def test_a_name_that_does_not_exist_gets_the_nearest(workplace: Workplace, command: str) -> None:
+    (workplace.folder / "results/fpn").mkdir(parents=True)
+    (workplace.folder / "results/fpn/definition.json").write_text("{}")
+    done = workplace.sweep(command, "fpm")
+    assert done.returncode == 2
+    assert done.stderr == "hjepa-sweep: fpm: no such sweep in results. Nearest: fpn. There: fpn.\n"
+    elsewhere = workplace.sweep(command, "fpn", "--results", "nowhere")
+    assert elsewhere.returncode == 2
+    assert "is --results right?" in elsewhere.stderr
+
+
+def test_help_of_every_command_has_an_example() -> None:
+    from orchestrator.cli import COMMANDS, parser
+
+    for name, module in COMMANDS.items():
+        assert f"hjepa-sweep {name}" in module.EPILOG or name == "run"
+        assert parser().parse_args(
+            [
+                name,
+                *(["x"] if name not in ("list", "status") else []),
+                *(["--failed"] if name == "retry" else []),
+            ]
+        )
+
+
+def test_a_results_folder_without_sweeps_says_so(workplace: Workplace, tmp_path: Path) -> None:
+    assert workplace.sweep("list").stdout == "results holds no sweep.\n"
+    assert "holds no sweep" in workplace.sweep("status").stderr

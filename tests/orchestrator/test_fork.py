@@ -1,0 +1,103 @@
+"""A sweep that begins with another one's trials."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from orchestrator.definition import write_definition
+from orchestrator.fork import fork
+from orchestrator.search import build_sampler
+from orchestrator.space import ConfigError, Sweep, load_sweep
+from orchestrator.study import Study, read_trials
+from tests.workplace import SPACE, TINY
+
+
+def written(folder: Path, name: str, base: dict[str, Any] = TINY, **changes: Any) -> Sweep:
+    (folder / f"{name}-base.yaml").write_text(yaml.safe_dump(base))
+    space = SPACE | changes | {"name": name, "base": f"{name}-base.yaml"}
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump(space))
+    return load_sweep(folder / f"{name}.yaml")
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """A sweep with the base and learning rates of 0.0002, 0.002 (pruned) and 0.02, and an open trial."""
+    old = written(tmp_path, "old", space={"training.lr": {"loguniform": [1e-4, 1e-1]}})
+    folder = tmp_path / "results/old"
+    folder.mkdir(parents=True)
+    write_definition(folder, old)
+    study = Study(folder, old, build_sampler(old))
+    study.ask("base", old.base_values())
+    for lr in (0.0002, 0.002, 0.02, 0.001):
+        study.ask("search", {"training.lr": lr})
+    for number, epochs in ((0, 3), (1, 3), (2, 1), (3, 3), (4, 1)):
+        for epoch in range(1, epochs + 1):
+            study.report(number, epoch, {"val/knn_top1": number / 10}, f"epoch_{epoch:05d}.pt")
+        trial = folder / "trials" / study.trials[number].id
+        trial.mkdir(parents=True)
+        (trial / "config.yaml").write_text(f"of: {number}")
+    for number, outcome in ((0, "completed"), (1, "completed"), (2, "pruned"), (3, "completed")):
+        study.end(number, outcome, "because")  # pyright: ignore[reportArgumentType]
+    return tmp_path / "results"
+
+
+def test_what_fits_is_taken_over_with_its_reports_and_files(results: Path) -> None:
+    new = written(results.parent, "new", space={"training.lr": {"loguniform": [1e-4, 1e-2]}})
+    lines = fork(results, "old", new)
+    assert lines == [
+        "new: 3 finished trials of old taken over",
+        "  not taken: 1, not finished",
+        "  not taken: 1, outside the new space: training.lr",
+    ]
+    before = {record.number: record for record in read_trials(results / "old")}
+    taken = read_trials(results / "new")
+    assert [(r.role, r.values, r.outcome) for r in taken] == [
+        ("base", {"training.lr": 1e-3}, "completed"),
+        ("search", {"training.lr": 0.0002}, "completed"),
+        ("search", {"training.lr": 0.002}, "pruned"),
+    ]
+    assert [r.origin for r in taken] == [f"trial 000{i} of old" for i in range(3)]
+    assert [r.reports for r in taken] == [before[i].reports for i in range(3)]
+    assert (results / "new/trials/0002/config.yaml").read_text() == "of: 2"
+    assert fork(results, "old", new) == ["new: is there already, and goes on"]
+
+
+def test_a_value_that_is_now_the_bases_still_fits(results: Path) -> None:
+    """The old space varied the rate, the new one fixes it at 0.0002 and varies the weight decay."""
+    base = TINY | {"training": TINY["training"] | {"lr": 0.0002}}
+    space = {"training.weight_decay": {"choice": [0.05, 0.1]}}
+    new = written(results.parent, "new", base, space=space)
+    lines = fork(results, "old", new)
+    assert lines[0] == "new: 1 finished trials of old taken over"
+    assert "  not taken: 1, the base config is another one" in lines
+    assert "  not taken: 2, its config differs in what the new space does not vary" in lines
+    (taken,) = read_trials(results / "new")
+    assert (taken.role, taken.values) == ("search", {"training.weight_decay": 0.05})
+
+
+def test_longer_trials_take_over_nothing(results: Path) -> None:
+    scheduler = SPACE["scheduler"] | {"max_epochs": 4}
+    new = written(
+        results.parent, "new", space={"training.lr": {"loguniform": [1e-4, 1e-1]}}, scheduler=scheduler
+    )
+    assert fork(results, "old", new)[0] == "new: 0 finished trials of old taken over"
+
+
+def test_a_fork_that_was_cut_short_leaves_nothing_and_is_done_again(results: Path) -> None:
+    new = written(results.parent, "new", space={"training.lr": {"loguniform": [1e-4, 1e-1]}})
+    shutil.copytree(results / "old", results / ".new.fork")
+    assert fork(results, "old", new)[0] == "new: 4 finished trials of old taken over"
+    assert not (results / ".new.fork").exists()
+
+
+def test_a_fork_under_its_own_name_is_refused(results: Path) -> None:
+    old = load_sweep(results.parent / "old.yaml")
+    with pytest.raises(ConfigError, match="must be another name"):
+        fork(results, "old", old)
+    other = replace(old, config=old.config.model_copy(update={"name": "x"}))
+    with pytest.raises(ConfigError, match="no such sweep"):
+        fork(results, "nothing", other)
