@@ -18,8 +18,14 @@ def advice(config: RunConfig) -> Iterator[str]:
             yield f"{key}: {value!r} is a placeholder; name a real path, relative to where you start the run."
         elif value == "/tmp" or value.startswith(("/tmp/", "/var/tmp/")):  # noqa: S108
             yield f"{key}: {value!r} is below /tmp, which others can read and the system may empty."
-        elif PurePath(value).is_absolute():
+        elif PurePath(value).is_absolute() or value.startswith("~"):
             yield f"{key}: {value!r} is absolute, and so good for one machine; take a relative path."
+    rise, epochs = config.model.ema.momentum_warmup_epochs, config.training.epochs
+    if config.model.use_target_encoder and config.model.ema.momentum_end == 1 and rise and rise < epochs:
+        yield (
+            f"model.ema.momentum_warmup_epochs: {rise:g} of {epochs} epochs, after which the target stands "
+            "still, for momentum_end is 1; null spreads the rise over the whole run."
+        )
     if config.logging.wandb.entity is not None:
         yield (
             "logging.wandb.entity: names a person or a team; leave it null in files that are shared, and set "

@@ -1,11 +1,12 @@
 """How large a run is, from its config alone: parameters, tokens, and an estimate of memory."""
 
+import statistics
 from dataclasses import dataclass
 
 import torch
 
 from hjepa.config import RunConfig
-from hjepa.masking import sample_masks
+from hjepa.masking import Masks, sample_masks
 from hjepa.model import HJEPA
 
 # Values kept for the backward pass by a block, for each token and unit of width, from the operations of
@@ -16,7 +17,7 @@ _KEPT, _KEPT_HIDDEN = 10, 2
 _IMAGES = 5
 # Of every level's features: predicted, target and normalised, their difference and gradients.
 _FEATURES = 8
-_MASK_SAMPLES = 256
+_MASK_SAMPLES = 1024
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Size:
     tokens: int
     """Patches of an image."""
     visible: float
-    """Of these, on average, what the context encoder sees of a batch of 256 images."""
+    """Of these, on average, what the context encoder sees. The larger the step, the fewer: all its images
+    show as many as the one of which the least is left."""
     predicted: float
     """Of these, on average, what is to be predicted."""
     weights_bytes: int
@@ -55,53 +57,75 @@ class Size:
 
 
 def measure(config: RunConfig) -> Size:
-    """Sizes of a run; nothing is allocated but masks for 256 images."""
+    """Sizes of a run; nothing is allocated but masks for some steps."""
     with torch.device("meta"):
         model = HJEPA(config.model, config.data.image_size)
     counts = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     everything = sum(p.numel() for p in model.parameters())
     moments = 2 if config.training.optimizer == "adamw" else 1
-    masks = sample_masks(config.masking, _MASK_SAMPLES, model.grid, torch.Generator().manual_seed(0))
-    tokens = model.grid[0] * model.grid[1]
-    visible = masks.visible_BK.shape[1]
+    steps = _some_masks(config, model.grid)
+    visible = statistics.mean(masks.visible_BK.shape[1] for masks in steps)
     return Size(
         encoder=counts["encoder"],
         predictor=counts["predictor"],
         others=trained - counts["encoder"] - counts["predictor"],
         target=everything - trained,
-        tokens=tokens,
+        tokens=model.grid[0] * model.grid[1],
         visible=visible,
-        predicted=masks.target_BN.float().sum(1).mean().item(),
+        predicted=statistics.mean(masks.target_BN.float().sum(1).mean().item() for masks in steps),
         weights_bytes=4 * (everything + (1 + moments) * trained),
-        activation_bytes=_activations(config, tokens, visible),
+        activation_bytes=_activations(config, model.grid[0] * model.grid[1], visible, steps[0]),
     )
 
 
-def _activations(config: RunConfig, tokens: int, visible: int) -> int:
+def _some_masks(config: RunConfig, grid: tuple[int, int]) -> list[Masks]:
+    """The masks of as many optimizer steps as make up about a thousand images."""
+    images = min(config.data.batch_size * config.training.accumulation_steps, _MASK_SAMPLES)
+    generator = torch.Generator().manual_seed(0)
+    return [sample_masks(config.masking, images, grid, generator) for _ in range(_MASK_SAMPLES // images)]
+
+
+def _activations(config: RunConfig, tokens: int, visible: float, masks: Masks) -> int:
     """Peak bytes of a micro-batch: what is kept for the backward pass, and what passes through beside it.
 
     Beside measured peaks of ViT-Ti/16 on CPU (`benchmarks/features.py`) this was off by at most 1.4 times.
     """
     shape, predictor = config.model.shape, config.model.predictor
     width = predictor.width(shape.embed_dim)
-    views = 2 if config.loss.use_ntxent else 1
+    crops, local = config.global_crops, config.local_crops(config.training.epochs - 1)
+    local_side = config.data.multicrop.local_side(config.data.image_size, shape.patch_size) if local else 0
+    encoded = crops * visible + local * (local_side // shape.patch_size) ** 2
+    whole = 0.0 if config.model.use_target_encoder else crops * tokens  # with gradient
+    if config.loss.use_ntxent:
+        encoded += visible if config.loss.ntxent.on_context else 0
     blocks = [
-        (views * shape.depth, visible, shape.embed_dim, shape.mlp_ratio),
-        (predictor.depth, tokens, width, predictor.mlp_ratio),
+        (shape.depth, encoded + whole, shape.embed_dim, shape.mlp_ratio),
+        (predictor.depth, crops * _predicted_with(config, tokens, masks), width, predictor.mlp_ratio),
     ]
-    whole = [depth * length * dim * (_KEPT + _KEPT_HIDDEN * ratio) for depth, length, dim, ratio in blocks]
-    kept = sum(whole)
+    sizes = [depth * length * dim * (_KEPT + _KEPT_HIDDEN * ratio) for depth, length, dim, ratio in blocks]
+    kept = sum(sizes)
     if config.training.use_gradient_checkpointing:
         # The input of every block, and one block at a time in whole.
         kept = sum(depth * length * dim for depth, length, dim, _ in blocks)
-        kept += max(size / depth for size, (depth, *_) in zip(whole, blocks, strict=True))
+        kept += max(size / depth for size, (depth, *_) in zip(sizes, blocks, strict=True))
     pyramid = sum(tokens / 4**level for level in range(config.model.num_hierarchies))
-    features = _FEATURES * pyramid * shape.embed_dim
-    target = tokens * shape.embed_dim * (_KEPT + _KEPT_HIDDEN * shape.mlp_ratio)
+    features = _FEATURES * crops * pyramid * shape.embed_dim
+    target = crops * tokens * shape.embed_dim * (_KEPT + _KEPT_HIDDEN * shape.mlp_ratio)
     half = 2 if config.training.use_amp else 4
-    images = 4 * views * _IMAGES * 3 * config.data.image_size**2
+    views = crops + int(config.loss.use_ntxent)
+    images = 4 * _IMAGES * 3 * (views * config.data.image_size**2 + local * local_side**2)
     return int(config.data.batch_size * (half * (kept + target) + 4 * features + images))
+
+
+def _predicted_with(config: RunConfig, tokens: int, masks: Masks) -> float:
+    """Tokens of an image that go through the predictor's blocks, of all its passes."""
+    if config.model.predictor.mode == "union" or masks.blocks_BMN is None:
+        return tokens
+    visible = masks.visible_BK.shape[1]
+    largest, number = int(masks.blocks_BMN.sum(-1).max()), masks.blocks_BMN.shape[1]
+    rest = int((~masks.blocks_BMN.any(1)).sum(-1).max()) - visible
+    return number * (visible + largest) + visible + rest
 
 
 def _gb(size: int) -> str:

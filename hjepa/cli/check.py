@@ -5,6 +5,7 @@ Reads no data set and builds no weights, so that it is quick for any size.
 
 import argparse
 import sys
+from pathlib import Path
 
 from hjepa.advice import advice
 from hjepa.catalog import find_config
@@ -52,17 +53,22 @@ def run(options: argparse.Namespace) -> int:
         if not options.brief:
             print(to_yaml(config), end="")
         print(*(f"# {line}" for line in measure(config).lines()), sep="\n")
-        for line in warnings(config, layers):
+        for line in warnings(config, layers, path):
             print(f"# warning: {line}")
     return USER_ERROR if wrong else 0
 
 
-def warnings(config: RunConfig, layers: Layers) -> list[str]:
-    """What is legal and unwise, and what was set and has no effect."""
+def warnings(config: RunConfig, layers: Layers, path: Path) -> list[str]:
+    """What is legal and unwise, and what the file or the command line set that has no effect.
+
+    What a file takes over from those that it extends is not its own to mend.
+    """
     found = list(advice(config))
     values, defaults = dotted(config), dotted(RunConfig())
     for key in values:
         reason = inert_reason(config, key)
-        if reason and key in layers.sources and values[key] != defaults[key]:
-            found.append(f"{key}: is set ({layers.sources[key]}) and has no effect: {reason}.")
+        source = layers.sources.get(key, "")
+        own = source == str(path) or source.startswith("--set")
+        if reason and own and values[key] != defaults[key]:
+            found.append(f"{key}: is set ({source}) and has no effect: {reason}.")
     return found
