@@ -135,7 +135,7 @@ class RunConfig(Config):
     @model_validator(mode="after")
     def _ranks_share(self) -> Self:
         ranks = self.distributed
-        if not ranks.enabled:
+        if ranks.enabled is False:
             return self
         if ranks.world_size is not None:
             mixes = self.data.augmentation.mixing is not None

@@ -37,18 +37,24 @@ class DistributedConfig(Config):
     """Processes that share a run, started by torchrun. They give the numbers of one process up to
     rounding; with dropout or stochastic depth, which each draws for itself, up to chance."""
 
-    enabled: bool = Field(default=False, json_schema_extra=NO_EFFECT)
-    """Share every optimizer step between the processes. False under a torchrun of several is refused."""
+    enabled: bool | None = Field(default=None, json_schema_extra=NO_EFFECT)
+    """Share every optimizer step between the processes; null: where torchrun started several. False under
+    a torchrun of several is refused."""
     backend: Literal["auto", "gloo", "nccl"] = Field(default="auto", json_schema_extra=NO_EFFECT)
     """How they talk; auto takes nccl on CUDA, else gloo. nccl needs a GPU for each process."""
     world_size: int | None = Field(default=None, ge=1, json_schema_extra=NO_EFFECT)
     """Processes that torchrun must have started; null takes as many as it did. data.batch_size is what
     they share, so it must be a multiple."""
 
+    @property
+    def shares(self) -> bool:
+        """Whether this process shares its run."""
+        return started() > 1 if self.enabled is None else self.enabled
+
     def inert(self) -> dict[str, str]:
-        return (
-            {} if self.enabled else dict.fromkeys(("backend", "world_size"), "distributed.enabled is false")
-        )
+        if self.enabled is not False:
+            return {}
+        return dict.fromkeys(("backend", "world_size"), "distributed.enabled is false")
 
 
 def require_divisible(batch_size: int, world_size: int, in_pairs: bool = False) -> None:
@@ -231,12 +237,12 @@ def started() -> int:
 def require_started(config: DistributedConfig) -> None:
     """ConfigError where the processes that were started are not those that the config asks for."""
     count, wanted = started(), config.world_size
-    if count > 1 and not config.enabled:
+    if count > 1 and config.enabled is False:
         raise ConfigError(
             f"distributed.enabled is false, but {count} processes were started, each of which would train "
             "the same run.\nAdd --set distributed.enabled=true, or start one process."
         )
-    if not config.enabled or wanted is None or wanted == count:
+    if config.enabled is False or wanted is None or wanted == count:
         return
     if count == 1:
         raise ConfigError(
@@ -252,7 +258,7 @@ def require_started(config: DistributedConfig) -> None:
 
 def own_device(config: DistributedConfig, device: torch.device) -> torch.device:
     """This process's own device of the kind `device`. ConfigError where there is none to have."""
-    if not config.enabled:
+    if not config.shares:
         return device
     if device.type == "mps":
         raise ConfigError("distributed.enabled: processes cannot share an MPS device; add --set device=cpu.")
@@ -280,11 +286,11 @@ def process_group(config: DistributedConfig, device: torch.device) -> Iterator[N
     and `own_device` say.
     """
     require_started(config)
-    if config.enabled:
+    if config.shares:
         device = own_device(config, device)
         if device.type == "cuda":
             torch.cuda.set_device(device)
-    if not config.enabled or dist.is_initialized():
+    if not config.shares or dist.is_initialized():
         yield
         return
     backend = config.backend
@@ -306,7 +312,7 @@ def process_group(config: DistributedConfig, device: torch.device) -> Iterator[N
 def team_of(config: DistributedConfig) -> Team:
     """The team of this process. ConfigError as `require_started` says."""
     require_started(config)
-    if config.enabled and dist.is_initialized():
+    if config.shares and dist.is_initialized():
         return Team(dist.get_rank(), dist.get_world_size(), grouped=True)
     if started() > 1:
         raise RuntimeError("a run of several processes is built within process_group()")

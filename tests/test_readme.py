@@ -70,7 +70,7 @@ def test_the_torchrun_command_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     launch, command = shlex.split(line)[1:], "hjepa"
     options = train_parser().parse_args(launch[launch.index(command) + 1 :])
     config = load_config(options.config, parse_overrides(options.set))
-    assert config.distributed.enabled
+    assert config.distributed.enabled is not False
     assert config.data.batch_size % int(launch[launch.index("--nproc-per-node") + 1]) == 0
 
 

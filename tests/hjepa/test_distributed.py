@@ -300,7 +300,11 @@ def test_a_group_of_somebody_else_is_used_and_left(tiny: Tiny):
 @pytest.mark.parametrize(
     ("started", "changed", "message"),
     [
-        (2, {}, r"distributed.enabled is false, but 2 processes were started.*enabled=true"),
+        (
+            2,
+            {"distributed.enabled": False},
+            r"distributed.enabled is false, but 2 processes were started.*enabled=true",
+        ),
         (None, RANKS, r"world_size is 2, but one process was started.*torchrun --nproc-per-node 2 -m hjepa"),
         (4, RANKS, r"world_size is 2, but 4 processes were started.*--set distributed.world_size=4"),
         (
@@ -346,7 +350,7 @@ def test_a_batch_that_cannot_be_shared_is_refused_by_the_config(tiny: Tiny):
 @pytest.fixture
 def torchrun(tiny: Tiny, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A run of many epochs by the command line, its output in tmp_path/out."""
-    (tmp_path / "run.yaml").write_text(to_yaml(tiny({"data.batch_size": 240, "distributed.enabled": True})))
+    (tmp_path / "run.yaml").write_text(to_yaml(tiny({"data.batch_size": 240})))
     places = [f"--set=logging.log_dir={tmp_path / 'run'}", "--set=checkpoint.save_frequency=1"]
     with (tmp_path / "out").open("w") as out, (tmp_path / "err").open("w") as err:
         process = subprocess.Popen(
