@@ -52,7 +52,21 @@ FEATURES: dict[str, dict[str, Any]] = {
     "loss.sigreg.flatten_patches": {"loss.use_sigreg": True, "loss.sigreg.flatten_patches": True},
     "loss.use_ntxent": {"loss.use_ntxent": True},
     "loss.ntxent.on_context false": {"loss.use_ntxent": True, "loss.ntxent.on_context": False},
+    "data.use_multicrop, 2 global": {"data.use_multicrop": True, "data.multicrop.num_local_crops": 0},
+    "the same and 6 local": {"data.use_multicrop": True},
+    "masking.strategy global_with_local_context": {
+        "data.use_multicrop": True,
+        "masking.strategy": "global_with_local_context",
+    },
     "augmentation.color_jitter 0.4": {"data.augmentation.color_jitter": 0.4},
+    "augmentation.gaussian_blur 0.5": {"data.augmentation.gaussian_blur": 0.5},
+    "augmentation.deit3, three_augment": {"data.augmentation.strategy": "deit3"},
+    "augmentation.deit3, auto_augment": {
+        "data.augmentation.strategy": "deit3",
+        "data.augmentation.deit3.auto_augment": True,
+        "data.augmentation.deit3.three_augment": False,
+    },
+    "logging.log_gradients": {"logging.log_gradients": True},
     "training.use_amp": {"training.use_amp": True},
     "training.use_gradient_checkpointing": {"training.use_gradient_checkpointing": True},
 }
