@@ -1,0 +1,48 @@
+"""Config classes, and YAML files read into them.
+
+Any tree of `Config` classes can be loaded, overridden by dotted key, and described from here;
+`hjepa.config` applies it to a run and `orchestrator.space` to a sweep.
+"""
+
+from hjepa.schema.base import (
+    NO_EFFECT,
+    Config,
+    ConfigError,
+    ConfigT,
+    dotted,
+    has_effect,
+    inert_keys,
+    inert_reason,
+    leaves,
+    nearest_key,
+    resolve_key,
+    section_types,
+)
+from hjepa.schema.describe import allowed, annotated_yaml, to_yaml
+from hjepa.schema.layers import Layers, parse_overrides
+from hjepa.schema.yamlfile import MAX_FILE_BYTES, MAX_VALUES, one_line, parse_yaml, read_mapping
+
+__all__ = [
+    "MAX_FILE_BYTES",
+    "MAX_VALUES",
+    "NO_EFFECT",
+    "Config",
+    "ConfigError",
+    "ConfigT",
+    "Layers",
+    "allowed",
+    "annotated_yaml",
+    "dotted",
+    "has_effect",
+    "inert_keys",
+    "inert_reason",
+    "leaves",
+    "nearest_key",
+    "one_line",
+    "parse_overrides",
+    "parse_yaml",
+    "read_mapping",
+    "resolve_key",
+    "section_types",
+    "to_yaml",
+]
