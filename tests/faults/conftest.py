@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import pytest
 
-pytest_plugins: list[str] = []
 ROWS = pytest.StashKey[list[tuple[str, str]]]()
 
 

@@ -129,7 +129,7 @@ NAMED: dict[str, Any] = {
     "masking.min_keep": 1,
 }
 
-PATHS = ("data.data_path", "data.class_list", "evaluation.linear_probe.data_path")
+PATHS = ("data.data_path", "data.class_list", "model.pretrained", "evaluation.linear_probe.data_path")
 
 TABLE: dict[str, Row] = {
     "model.encoder_type": Row("test_vit2", NAMED),
@@ -332,8 +332,6 @@ def configured(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 
     def config(changed: dict[str, Any]) -> RunConfig:
         paths = {key: folders[value] for key, value in changed.items() if key in PATHS}
-        keys = [key for key in ("data.data_path", "data.class_list", "model.pretrained") if key in changed]
-        paths = {key: folders[changed[key]] for key in keys}
         if "data.datasets" in changed:
             sets = [one | {"path": folders[one["path"]]} for one in changed["data.datasets"]]
             paths["data.datasets"] = sets

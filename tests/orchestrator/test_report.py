@@ -28,7 +28,7 @@ def test_one_value_has_no_interval() -> None:
 
 def test_only_completed_reruns_of_the_trial_count() -> None:
     of = TrialRecord(0, "search", {}, outcome="completed", reports={3: {"m": 0.9}})
-    again = TrialRecord(1, "confirm", {}, 0, 43, {3: {"m": 0.7}}, outcome="completed")
-    failed = TrialRecord(2, "confirm", {}, 0, 44, {1: {"m": 0.2}}, outcome="failed")
-    other = TrialRecord(3, "confirm", {}, 5, 43, {3: {"m": 0.1}}, outcome="completed")
+    again = TrialRecord(1, "confirm", {}, 0, 43, reports={3: {"m": 0.7}}, outcome="completed")
+    failed = TrialRecord(2, "confirm", {}, 0, 44, reports={1: {"m": 0.2}}, outcome="failed")
+    other = TrialRecord(3, "confirm", {}, 5, 43, reports={3: {"m": 0.1}}, outcome="completed")
     assert seeds_of([of, again, failed, other], of, "m") == {43: 0.7}

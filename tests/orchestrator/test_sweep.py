@@ -203,7 +203,7 @@ def test_ctrl_c_leaves_a_sweep_that_the_same_command_goes_on_with(workplace: Wor
         output, _ = process.communicate(timeout=60)
     finally:
         end_session(process)
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 45  # 15 s on a machine of its own
     assert process.returncode == 130, output
     (command,) = [line.strip() for line in output.splitlines() if line.startswith("  hjepa-sweep")]
     assert "Traceback" not in output
