@@ -5,17 +5,18 @@ the first worker reports. Orders and reports go over a desk, an actor of their o
 arrive every half second at best, and a worker must not begin an epoch before ASHA has let it.
 """
 
-import asyncio
 import os
 import threading
 import uuid
-from typing import Any, Literal
+from typing import Any
 
 import ray
 import ray.train
 from ray import tune
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from hjepa.distributed import LostRankError
+from orchestrator.desk import Desk, Order
 from orchestrator.space import ResourcesConfig
 from orchestrator.trial import Outcome, Task, TrialWork
 
@@ -23,52 +24,6 @@ LOOK_S = 0.5
 """Seconds between two looks at whether the group is alive, ours and Train's."""
 END_S = 4.0
 """Seconds that a group has to end by itself."""
-
-Order = dict[str, Any] | Literal["epoch", "end"]
-"""A trial to take on, as a Tune config; one more epoch of it; or to go home."""
-
-
-class Desk:
-    """Where orders wait for each worker, and the first one's reports for Tune."""
-
-    def __init__(self) -> None:
-        self.orders: list[Order] = []
-        self.reports: list[dict[str, Any]] = []
-        self.entered: set[int] = set()
-        self.news = asyncio.Condition()
-
-    async def enter(self, rank: int) -> bool:
-        """Whether a worker of this rank comes for the first time: orders are given once."""
-        new = rank not in self.entered
-        self.entered.add(rank)
-        return new
-
-    async def give(self, *orders: Order) -> None:
-        """Leave orders for all workers."""
-        async with self.news:
-            self.orders.extend(orders)
-            self.news.notify_all()
-
-    async def order(self, number: int) -> Order:
-        """The order of this number, from 0, once it is there."""
-        async with self.news:
-            await self.news.wait_for(lambda: len(self.orders) > number)
-            return self.orders[number]
-
-    async def report(self, result: dict[str, Any]) -> None:
-        """Leave a report."""
-        async with self.news:
-            self.reports.append(result)
-            self.news.notify_all()
-
-    async def heard(self, timeout_s: float) -> dict[str, Any] | None:
-        """The oldest report, once there is one; None where none comes in time."""
-        async with self.news:
-            try:
-                await asyncio.wait_for(self.news.wait_for(lambda: bool(self.reports)), timeout_s)
-            except TimeoutError:
-                return None
-            return self.reports.pop(0)
 
 
 def serve(config: dict[str, Any]) -> None:
@@ -142,13 +97,24 @@ class Group:
             if result is not None:
                 return result
             if over:
-                raise RuntimeError(f"the trial's workers ended: {self.error}")
+                raise RuntimeError(_reason(self.error))
 
     def end(self) -> None:
         """Send the workers home, and wait a while until their places are free."""
         self.give("end")
         self._thread.join(END_S)
         ray.kill(self.desk)
+
+
+def _reason(error: Exception | None) -> str:
+    """Why a group ended: what befell a worker itself, rather than that others missed it."""
+    failures = error.worker_failures if isinstance(error, ray.train.WorkerGroupError) else {}
+    told = {rank: str(failure).strip() for rank, failure in failures.items()}
+    own = {rank: text for rank, text in told.items() if LostRankError.__name__ not in text} or told
+    for rank, text in own.items():
+        end = "died" if "health check failed" in text else f"said {text.splitlines()[-1]}"
+        return f"{text}\nworker {rank} of the trial {end}"
+    return f"the trial's workers ended: {error}"
 
 
 class GroupActor(tune.Trainable):
