@@ -8,14 +8,17 @@ arrive every half second at best, and a worker must not begin an epoch before AS
 import os
 import threading
 import uuid
+from pathlib import Path
 from typing import Any
 
 import ray
 import ray.train
+import torch.distributed as dist
 from ray import tune
+from ray.train.backend import Backend
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from hjepa.distributed import LostRankError
+from hjepa.distributed import TIMEOUT, LostRankError
 from orchestrator.desk import Desk, Order
 from orchestrator.space import ResourcesConfig
 from orchestrator.trial import Outcome, Task, TrialWork
@@ -26,12 +29,39 @@ END_S = 4.0
 """Seconds that a group has to end by itself."""
 
 
+class _NoPort(Backend):
+    """Leaves the process group to `serve`: Ray's would meet at a port on all interfaces."""
+
+    share_cuda_visible_devices = True
+
+
+class _GroupConfig(TorchConfig):
+    @property
+    def backend_cls(self) -> type[Backend]:
+        return _NoPort
+
+
 def serve(config: dict[str, Any]) -> None:
     """What each worker does: take orders until it may go home."""
-    desk, rank, number = config["desk"], ray.train.get_context().get_world_rank(), 0
+    desk, context = config["desk"], ray.train.get_context()
+    rank, size = context.get_world_rank(), context.get_world_size()
     if not ray.get(desk.enter.remote(rank)):
         raise RuntimeError(f"worker {rank} was started again, and its trial is not told twice")
+    os.environ["LOCAL_RANK"] = str(context.get_local_rank())
+    if size == 1:
+        _take_orders(desk, leads=True)
+        return
+    store = dist.FileStore(config["store"], size)  # pyright: ignore[reportPrivateImportUsage]
+    dist.init_process_group(config["backend"], store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+    try:
+        _take_orders(desk, leads=rank == 0)
+    finally:
+        dist.destroy_process_group()
+
+
+def _take_orders(desk: Any, leads: bool) -> None:
     work: TrialWork | None = None
+    number = 0
     while (order := ray.get(desk.order.remote(number))) != "end":
         number += 1
         if isinstance(order, dict):
@@ -42,7 +72,7 @@ def serve(config: dict[str, Any]) -> None:
         assert work is not None
         while True:
             outcome = work.step()
-            if rank == 0:
+            if leads:
                 ray.get(desk.report.remote(outcome.result()))
             if outcome.paused is None:
                 break
@@ -59,10 +89,13 @@ class Group:
         per_worker = {"CPU": float(config.cpus_per_worker)}
         if config.gpus_per_worker:
             per_worker["GPU"] = config.gpus_per_worker
+        name = f"group-{uuid.uuid4().hex}"
+        Path(storage).mkdir(parents=True, exist_ok=True)
+        told = {"desk": self.desk, "backend": config.backend, "store": str(Path(storage, f"{name}.store"))}
         self._trainer = TorchTrainer(
             serve,
-            train_loop_config={"desk": self.desk},
-            torch_config=TorchConfig(backend=config.backend),
+            train_loop_config=told,
+            torch_config=_GroupConfig(backend=config.backend),
             scaling_config=ray.train.ScalingConfig(
                 num_workers=config.workers,
                 use_gpu=bool(config.gpus_per_worker),
@@ -70,7 +103,7 @@ class Group:
             ),
             run_config=ray.train.RunConfig(
                 # Never a name that was there before: Train would go on with that run.
-                name=f"group-{uuid.uuid4().hex}",
+                name=name,
                 storage_path=storage,
                 # Whoever is lost is started again by the sweep, which counts it.
                 failure_config=ray.train.FailureConfig(max_failures=0, max_preemption_failures=0),
