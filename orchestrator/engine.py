@@ -79,9 +79,7 @@ def local_ray(config: ResourcesConfig) -> Iterator[Path]:
             address="local",
             num_cpus=places(config) * config.workers * config.cpus_per_worker,
             resources={PLACE: places(config)},
-            # Train asks it whether a group's owner lives, and frees the places of a dead one's workers.
-            include_dashboard=config.uses_train,
-            dashboard_host="127.0.0.1",
+            include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
             _temp_dir=str(temporary),

@@ -5,6 +5,7 @@ the first worker reports. Orders and reports go over a desk, an actor of their o
 arrive every half second at best, and a worker must not begin an epoch before ASHA has let it.
 """
 
+import fcntl
 import os
 import threading
 import uuid
@@ -17,6 +18,7 @@ import torch.distributed as dist
 from ray import tune
 from ray.train.backend import Backend
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from hjepa.distributed import TIMEOUT, LostRankError
 from orchestrator.desk import Desk, Order
@@ -48,6 +50,8 @@ def serve(config: dict[str, Any]) -> None:
     if not ray.get(desk.enter.remote(rank)):
         raise RuntimeError(f"worker {rank} was started again, and its trial is not told twice")
     os.environ["LOCAL_RANK"] = str(context.get_local_rank())
+    if rank == 0:
+        Path(config["place"]).write_text(ray.util.get_current_placement_group().id.hex(), encoding="ascii")
     if size == 1:
         _take_orders(desk, leads=True)
         return
@@ -89,9 +93,14 @@ class Group:
         per_worker = {"CPU": float(config.cpus_per_worker)}
         if config.gpus_per_worker:
             per_worker["GPU"] = config.gpus_per_worker
-        name = f"group-{uuid.uuid4().hex}"
-        Path(storage).mkdir(parents=True, exist_ok=True)
-        told = {"desk": self.desk, "backend": config.backend, "store": str(Path(storage, f"{name}.store"))}
+        name, folder = f"group-{uuid.uuid4().hex}", Path(storage)
+        folder.mkdir(parents=True, exist_ok=True)
+        free_orphans(folder)
+        self._files = [folder / f"{name}.{kind}" for kind in ("lock", "place", "store")]
+        lock, place, store = self._files
+        self._lock = lock.open("w", encoding="ascii")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        told = {"desk": self.desk, "backend": config.backend, "place": str(place), "store": str(store)}
         self._trainer = TorchTrainer(
             serve,
             train_loop_config=told,
@@ -137,6 +146,29 @@ class Group:
         self.give("end")
         self._thread.join(END_S)
         ray.kill(self.desk)
+        if not self._thread.is_alive():  # else whoever comes next frees their places
+            for file in self._files:
+                file.unlink(missing_ok=True)
+        self._lock.close()
+
+
+def free_orphans(folder: Path) -> None:
+    """Free the places of groups whose actor was killed: Ray keeps them, and nothing else would begin.
+
+    Train's own cleaner asks the dashboard, and gets no answer without one or beside another Ray.
+    """
+    for path in folder.glob("*.lock"):
+        with path.open("r+", encoding="ascii") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue  # its actor lives
+            place = path.with_suffix(".place")
+            if place.exists():
+                identity = ray.PlacementGroupID(bytes.fromhex(place.read_text(encoding="ascii")))
+                remove_placement_group(PlacementGroup(identity))
+                place.unlink()
+            path.unlink()
 
 
 def _reason(error: Exception | None) -> str:

@@ -36,7 +36,7 @@ import ray
 from ray import tune
 from ray.util import placement_group_table
 from orchestrator.engine import local_ray
-from orchestrator.group import GroupActor
+from orchestrator.group import GroupActor, free_orphans
 from orchestrator.space import ResourcesConfig
 
 def held():
@@ -46,6 +46,7 @@ def seconds_until_free():
     began = time.monotonic()
     while held() and time.monotonic() - began < 20:
         time.sleep(0.05)
+        free_orphans(scratch)  # as the next group does, which would wait for these places
     return time.monotonic() - began
 
 tasks, endings = json.loads(sys.argv[1]), sys.argv[2].split(",")
