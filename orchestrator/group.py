@@ -16,9 +16,10 @@ import ray
 import ray.train
 import torch.distributed as dist
 from ray import tune
+from ray.exceptions import RayError
 from ray.train.backend import Backend
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.util.placement_group import PlacementGroup, remove_placement_group
+from ray.util.placement_group import PlacementGroup, get_current_placement_group, remove_placement_group
 
 from hjepa.distributed import TIMEOUT, LostRankError
 from orchestrator.desk import Desk, Order
@@ -39,7 +40,7 @@ class _NoPort(Backend):
 
 class _GroupConfig(TorchConfig):
     @property
-    def backend_cls(self) -> type[Backend]:
+    def backend_cls(self) -> Any:
         return _NoPort
 
 
@@ -51,7 +52,9 @@ def serve(config: dict[str, Any]) -> None:
         raise RuntimeError(f"worker {rank} was started again, and its trial is not told twice")
     os.environ["LOCAL_RANK"] = str(context.get_local_rank())
     if rank == 0:
-        Path(config["place"]).write_text(ray.util.get_current_placement_group().id.hex(), encoding="ascii")
+        own = get_current_placement_group()
+        assert own is not None
+        Path(config["place"]).write_text(own.id.hex(), encoding="ascii")
     if size == 1:
         _take_orders(desk, leads=True)
         return
@@ -88,7 +91,7 @@ class Group:
     def __init__(self, config: ResourcesConfig, storage: str):
         # Train looks after its workers this often; it reads this where the trainer is made.
         os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = str(LOOK_S)
-        self.desk = ray.remote(num_cpus=0)(Desk).remote()
+        self.desk: Any = ray.remote(num_cpus=0)(Desk).remote()
         self.error: Exception | None = None
         per_worker = {"CPU": float(config.cpus_per_worker)}
         if config.gpus_per_worker:
@@ -124,7 +127,7 @@ class Group:
     def _run(self) -> None:
         try:
             self._trainer.fit()
-        except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
+        except (ray.train.TrainingFailedError, RayError) as error:
             self.error = error
 
     def give(self, *orders: Order) -> None:
@@ -185,7 +188,9 @@ def _reason(error: Exception | None) -> str:
 class GroupActor(tune.Trainable):
     """Runs one trial after another in a group of workers."""
 
-    def setup(self, config: dict[str, Any], resources: ResourcesConfig, storage: str) -> None:
+    def setup(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, config: dict[str, Any], resources: ResourcesConfig, storage: str
+    ) -> None:
         """Take on a trial; the group begins with its first epoch."""
         self.resources, self.storage = resources, storage
         self.group: Group | None = None
