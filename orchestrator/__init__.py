@@ -2,6 +2,9 @@
 unaware of what it sweeps over."""
 
 import os
+import sys
+
+_LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
 
 # Ray reads these when it is first imported, by whichever module.
 _SETTINGS = {
@@ -20,5 +23,8 @@ _SETTINGS = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     # A process in the middle of an epoch does not hear SIGTERM; its files are whole at any moment.
     "RAY_kill_worker_timeout_milliseconds": "500",
+    # A trial's workers talk over loopback; by default gloo takes what the host's name stands for.
+    "GLOO_SOCKET_IFNAME": _LOOPBACK,
+    "NCCL_SOCKET_IFNAME": _LOOPBACK,
 }
 os.environ.update({name: os.environ.get(name, value) for name, value in _SETTINGS.items()})

@@ -10,15 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import ray
+import torch
 from ray import tune
 
+from orchestrator.group import GroupActor
 from orchestrator.schedule import Listener, TuneEvents, TuneScheduler
 from orchestrator.search import TuneSearcher
 from orchestrator.space import ConfigError, ResourcesConfig
 from orchestrator.stopping import Stop
-from orchestrator.trial import TrialActor, resources
+from orchestrator.trial import TrialActor
 
 MAX_SOCKET_PATH = 107  # bytes, by Linux; Ray puts a socket some 70 bytes below its folder
+PLACE = "place"
+"""Ray's name for room for one trial under Ray Train, so that no more begin than there are workers for."""
 
 
 def state_folder() -> Path:
@@ -31,13 +35,27 @@ def state_folder() -> Path:
 def places(config: ResourcesConfig) -> int:
     """Trials that run at a time on this machine. ConfigError where not even one fits."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    fits = cores // config.cpus_per_worker
+    fits = cores // (config.workers * config.cpus_per_worker)
     if fits == 0:
         raise ConfigError(
-            f"resources.cpus_per_worker: a trial asks for {config.cpus_per_worker} cores, "
+            f"resources.cpus_per_worker: a trial asks for {_asked(config, config.cpus_per_worker)} cores, "
             f"this machine has {cores}."
         )
+    if config.gpus_per_worker:
+        gpus = torch.cuda.device_count()
+        fits = min(fits, gpus * int(1 / config.gpus_per_worker) // config.workers)
+        if fits == 0:
+            raise ConfigError(
+                f"resources.gpus_per_worker: a trial asks for {_asked(config, config.gpus_per_worker)} GPUs, "
+                f"this machine has {gpus}, and each worker's lies on one of them."
+            )
     return min(fits, config.concurrency or fits)
+
+
+def _asked(config: ResourcesConfig, per_worker: float) -> str:
+    if config.workers == 1:
+        return f"{per_worker:g}"
+    return f"{config.workers} workers x {per_worker:g} = {config.workers * per_worker:g}"
 
 
 @contextlib.contextmanager
@@ -59,7 +77,8 @@ def local_ray(config: ResourcesConfig) -> Iterator[Path]:
         _make_token(temporary / "token")
         ray.init(
             address="local",
-            num_cpus=places(config) * config.cpus_per_worker,
+            num_cpus=places(config) * config.workers * config.cpus_per_worker,
+            resources={PLACE: places(config)},
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
@@ -101,7 +120,7 @@ def run_trials(
 ) -> None:
     """Run what `next_trial` gives until it is FINISHED; `listener` hears of every report and decides."""
     tuner = tune.Tuner(
-        tune.with_resources(TrialActor, resources(config.cpus_per_worker, config.gpus_per_worker)),
+        _trainable(config, scratch),
         tune_config=tune.TuneConfig(
             search_alg=TuneSearcher(next_trial),
             scheduler=TuneScheduler(listener),
@@ -118,3 +137,13 @@ def run_trials(
         ),
     )
     tuner.fit()
+
+
+def _trainable(config: ResourcesConfig, scratch: Path) -> Any:
+    """What Tune starts for a trial, and the place that it takes."""
+    if not config.uses_train:
+        needs = {"CPU": float(config.cpus_per_worker), "GPU": float(config.gpus_per_worker)}
+        return tune.with_resources(TrialActor, tune.PlacementGroupFactory([needs]))
+    # The actor computes nothing, so it takes no core; its workers have a placement group of their own.
+    group = tune.with_parameters(GroupActor, resources=config, storage=str(scratch.with_name("train")))
+    return tune.with_resources(group, tune.PlacementGroupFactory([{PLACE: 1.0}]))

@@ -293,4 +293,6 @@ def _best_yaml(sweep: Sweep, study: Study, best: TrialRecord) -> str:
         f"# The best figure of a search is too good on average: it was chosen for being high.\n"
         f"# hjepa-train {study.folder / BEST} runs it again.\n"
     )
-    return head + to_yaml(sweep.resolve(best.values))
+    run = sweep.resolve(best.values)
+    # The same numbers in one process as with the sweep's workers, up to rounding.
+    return head + to_yaml(run.model_copy(update={"distributed": sweep.base.distributed}))

@@ -9,6 +9,7 @@ from typing import Any, Self
 from ray import tune
 
 from hjepa.config import RunConfig
+from hjepa.distributed import require_divisible, team_of
 from hjepa.judge import baselines
 from hjepa.records import JsonLines
 from hjepa.run import Run, build_run
@@ -84,33 +85,27 @@ class Outcome:
         return cls(**result["outcome"][0])
 
 
-class TrialActor(tune.Trainable):
-    """Runs one trial after another; between them Python, torch, device and data stay loaded."""
+class TrialWork:
+    """A trial's computation in one process, epoch by epoch; of several processes each has its own."""
 
-    def setup(self, config: dict[str, Any]) -> None:
-        """Take on a trial."""
-        self.reports: Iterator[Report] | None = None
-        self.reset_config(config)
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Drop the last trial and take on the next; always possible.
-
-        Touches no file: Tune may start a process for a trial and then give it to another one that has
+    def __init__(self, task: Task):
+        """Touches no file: Tune may start a process for a trial and then give it to another one that has
         become free, and the first must not undo what the second has written.
         """
-        self.cleanup()
-        self.task = Task.of(new_config)
-        self.run = self.task.run_config()
-        self.folder = Path(self.task.folder)
+        self.task = task
+        self.run = task.run_config()
+        self.folder = Path(task.folder)
         self.records = JsonLines(self.folder / "metrics.jsonl")
+        self.reports: Iterator[Report] | None = None
+        self.leads = True
+        """Whether this process is the one that writes."""
         self.epoch = 0
         self.measured = False
         self.notes: tuple[str, ...] = ()
         self.done: tuple[Report, Outcome] | Outcome | None = None
         """What has been computed and is not written yet."""
-        return True
 
-    def step(self) -> dict[str, Any]:
+    def step(self) -> Outcome:
         """One epoch and its checkpoint."""
         began = time.time()
         try:
@@ -123,9 +118,9 @@ class TrialActor(tune.Trainable):
             if not is_full(error):
                 raise
             time.sleep(PAUSE_S)
-            return Outcome(self.epoch, {}, None, False, paused=explain(error), began=began).result()
+            return Outcome(self.epoch, {}, None, False, paused=explain(error), began=began)
         self.done, self.notes = None, ()
-        return outcome.result()
+        return outcome
 
     def _epoch(self, reports: Iterator[Report], began: float) -> tuple[Report, Outcome] | Outcome:
         """Compute an epoch; a report that is still to be saved, or the trial's failure."""
@@ -149,6 +144,8 @@ class TrialActor(tune.Trainable):
 
     def _save(self, report: Report, outcome: Outcome) -> Outcome:
         """Write the epoch's checkpoint and record."""
+        if not self.leads:
+            return outcome
         report.save(checkpoint_path(self.folder, report.epoch))
         for old in checkpoints(self.folder, report.epoch)[KEPT_CHECKPOINTS:]:
             old.unlink(missing_ok=True)
@@ -158,18 +155,26 @@ class TrialActor(tune.Trainable):
 
     def _begin(self) -> Iterator[Report]:
         """Put the trial's folder in order, and begin or go on."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for torn in self.folder.glob(".epoch_*.tmp"):  # of a process killed while it saved
-            torn.unlink(missing_ok=True)
-        (self.folder / "config.yaml").write_text(to_yaml(self.run), encoding="utf-8")
-        run = self._loaded()
+        team = team_of(self.run.distributed)
+        self.leads = team.leads
+        if self.leads:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for torn in self.folder.glob(".epoch_*.tmp"):  # of a process killed while it saved
+                torn.unlink(missing_ok=True)
+            (self.folder / "config.yaml").write_text(to_yaml(self.run), encoding="utf-8")
+        run, taken = self._loaded() if self.leads else (build_run(self.run), None)
+        if self.leads:
+            self.records.keep(lambda line: line["epoch"] <= run.epoch)
+        # Last: after it no process may have to begin again without the others.
+        taken = team.agree(taken)
+        if not self.leads and taken is not None:
+            run.load(Path(taken))
         self.epoch = run.epoch
-        self.records.keep(lambda line: line["epoch"] <= run.epoch)
         return train_run(run)
 
-    def _loaded(self) -> Run:
-        """The run as its newest readable checkpoint has it, or at its beginning."""
-        run, unread = build_run(self.run), []
+    def _loaded(self) -> tuple[Run, str | None]:
+        """The run as its newest readable checkpoint has it, and that file; or at its beginning."""
+        run, taken, unread = build_run(self.run), None, []
         for path in map(Path, self.task.resume):
             try:
                 run.load(path)
@@ -178,22 +183,40 @@ class TrialActor(tune.Trainable):
                 path.rename(path.with_name(f"{path.name}.unreadable"))
                 run = build_run(self.run)  # as it was before it was half loaded
                 continue
+            taken = str(path)
             break
         if unread:
             goes_on = f"goes on after epoch {run.epoch}" if run.epoch else "begins anew"
             self.notes = (f"{goes_on}: {'; '.join(unread)}",)
-        return run
+        return run, taken
 
-    def cleanup(self) -> None:
+    def close(self) -> None:
         """Stop the trial."""
         if isinstance(self.reports, Generator):
             self.reports.close()
         self.reports = None
 
 
-def resources(cpus: int, gpus: float) -> tune.PlacementGroupFactory:
-    """What one trial's process occupies."""
-    return tune.PlacementGroupFactory([{"CPU": float(cpus), "GPU": float(gpus)}])
+class TrialActor(tune.Trainable):
+    """Runs one trial after another; between them Python, torch, device and data stay loaded."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Take on a trial."""
+        self.work = TrialWork(Task.of(config))
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Drop the last trial and take on the next; always possible."""
+        self.work.close()
+        self.work = TrialWork(Task.of(new_config))
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """One epoch and its checkpoint."""
+        return self.work.step().result()
+
+    def cleanup(self) -> None:
+        """Stop the trial."""
+        self.work.close()
 
 
 def checkpoint_path(folder: Path, epoch: int) -> Path:
@@ -209,7 +232,12 @@ def checkpoints(folder: Path, epoch: int) -> list[Path]:
 
 def half_micro_batch(run: RunConfig) -> dict[str, int] | None:
     """The keys that halve the memory of a step and leave its images alone; None where it cannot be halved."""
-    if run.data.batch_size % 2:
+    mixes = run.data.augmentation.mixing is not None
+    try:
+        if run.data.batch_size % 2:
+            return None
+        require_divisible(run.data.batch_size // 2, run.distributed.world_size or 1, mixes)
+    except ValueError:
         return None
     return {
         "data.batch_size": run.data.batch_size // 2,

@@ -90,20 +90,40 @@ class SchedulerConfig(Config):
 class ResourcesConfig(Config):
     """What trials run on."""
 
-    workers: int = Field(default=1, ge=1, le=1)
-    """Processes of a trial."""
+    workers: int = Field(default=1, ge=1)
+    """Processes that share each trial's steps; `data.batch_size` is what all of them learn from at a time."""
     cpus_per_worker: int = Field(default=1, ge=1, json_schema_extra=NO_EFFECT)
     """CPU cores reserved for a worker; a trial's `threads`, whatever the base says."""
     gpus_per_worker: float = Field(default=0, ge=0, le=1, json_schema_extra=NO_EFFECT)
     """GPUs reserved for a worker; a fraction shares one between trials."""
     concurrency: int | None = Field(default=None, ge=1, json_schema_extra=NO_EFFECT)
     """Trials at a time; null: as many as fit."""
-    engine: Literal["auto", "actor"] = Field(default="auto", json_schema_extra=NO_EFFECT)
-    """How a trial is run; actor: in a warm process that goes on to the next trial. auto takes it."""
+    engine: Literal["auto", "actor", "train"] = Field(default="auto", json_schema_extra=NO_EFFECT)
+    """How a trial is run; actor: in a warm process that goes on to the next trial; train: by a warm group
+    of Ray Train's workers. auto takes actor for one worker, train for several."""
     max_failures: int = Field(default=2, ge=0, json_schema_extra=NO_EFFECT)
     """Times that a trial is started again after a crash."""
     trial_timeout: float = Field(default=21_600, gt=0, json_schema_extra=NO_EFFECT)
     """Seconds without a report after which a trial's process counts as hung and is killed, as a crash."""
+
+    @model_validator(mode="after")
+    def _engine_has_the_workers(self) -> Self:
+        if self.engine == "actor" and self.workers > 1:
+            raise ValueError(
+                f"engine actor runs a trial in one process, and workers is {self.workers}; "
+                "allowed: engine auto or train, or workers 1"
+            )
+        return self
+
+    @property
+    def uses_train(self) -> bool:
+        """Whether trials run under Ray Train."""
+        return self.engine == "train" or self.workers > 1
+
+    @property
+    def backend(self) -> Literal["gloo", "nccl"]:
+        """How a trial's workers talk: nccl needs a whole GPU for each."""
+        return "nccl" if self.gpus_per_worker == 1 else "gloo"
 
 
 class ConfirmConfig(Config):

@@ -76,6 +76,7 @@ def load_sweep(
 
     space = _normalised(path, config.space, run, base_path)
     sweep = Sweep(path, config.model_copy(update={"space": space}), run)
+    _require_shareable(sweep, base_path)
     check_search(sweep)
     check_objective(sweep, base_path)
     check_combinations(sweep)
@@ -120,6 +121,17 @@ def _require_one_process(run: RunConfig, base_path: Path) -> None:
             f"{base_path}: distributed.enabled: how many processes share a trial is resources.workers in a "
             "sweep.\nAdd --set distributed.enabled=false."
         )
+
+
+def _require_shareable(sweep: Sweep, base_path: Path) -> None:
+    """The workers of a trial can share the base's batch; the space's are tried with its combinations."""
+    try:
+        sweep.build({})
+    except ValidationError as error:
+        workers = sweep.config.resources.workers
+        raise ConfigError(
+            f"{base_path}: {schema_reason(error)}.\ndistributed.world_size is resources.workers, {workers}."
+        ) from None
 
 
 def _require_sweepable(path: Path, key: str) -> None:

@@ -196,7 +196,14 @@ class Sweep:
         layers.add(self.base_data, "base")
         for key, value in values.items():
             layers.set(key, value, key)
+        if self.config.resources.workers > 1:
+            for key, value in self._workers().items():
+                layers.set(f"distributed.{key}", value, "resources")
         return RunConfig.model_validate_json(json.dumps(layers.data), strict=True)
+
+    def _workers(self) -> dict[str, Any]:
+        resources = self.config.resources
+        return {"enabled": True, "world_size": resources.workers, "backend": resources.backend}
 
 
 def effective(config: Config) -> dict[str, Any]:

@@ -49,13 +49,13 @@ def test_a_missing_base_is_named() -> None:
             "s.yaml: search.num_trials: must be given with search.algorithm tpe, here or as --trials.",
         ),
         (
-            {"resources": {"workers": 2}},
-            "s.yaml: resources.workers: 2 is not allowed: input should be less than",
+            {"resources": {"workers": 2, "engine": "actor"}},
+            "s.yaml: resources: engine actor runs a trial in one process, and workers is 2; allowed: engine",
         ),
         ({"resources": {"cpus_per_worker": 0}}, "s.yaml: resources.cpus_per_worker: 0 is not allowed: input"),
         (
-            {"resources": {"engine": "train"}},
-            "s.yaml: resources.engine: 'train' is not allowed: input should be",
+            {"resources": {"engine": "local"}},
+            "s.yaml: resources.engine: 'local' is not allowed: input should be",
         ),
         (
             {"scheduler": {"max_epochs": 3, "grace_epochs": 4}},
