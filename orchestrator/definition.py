@@ -11,15 +11,21 @@ from typing import Any
 from orchestrator.space import ConfigError, Sweep, load_sweep, to_yaml
 
 DEFINITION, SPACE, BASE = "definition.json", "sweep.yaml", "base.yaml"
+BEGINNING = {"lock", "storage.json"}
+"""Files that are there before the definition is."""
 
 
 def write_definition(folder: Path, sweep: Sweep) -> None:
     """Write the sweep into its folder, such that `load_sweep(folder / SPACE)` gives it again."""
-    total = sweep.num_trials + 1 + sweep.num_confirmations
-    telling = {"fingerprint": sweep.fingerprint(), "trials": total, "definition": sweep.definition()}
-    write_whole(folder / DEFINITION, json.dumps(telling, indent=1))
+    write_whole(folder / DEFINITION, json.dumps(telling(sweep), indent=1))
     write_whole(folder / SPACE, sweep.to_yaml())
     write_whole(folder / BASE, to_yaml(sweep.base))
+
+
+def telling(sweep: Sweep) -> dict[str, Any]:
+    """What tells a sweep from others."""
+    total = sweep.num_trials + 1 + sweep.num_confirmations
+    return {"fingerprint": sweep.fingerprint(), "trials": total, "definition": sweep.definition()}
 
 
 def require_same_sweep(folder: Path, sweep: Sweep) -> None:
@@ -27,20 +33,24 @@ def require_same_sweep(folder: Path, sweep: Sweep) -> None:
     if not (folder / DEFINITION).exists():
         require_empty(folder)
         return
-    before = _telling(folder)
+    require_same(_telling(folder), sweep, f"{folder} holds", " or move that folder away.")
+
+
+def require_same(before: Mapping[str, Any], sweep: Sweep, holds: str, or_else: str) -> None:
+    """Raise ConfigError where `before`, a fingerprint and definition, is not of `sweep`."""
     if before["fingerprint"] == sweep.fingerprint():
         return
     raise ConfigError(
-        f"{sweep.path}: name: {sweep.config.name} is taken: {folder} holds another sweep.\n"
+        f"{sweep.path}: name: {sweep.config.name} is taken: {holds} another sweep.\n"
         + "\n".join(_changes(before["definition"], sweep.definition()))
         + "\nName this one differently by --set name=NAME, or by --fork NAME, which also takes over the "
-        "finished trials that fit; or move that folder away."
+        "finished trials that fit;" + or_else
     )
 
 
 def require_empty(folder: Path) -> None:
-    """Raise ConfigError where `folder` holds anything."""
-    if folder.exists() and any(folder.iterdir()):
+    """Raise ConfigError where `folder` holds anything but what a process leaves that died at its start."""
+    if folder.exists() and any(file.name not in BEGINNING for file in folder.iterdir()):
         raise ConfigError(
             f"{folder}: holds files but no sweep; name another folder by --results, or another sweep "
             "by --set name=NAME."
@@ -50,8 +60,8 @@ def require_empty(folder: Path) -> None:
 def _telling(folder: Path) -> dict[str, Any]:
     """Fingerprint and definition of the sweep in `folder`; from the YAML files where the first is damaged."""
     try:
-        telling = json.loads((folder / DEFINITION).read_text(encoding="utf-8"))
-        return {"fingerprint": telling["fingerprint"], "definition": dict(telling["definition"])}
+        found = json.loads((folder / DEFINITION).read_text(encoding="utf-8"))
+        return {"fingerprint": found["fingerprint"], "definition": dict(found["definition"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
         try:
             sweep = load_sweep(folder / SPACE)

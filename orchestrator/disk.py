@@ -1,4 +1,4 @@
-"""What happens to files that are appended to: a disk that is full, a last line that is torn."""
+"""What hinders writing: a disk that is full, a last line that is torn, a database that is away."""
 
 import errno
 import os
@@ -17,13 +17,24 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 Result = TypeVar("Result")
 
 
+class Away(OSError):
+    """The database of a study does not answer."""
+
+
 def is_full(error: OSError) -> bool:
     """Whether a write failed for want of space."""
     return error.errno in _FULL
 
 
+def awaited(error: OSError) -> str | None:
+    """What has to come true for a failed write to succeed; None where waiting does not help."""
+    if isinstance(error, Away):
+        return "the study's database answers"
+    return "there is space" if is_full(error) else None
+
+
 class Patience:
-    """Repeats a write that finds no space until there is some.
+    """Repeats a write that finds no space, or no database, until there is some.
 
     The write must leave the file as it was where it fails.
     """
@@ -34,21 +45,22 @@ class Patience:
         self.say: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True)
 
     def __call__(self, write: Callable[[], Result]) -> Result:
-        """The result of `write`. Raises what it raises, but for a full disk."""
-        waiting = False
+        """The result of `write`. Raises what it raises, but for what passes by."""
+        waiting = None
         while True:
             try:
                 result = write()
             except OSError as error:
-                if not is_full(error):
+                passing = awaited(error)
+                if passing is None:
                     raise
-                if not waiting:
-                    self.say(f"the sweep pauses until there is space: {explain(error)}")
-                waiting = True
+                if waiting is None:
+                    self.say(f"the sweep pauses until {passing}: {explain(error)}")
+                waiting = passing
                 self._pause(PAUSE_S)
                 continue
-            if waiting:
-                self.say("there is space again: the sweep goes on")
+            if waiting is not None:
+                self.say(f"{waiting} again: the sweep goes on")
             return result
 
 

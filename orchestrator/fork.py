@@ -3,22 +3,26 @@
 import os
 import shutil
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from orchestrator.access import open_study, read_study
 from orchestrator.definition import SPACE, find_sweep, require_empty, write_definition
-from orchestrator.search import build_sampler
+from orchestrator.disk import Patience
 from orchestrator.space import ConfigError, Sweep, load_sweep
 from orchestrator.space.sweep import effective, value_at
-from orchestrator.study import Role, Study, TrialRecord, read_trials
+from orchestrator.storage import Place, place_of, record_place
+from orchestrator.study import Role, Study, TrialRecord
 
 
-def fork(results: Path, name: str, sweep: Sweep) -> list[str]:
+def fork(results: Path, name: str, sweep: Sweep, place: Place | None = None) -> list[str]:
     """Make the folder of `sweep` with what fits of the finished trials of `name`; what was done, in lines.
 
     A trial fits where the new sweep would run the very same config for it. The folder appears whole or
-    not at all; where it is there already, the sweep only goes on. Raises ConfigError where there is no
-    sweep `name`, or the new one's folder holds something else.
+    not at all, and so does the study, in that folder or in the database `place`; where both are there
+    already, the sweep only goes on. Raises ConfigError where there is no sweep `name`, or the new one's
+    folder or database holds something else.
     """
     source, target = find_sweep(results, name), results / sweep.config.name
     if source == target:
@@ -35,21 +39,24 @@ def fork(results: Path, name: str, sweep: Sweep) -> list[str]:
     half_made = results / f".{sweep.config.name}.fork"
     shutil.rmtree(half_made, ignore_errors=True)
     write_definition_into(half_made, sweep)
-    study = Study(half_made, sweep, build_sampler(sweep))
+    if place is not None:
+        record_place(half_made, place)
+    known = read_study(source, place_of(source, None))
     refused: Counter[str] = Counter()
-    for record in read_trials(source):
-        fitting = _as_here(record, other, sweep, study)
-        if isinstance(fitting, str):
-            refused[fitting] += 1
-            continue
-        role, values = fitting
-        taken = study.take_over(record, values, role, origin=f"trial {record.id} of {name}")
-        files = source / "trials" / record.id
-        if files.exists():
-            shutil.copytree(files, half_made / "trials" / taken.id)
-    if target.exists():
-        target.rmdir()
-    os.rename(half_made, target)
+    with ExitStack() as stack:
+        study = open_study(half_made, sweep, place, Patience(), stack, forking=target)
+        for record in known:
+            fitting = _as_here(record, other, sweep, study)
+            if isinstance(fitting, str):
+                refused[fitting] += 1
+                continue
+            role, values = fitting
+            taken = study.take_over(record, values, role, origin=f"trial {record.id} of {name}")
+            files = source / "trials" / record.id
+            if files.exists():
+                shutil.copytree(files, half_made / "trials" / taken.id)
+        shutil.rmtree(target, ignore_errors=True)
+        os.rename(half_made, target)
     lines = [f"{sweep.config.name}: {len(study.trials)} finished trials of {name} taken over"]
     return [*lines, *(f"  not taken: {count}, {reason}" for reason, count in sorted(refused.items()))]
 

@@ -27,6 +27,11 @@ class Holder:
         return f"process {self.pid} on {self.host} since {self.since}"
 
     @classmethod
+    def this(cls) -> "Holder":
+        """This process, from now on."""
+        return cls(os.getpid(), socket.gethostname(), time.strftime("%Y-%m-%d %H:%M:%S"))
+
+    @classmethod
     def parse(cls, text: str) -> "Holder | None":
         """From what a holder has written; None where it has not yet."""
         found = re.fullmatch(r"process (\d+) on (\S+) since (.+)", text.strip())
@@ -49,7 +54,7 @@ class SweepLock:
                 raise ConfigError(f"{folder}: this sweep is running already: {holder}.")
             time.sleep(0.05)
         self._file.truncate(0)
-        self._file.write(str(Holder(os.getpid(), socket.gethostname(), time.strftime("%Y-%m-%d %H:%M:%S"))))
+        self._file.write(str(Holder.this()))
         self._file.flush()
 
     def release(self) -> None:

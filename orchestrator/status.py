@@ -7,12 +7,15 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from orchestrator.access import has_begun, read_study, who_runs
 from orchestrator.definition import DEFINITION, sweep_folders
-from orchestrator.holder import Holder, holder
+from orchestrator.holder import Holder
 from orchestrator.journal import JOURNAL
 from orchestrator.progress import describe
 from orchestrator.space import ConfigError, objective_mode
-from orchestrator.study import TrialRecord, rank, read_trials, standing
+from orchestrator.spool import SPOOL
+from orchestrator.storage import place_of
+from orchestrator.study import TrialRecord, rank, standing
 from orchestrator.tracking import undelivered
 
 SHOWN = 40
@@ -169,8 +172,8 @@ class Status:
         }
 
 
-def read_status(folder: Path) -> Status:
-    """How the sweep in `folder` stands. ConfigError where its definition cannot be read."""
+def read_status(folder: Path, storage: str | None = None) -> Status:
+    """How the sweep in `folder` stands. ConfigError where its definition or record cannot be read."""
     try:
         telling = json.loads((folder / DEFINITION).read_text(encoding="utf-8"))
         sweep, base = telling["definition"]["sweep"], telling["definition"]["base"]
@@ -178,9 +181,10 @@ def read_status(folder: Path) -> Status:
         scheduler, total = sweep["scheduler"], telling["trials"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{folder / DEFINITION}: cannot be read: {error}.") from None
-    runs = holder(folder)
+    place = place_of(folder, storage)
+    runs = who_runs(folder, place)
     # After the lock: what ends in between is then shown as ended, not as interrupted.
-    trials = read_trials(folder) if (folder / JOURNAL).exists() else []
+    trials = read_study(folder, place) if has_begun(folder, place) else []
     return Status(
         name=folder.name,
         metric=metric,
@@ -207,10 +211,16 @@ def _rungs(scheduler: dict[str, Any], max_epochs: int) -> list[int]:
 
 def newest_sweep(results: Path) -> Path:
     """The sweep that was written to last. ConfigError where there is none."""
-    found = [folder for folder in sweep_folders(results) if (folder / JOURNAL).exists()]
+    found = [folder for folder in sweep_folders(results) if _written_at(folder)]
     if not found:
         raise ConfigError(f"{results} holds no sweep; is --results right?")
-    return max(found, key=lambda folder: (folder / JOURNAL).stat().st_mtime)
+    return max(found, key=_written_at)
+
+
+def _written_at(folder: Path) -> float:
+    """When a sweep was last written to, here; 0 where it has not begun."""
+    files = [folder / JOURNAL, folder / SPOOL]  # whose study is in a database still has its spool here
+    return max((file.stat().st_mtime for file in files if file.exists()), default=0.0)
 
 
 def _duration(time: timedelta) -> str:

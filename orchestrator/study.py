@@ -1,6 +1,6 @@
 """The durable record of a sweep: every suggestion, report, checkpoint and end, written as it happens.
 
-An Optuna study in a journal file. What Ray Tune knows is lost with its process; this is not.
+An Optuna study in a journal file or a database. What Ray Tune knows is lost with its process; this is not.
 """
 
 import time
@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import optuna
 from optuna.samplers import BaseSampler
-from optuna.storages import JournalStorage
+from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState, create_trial
 
@@ -93,10 +93,17 @@ class TrialRecord:
 class Study:
     """One sweep's record. Open it under `SweepLock`: a second writer would double every trial."""
 
-    def __init__(self, folder: Path, sweep: Sweep, sampler: BaseSampler, patience: Patience | None = None):
-        """Create the record in `folder`, or open the one that is there.
+    def __init__(
+        self,
+        folder: Path,
+        sweep: Sweep,
+        sampler: BaseSampler,
+        patience: Patience | None = None,
+        storage: BaseStorage | None = None,
+    ):
+        """Create the record in `storage`, or open the one that is there; None: a journal in `folder`.
 
-        `patience` is asked what to do where the disk is full.
+        `patience` is asked what to do where the journal's disk is full.
         """
         self.folder, self.sweep = folder, sweep
         self.metric = sweep.config.objective.metric
@@ -105,7 +112,7 @@ class Study:
         folder.mkdir(parents=True, exist_ok=True)
         self._study = optuna.create_study(
             study_name=sweep.config.name,
-            storage=JournalStorage(Journal(folder, patience or Patience())),
+            storage=storage or JournalStorage(Journal(folder, patience or Patience())),
             direction=direction,
             sampler=sampler,
             load_if_exists=True,
@@ -129,6 +136,11 @@ class Study:
                 self._open[record.number] = Trial(self._study, frozen._trial_id)
                 if record.outcome is not None:  # the process died while it was told
                     self.end(record.number, record.outcome, record.reason)
+
+    def describe(self, attributes: Mapping[str, Any]) -> None:
+        """Write down what is known of the study as a whole."""
+        for key, value in attributes.items():
+            self._study.set_user_attr(key, value)
 
     def unfinished(self) -> list[TrialRecord]:
         """Trials that have begun and not ended, oldest first."""
@@ -284,9 +296,9 @@ def standing(records: Iterable[TrialRecord]) -> list[TrialRecord]:
 
 
 def read_trials(folder: Path) -> list[TrialRecord]:
-    """The trials of the sweep in `folder`, whether it runs or not. Takes no lock and writes nothing.
+    """The trials of a journal, whether its sweep runs or not. Takes no lock and writes nothing.
 
-    Raises ConfigError where there is no record of a sweep.
+    Raises ConfigError where there is none.
     """
     path = folder / JOURNAL
     if not path.exists():
@@ -294,7 +306,15 @@ def read_trials(folder: Path) -> list[TrialRecord]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = JournalStorage(JournalFileBackend(str(path)))
     studies = storage.get_all_studies()
-    found = storage.get_all_trials(studies[0]._study_id, deepcopy=False) if studies else []
+    return trials_of(storage, studies[0].study_name) if studies else []
+
+
+def trials_of(storage: BaseStorage, name: str) -> list[TrialRecord]:
+    """The trials of the study `name`; none where there is no such study."""
+    try:
+        found = storage.get_all_trials(storage.get_study_id_from_name(name), deepcopy=False)
+    except KeyError:
+        return []
     return [record for frozen in found if (record := _record(frozen)) is not None]
 
 

@@ -3,6 +3,7 @@
 from contextlib import ExitStack
 from pathlib import Path
 
+from orchestrator.access import open_study
 from orchestrator.agenda import work_is_left
 from orchestrator.definition import require_same_sweep, write_definition
 from orchestrator.disk import Patience
@@ -11,19 +12,25 @@ from orchestrator.holder import SweepLock
 from orchestrator.progress import Counts, progress
 from orchestrator.report import SweepResult
 from orchestrator.running import BEST, SweepRun, result_of
-from orchestrator.search import build_sampler
 from orchestrator.space import Sweep
 from orchestrator.stopping import Stop
+from orchestrator.storage import Place, record_place
 from orchestrator.study import Study, standing
 from orchestrator.tracking import Tracker, undelivered
 
 
 def run_sweep(
-    sweep: Sweep, results: Path, tracking_uri: str, quiet: bool = False, retry_failed: bool = False
+    sweep: Sweep,
+    results: Path,
+    tracking_uri: str,
+    quiet: bool = False,
+    retry_failed: bool = False,
+    place: Place | None = None,
 ) -> SweepResult:
     """Run a sweep to its end, or what is left of one that was interrupted.
 
-    With `retry_failed`, its failed trials are taken up again first.
+    `place` is the database that its study is in; None: a journal in its folder. With `retry_failed`, its
+    failed trials are taken up again first.
 
     Raises ConfigError, before anything is written, where the results folder belongs to another
     sweep or a trial cannot be placed; KeyboardInterrupt leaves a sweep that can be gone on with.
@@ -36,8 +43,10 @@ def run_sweep(
         stack.callback(lock.release)
         stop = stack.enter_context(Stop())
         patience = Patience(stop.pause)
+        study = open_study(folder, sweep, place, patience, stack)
+        if place is not None:
+            record_place(folder, place)
         write_definition(folder, sweep)
-        study = Study(folder, sweep, build_sampler(sweep), patience)
         if retry_failed:
             for record in standing(study.trials.values()):
                 if record.outcome == "failed":

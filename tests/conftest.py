@@ -16,6 +16,7 @@ from hypothesis import settings
 
 from hjepa.config import RunConfig
 from hjepa.schema import Layers
+from tests.postgres import Postgres, binaries, running
 from tests.workplace import Workplace
 
 # The same examples on every run and no folder of them; how long one takes depends on the machine.
@@ -85,3 +86,18 @@ def workplace(tmp_path: Path, state_folder: Path) -> Workplace:
 @pytest.fixture(scope="module")
 def shared_workplace(tmp_path_factory: pytest.TempPathFactory, state_folder: Path) -> Workplace:
     return Workplace(tmp_path_factory.mktemp("sweep"), state_folder)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    programs = binaries()
+    if programs is None:
+        pytest.skip("no PostgreSQL server is installed (Debian's package is postgresql)")
+    with running(programs) as server:
+        yield server
+
+
+@pytest.fixture
+def database(postgres: Postgres, request: pytest.FixtureRequest) -> str:
+    """URL of a new database, with its password."""
+    return postgres.database(f"d{abs(hash(request.node.nodeid))}")

@@ -15,8 +15,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from hjepa.train import train
+from orchestrator.access import read_study
 from orchestrator.space import Sweep, load_sweep
-from orchestrator.study import TrialRecord, read_trials
+from orchestrator.storage import Place
+from orchestrator.study import TrialRecord
 
 TINY = {
     "model": {
@@ -114,7 +116,9 @@ class Workplace:
 
 
 def records(workplace: Workplace, name: str = "tiny") -> list[TrialRecord]:
-    return read_trials(workplace.folder / "results" / name)
+    folder = workplace.folder / "results" / name
+    url = workplace.env.get("HJEPA_STORAGE")
+    return read_study(folder, Place.parse(url, "test") if url else None)
 
 
 def mlflow_runs(workplace: Workplace, name: str = "tiny") -> list[Run]:

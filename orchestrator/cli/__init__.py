@@ -1,6 +1,7 @@
 """`hjepa-sweep`: its commands, and what they have in common."""
 
 import argparse
+import os
 import sys
 
 from orchestrator.cli import listing, resume, retry, run, status, stop, sync
@@ -36,9 +37,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status."""
     options = parse(sys.argv[1:] if arguments is None else arguments)
     # Imported here, because Ray and torch take seconds and --help should not.
+    from orchestrator.cli.going import hide_password
     from orchestrator.space import ConfigError
 
     try:
+        shown = hide_password(options.given, getattr(options, "storage", None))
+        if shown != options.given:
+            if arguments is None:
+                os.execv(sys.executable, [sys.executable, "-m", "orchestrator.cli", *shown])
+            options = parse(shown)
         return COMMANDS[options.command].run(options)
     except ConfigError as error:
         print(f"hjepa-sweep: {error}", file=sys.stderr)

@@ -1,6 +1,7 @@
 """What the commands share that let a sweep run."""
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from orchestrator.report import SweepResult
     from orchestrator.space import Sweep
+    from orchestrator.storage import Place
 
 FAILED, PARTIAL, INTERRUPTED = 1, 3, 130
 
@@ -19,6 +21,30 @@ def add_tracking(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument(
         "--tracking-uri", metavar="URI", help=f"MLflow's store or server (default: {default})"
     )
+
+
+def add_storage(parser: argparse.ArgumentParser, default: str) -> None:
+    """The option that names the database of the study."""
+    parser.add_argument(
+        "--storage",
+        metavar="URL",
+        help=f"database that keeps the study, such as postgresql://user@host/database (default: {default}). "
+        "HJEPA_STORAGE names it too, and may hold its password",
+    )
+
+
+def hide_password(given: list[str], storage: str | None) -> list[str]:
+    """The command line without the secrets of `--storage`, which go to the environment.
+
+    A command line is seen by everybody on the machine, and Ray writes it to its logs.
+    """
+    from orchestrator.storage import VARIABLE, Place
+
+    place = Place.parse(storage, "--storage") if storage else None
+    if storage is None or place is None or not place.is_secret:
+        return given
+    os.environ[VARIABLE] = storage
+    return [word.replace(storage, str(place)) for word in given]
 
 
 def checked_uri(uri: str) -> str:
@@ -48,16 +74,26 @@ def default_store(results: Path) -> str:
     return f"sqlite:///{results / 'mlflow.db'}"
 
 
-def go(work: "Callable[[], SweepResult]", sweep: "Sweep", tracking: str, again: list[str]) -> int:
+def go(
+    work: "Callable[[], SweepResult]",
+    sweep: "Sweep",
+    tracking: str,
+    again: list[str],
+    place: "Place | None" = None,
+) -> int:
     """Let a sweep run, and say what it found; the exit status. `again` are the words that go on with it."""
     from orchestrator.report import summary
+    from orchestrator.storage import VARIABLE
 
+    secret = place is not None and place.is_secret
+    os.environ.pop(VARIABLE, None)  # trials have no business with the database
     try:
         result = work()
     except KeyboardInterrupt:
         print(
             "\nhjepa-sweep: interrupted; what was reported is kept. Go on with:\n"
-            f"  {shlex.join(['hjepa-sweep', *again])}",
+            f"  {shlex.join(['hjepa-sweep', *again])}"
+            + (f"\nwith {VARIABLE} set to the URL of {place} with its password" if secret else ""),
             file=sys.stderr,
         )
         return INTERRUPTED

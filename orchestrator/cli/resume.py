@@ -7,7 +7,7 @@ Paths in the config are still relative to the current directory. A finished swee
 import argparse
 from pathlib import Path
 
-from orchestrator.cli.going import add_tracking, go, store_of
+from orchestrator.cli.going import add_storage, add_tracking, go, store_of
 
 EPILOG = """\
 examples:
@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("name", help="name of the sweep; `hjepa-sweep list` shows them")
     add_tracking(parser, "the sweep's; one with a password has to be given again")
+    add_storage(parser, "the sweep's")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -31,6 +32,7 @@ def go_on(options: argparse.Namespace, retry_failed: bool) -> int:
     """Go on with the sweep, with its failed trials put back or not; the exit status."""
     from orchestrator.definition import SPACE, find_sweep
     from orchestrator.space import load_sweep
+    from orchestrator.storage import place_of
     from orchestrator.sweep import run_sweep
 
     results = Path(options.results)
@@ -39,4 +41,13 @@ def go_on(options: argparse.Namespace, retry_failed: bool) -> int:
     again = ["resume", options.name, "--results", options.results]
     if options.tracking_uri is not None:
         again += ["--tracking-uri", options.tracking_uri]
-    return go(lambda: run_sweep(sweep, results, tracking, retry_failed=retry_failed), sweep, tracking, again)
+    place = place_of(folder, options.storage)
+    if options.storage is not None:
+        again += ["--storage", options.storage]
+    return go(
+        lambda: run_sweep(sweep, results, tracking, retry_failed=retry_failed, place=place),
+        sweep,
+        tracking,
+        again,
+        place,
+    )

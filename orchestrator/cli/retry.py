@@ -6,7 +6,7 @@ reported stays, and the failed trial stays in the record, with the one that took
 
 import argparse
 
-from orchestrator.cli.going import add_tracking
+from orchestrator.cli.going import add_storage, add_tracking
 from orchestrator.cli.resume import go_on
 
 EPILOG = """\
@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", help="name of the sweep; `hjepa-sweep list` shows them")
     parser.add_argument("--failed", action="store_true", required=True, help="which trials: the failed ones")
     add_tracking(parser, "the sweep's; one with a password has to be given again")
+    add_storage(parser, "the sweep's")
 
 
 def run(options: argparse.Namespace) -> int:

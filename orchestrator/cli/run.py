@@ -11,7 +11,7 @@ leaves at once. Neither loses anything that was reported.
 import argparse
 from pathlib import Path
 
-from orchestrator.cli.going import add_tracking, checked_uri, default_store, go
+from orchestrator.cli.going import add_storage, add_tracking, checked_uri, default_store, go
 
 EPILOG = """\
 examples:
@@ -19,6 +19,7 @@ examples:
   hjepa-sweep search_spaces/fpn.yaml --trials 8 --set scheduler.max_epochs=9
   hjepa-sweep search_spaces/fpn.yaml --base configs/quick/cifar10.yaml --set data.data_path=DIR
   hjepa-sweep search_spaces/fpn.yaml --fork fpn-wider
+  hjepa-sweep search_spaces/fpn.yaml --storage postgresql://me@db.example.org/sweeps
 """
 
 
@@ -41,11 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="run as a new sweep of that name, with the finished trials of the space's own that still fit",
     )
     add_tracking(parser, "mlflow.db in the results")
+    add_storage(parser, "a journal in the sweep's folder")
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the sweep; the exit status."""
     from orchestrator.space import load_sweep, parse_overrides
+    from orchestrator.storage import place_of
 
     overrides = parse_overrides(options.set)
     sweep = load_sweep(options.space, base=options.base, overrides=overrides, trials=options.trials)
@@ -60,10 +63,12 @@ def run(options: argparse.Namespace) -> int:
             overrides={**overrides, "name": options.fork},
             trials=options.trials,
         )
-        for line in fork(results, sweep.config.name, forked):
+        place = place_of(results / options.fork, options.storage)
+        for line in fork(results, sweep.config.name, forked, place):
             print(line, flush=True)
         sweep = forked
     from orchestrator.sweep import run_sweep
 
     again = options.given[options.given[0] == "run" :]
-    return go(lambda: run_sweep(sweep, results, tracking), sweep, tracking, again)
+    place = place_of(results / sweep.config.name, options.storage)
+    return go(lambda: run_sweep(sweep, results, tracking, place=place), sweep, tracking, again, place)

@@ -8,6 +8,8 @@ import argparse
 import json
 from pathlib import Path
 
+from orchestrator.cli.going import add_storage
+
 EPILOG = """\
 examples:
   hjepa-sweep status
@@ -20,6 +22,7 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("name", nargs="?", help="name of the sweep; `hjepa-sweep list` shows them")
+    add_storage(parser, "the sweep's")
     parser.add_argument("--json", action="store_true", help="the whole of it as one JSON object")
 
 
@@ -30,6 +33,6 @@ def run(options: argparse.Namespace) -> int:
 
     results = Path(options.results)
     folder = find_sweep(results, options.name) if options.name else newest_sweep(results)
-    status = read_status(folder)
+    status = read_status(folder, options.storage)
     print(json.dumps(status.data(), indent=1) if options.json else status.words())
     return 0

@@ -12,6 +12,8 @@ import signal
 import socket
 from pathlib import Path
 
+from orchestrator.cli.going import add_storage
+
 EPILOG = """\
 examples:
   hjepa-sweep stop fpn
@@ -26,27 +28,30 @@ ECHO_S = 0.5
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("name", help="name of the sweep; `hjepa-sweep list` shows them")
+    add_storage(parser, "the sweep's")
     parser.add_argument("--now", action="store_true", help="do not wait for running epochs")
 
 
 def run(options: argparse.Namespace) -> int:
     """Stop it; the exit status."""
+    from orchestrator.access import who_runs
     from orchestrator.definition import find_sweep
-    from orchestrator.holder import holder
     from orchestrator.space import ConfigError
     from orchestrator.stopping import wait_for
+    from orchestrator.storage import place_of
 
     folder = find_sweep(Path(options.results), options.name)
-    found = holder(folder)
+    place = place_of(folder, options.storage)
+    found = who_runs(folder, place)
     if found is None:
         print(f"{options.name} is not running.")
         return 0
     if found.host != socket.gethostname():
         raise ConfigError(f"{options.name} is run by {found}; stop it there.")
     _signal(found.pid)
-    if options.now and not wait_for(lambda: holder(folder) is None, ECHO_S):
+    if options.now and not wait_for(lambda: who_runs(folder, place) is None, ECHO_S):
         _signal(found.pid)
-    if not wait_for(lambda: holder(folder) is None, NOW_S if options.now else STOP_S):
+    if not wait_for(lambda: who_runs(folder, place) is None, NOW_S if options.now else STOP_S):
         print(f"{options.name} has been asked to stop and still runs: {found}.")
         return 1
     again = shlex.join(["hjepa-sweep", "resume", options.name, "--results", options.results])

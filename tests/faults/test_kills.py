@@ -7,10 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from mlflow import MlflowClient
 
-from tests.workplace import SPACE, Workplace, children, end_session, learnt, mlflow_runs, records
+from tests.postgres import PASSWORD, Postgres, require_no_password
+from tests.workplace import SPACE, Workplace, children, end_session, learnt, mlflow_runs, records, wait_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
 
@@ -87,6 +89,71 @@ def test_a_sweep_killed_twice_ends_as_if_nothing_had_happened(
     """SIGKILL of the driver at two random moments."""
     workplace.write("tiny.yaml", SWEEP)
     kill_at_random(workplace, kills=2, seed=0, up_to_s=25)
+    require_as_untouched(workplace, untouched)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_sweep_in_postgresql_killed_in_the_middle_ends_as_one_in_a_journal(
+    workplace: Workplace, untouched: list[dict[str, Any]], database: str
+) -> None:
+    """SIGKILL of the driver of a sweep whose study is in PostgreSQL."""
+    workplace.write("tiny.yaml", SWEEP)
+    # The password on the command line goes to the environment at once.
+    process = workplace.start_sweep("tiny.yaml", "--storage", database)
+    try:
+        wait_for(workplace.folder / "results/tiny/trials/0001/metrics.jsonl", '"epoch": 1', process)
+        seen = " ".join(psutil.Process(process.pid).cmdline())
+        require_no_password(workplace.folder, Path(workplace.env["HJEPA_STATE_DIR"]))
+        os.kill(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+    finally:
+        end_session(process)
+    assert "--storage" in seen
+    assert PASSWORD not in seen + output
+    assert not (workplace.folder / "results/tiny/study.journal").exists()
+    workplace.env["HJEPA_STORAGE"] = database
+    status = workplace.sweep("status", "tiny")
+    assert status.stdout.startswith("tiny: interrupted"), status.stdout + status.stderr
+    require_as_untouched(workplace, untouched)
+    require_no_password(workplace.folder, Path(workplace.env["HJEPA_STATE_DIR"]))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("seed", [5, 6])
+def test_a_sweep_in_postgresql_killed_at_random_ends_as_one_in_a_journal(
+    workplace: Workplace, untouched: list[dict[str, Any]], database: str, seed: int
+) -> None:
+    """SIGKILL of the driver at three random moments, the study in PostgreSQL."""
+    workplace.write("tiny.yaml", SWEEP)
+    workplace.env["HJEPA_STORAGE"] = database
+    kill_at_random(workplace, kills=3, seed=seed, up_to_s=25)
+    require_as_untouched(workplace, untouched)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_database_that_crashes_in_the_middle_is_waited_for(
+    workplace: Workplace, untouched: list[dict[str, Any]], database: str, postgres: Postgres
+) -> None:
+    """The PostgreSQL server killed in the middle of a sweep, and started again."""
+    workplace.write("tiny.yaml", SWEEP)
+    workplace.env["HJEPA_STORAGE"] = database
+    log = workplace.folder / "log"
+    process = workplace.start_sweep("tiny.yaml", output=log)
+    try:
+        wait_for(workplace.folder / "results/tiny/trials/0001/metrics.jsonl", '"epoch": 1', process)
+        postgres.stop(signal.SIGQUIT)
+        try:
+            wait_for(log, "until the study's database answers", process)
+        finally:
+            postgres.start()
+        process.wait(timeout=200)
+    finally:
+        end_session(process)
+    assert process.returncode == 0, log.read_text()
+    assert PASSWORD not in log.read_text()
     require_as_untouched(workplace, untouched)
 
 
