@@ -43,7 +43,7 @@ from hjepa.train import train
 from orchestrator.search import FINISHED, TuneSearcher
 from orchestrator.space import ResourcesConfig
 from orchestrator.stopping import Stop
-from orchestrator.trial import Task, TrialActor, resources
+from orchestrator.trial import Task, TrialActor
 
 TINY_RUN: dict[str, Any] = {
     "model": {"embed_dim": 16, "depth": 1, "num_heads": 2, "patch_size": 4, "num_hierarchies": 1},
@@ -80,7 +80,7 @@ def run_warm(trials: Trials, scratch: Path) -> None:
 
 def run_fresh(trials: Trials, scratch: Path) -> None:
     """As `run_trials`, without reuse."""
-    _tune(tune.with_resources(TrialActor, resources(1, 0)), trials, scratch)
+    _tune(tune.with_resources(TrialActor, {"cpu": 1}), trials, scratch)
 
 
 def run_train(trials: Trials, scratch: Path) -> None:

@@ -138,7 +138,7 @@ class Group:
         """The first worker's next report. RuntimeError where the group ended instead."""
         while True:
             over = not self._thread.is_alive()
-            result = ray.get(self.desk.heard.remote(0.0 if over else LOOK_S))
+            result: Any = ray.get(self.desk.heard.remote(0.0 if over else LOOK_S))
             if result is not None:
                 return result
             if over:
