@@ -494,8 +494,8 @@ INERT: list[tuple[str, Any, dict[str, Any]]] = [
     ("evaluation.linear_probe.dataset", "cifar10", {}),
     ("evaluation.linear_probe.data_path", "ONE FOLDER", PROBE),
     ("evaluation.lidar.num_views", 3, {}),
-    ("distributed.backend", "nccl", {}),
-    ("distributed.world_size", 2, {}),
+    ("distributed.backend", "nccl", {"distributed.enabled": False}),
+    ("distributed.world_size", 2, {"distributed.enabled": False}),
 ]
 
 
