@@ -311,6 +311,7 @@ def test_a_wrong_password_and_a_dead_server_are_one_message(tmp_path: Path, post
         open_database(place("postgresql://me@127.0.0.1:1/sweeps"), Patience())
 
 
+@pytest.mark.slow
 def test_a_sweep_killed_goes_on_from_the_database_and_its_password_is_written_nowhere(
     workplace: Workplace, database: str
 ) -> None:
