@@ -10,6 +10,8 @@ _HOST_MEMORY = re.compile(
     r"Cannot allocate memory|node running low on memory|worker died due to OOM)[^\n]*"
 )
 
+_DEATH = "The actor is dead because"  # Ray goes on with guesses
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -27,4 +29,5 @@ class Failure:
             return cls(f"out of memory: {found[0][:300]}", gpu_memory=True)
         if found := _HOST_MEMORY.search(error):
             return cls(f"out of memory: {found[0].strip()[:300]}")
-        return cls((error.strip().splitlines() or ["its process died"])[-1][:300])
+        last = (error.strip().splitlines() or [_DEATH])[-1]
+        return cls("its process died" if last.startswith(_DEATH) else last[:300])

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import ray
@@ -66,8 +67,10 @@ class TuneScheduler(FIFOScheduler):
         self._listener.reported(trial.config, result)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        error = trial.get_pickled_error() or trial.get_error()
-        self._listener.crashed(trial.config, str(error) if error else "its process died")
+        # Tune's own getters look where it copies this file to, and find none yet.
+        file = Path(trial.error_file) if trial.error_file else None
+        text = file.read_text(encoding="utf-8") if file is not None and file.is_file() else ""
+        self._listener.crashed(trial.config, text)
 
 
 class TuneEvents(Callback):
