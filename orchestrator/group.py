@@ -21,10 +21,9 @@ from ray.train.backend import Backend
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.placement_group import PlacementGroup, get_current_placement_group, remove_placement_group
 
-from hjepa.distributed import TIMEOUT, LostRankError
 from orchestrator.desk import Desk, Order
 from orchestrator.space import ResourcesConfig
-from orchestrator.trial import Outcome, Task, TrialWork
+from orchestrator.trial import TIMEOUT, LostRankError, Outcome, Task, TrialWork
 
 LOOK_S = 0.5
 """Seconds between two looks at whether the group is alive, ours and Train's."""

@@ -9,6 +9,8 @@ from typing import Any, Self
 from ray import tune
 
 from hjepa.config import RunConfig
+from hjepa.distributed import TIMEOUT as TIMEOUT  # for the group, which may not import the core
+from hjepa.distributed import LostRankError as LostRankError
 from hjepa.distributed import require_divisible, team_of
 from hjepa.judge import baselines
 from hjepa.records import JsonLines

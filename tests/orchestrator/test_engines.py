@@ -104,6 +104,7 @@ def require_numbers_of_one(workplace: Workplace, record: TrialRecord) -> None:
 
 
 @two_cores
+@pytest.mark.slow
 def test_a_sweep_of_two_workers_gives_the_numbers_of_one(workplace: Workplace) -> None:
     workplace.write("tiny.yaml", TWO_TRIALS | {"resources": {"workers": 2}})
     done = workplace.sweep("tiny.yaml")
