@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +40,9 @@ def config(folder: Path, **changed: Any) -> DataConfig:
 
 
 def workers() -> list[psutil.Process]:
-    """Processes below this one that decode; the server that they are forked from stays."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        try:
-            parent = process.parent()
-            if parent is not None and parent.pid != psutil.Process().pid:
-                found.append(process)
-        except psutil.NoSuchProcess:
-            continue
-    return found
+    """Processes that decode. Their fork server stays; what else this process has started is not theirs."""
+    server = forkserver._forkserver._forkserver_pid  # pyright: ignore[reportAttributeAccessIssue]
+    return psutil.Process(server).children() if server else []
 
 
 def test_over_the_budget_nothing_is_written_and_everything_is_the_same(folder: Path):
