@@ -9,13 +9,14 @@ STAMP := $(VENV)/.installed
 # offered by a local wheel folder, do not fit one another.
 PIP := PIP_FIND_LINKS= PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip
 
-.PHONY: help install sweep test test-slow faults lint bench docs clean
+.PHONY: help install sweep test test-slow faults coverage lint bench docs clean
 
 help:
 	@echo "make sweep      install, then run search_spaces/fpn.yaml to its end"
 	@echo "make test       install, then ruff, pyright and pytest"
 	@echo "make test-slow  the tests that take longer"
 	@echo "make faults     real processes killed, hung, starved: the table in docs/reliability.md"
+	@echo "make coverage   the tests again, and which lines of hjepa/ none of them reaches"
 	@echo "make bench      the benchmarks, whose figures stand in docs/performance.md"
 	@echo "make docs       write configs/canonical.yaml, configs/README.md and docs/parameters.md anew"
 	@echo "make install    only make the environment; VENV=PATH names another place for it"
@@ -45,6 +46,12 @@ test-slow: $(STAMP)
 
 faults: $(STAMP)
 	$(BIN)/python -m pytest -m "slow or not slow" tests/faults
+
+coverage: $(STAMP)
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n 2 --dist loadfile
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --skip-covered --show-missing
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/step.py
