@@ -5,14 +5,18 @@ import logging
 import os
 import secrets
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import ray
-import torch
 from ray import tune
+from ray.exceptions import RayError
 
+from orchestrator import ADDRESS, cluster_address
+from orchestrator.capacity import cluster_nodes, grows, places
+from orchestrator.gate import Gate
 from orchestrator.group import GroupActor
 from orchestrator.schedule import Listener, TuneEvents, TuneScheduler
 from orchestrator.search import TuneSearcher
@@ -21,6 +25,10 @@ from orchestrator.stopping import Stop
 from orchestrator.trial import TrialActor
 
 MAX_SOCKET_PATH = 107  # bytes, by Linux; Ray puts a socket some 70 bytes below its folder
+SCRATCH = ".ray"
+"""Folder of a sweep for what Tune and Train write, where other nodes have to see it; gone at the end."""
+CONNECT_S = 10.0
+"""Seconds that a cluster has to answer."""
 PLACE = "place"
 """Ray's name for room for one trial under Ray Train, so that no more begin than there are workers for."""
 
@@ -32,30 +40,38 @@ def state_folder() -> Path:
     return Path(given) if given else Path(home) / "hjepa"
 
 
-def places(config: ResourcesConfig) -> int:
-    """Trials that run at a time on this machine. ConfigError where not even one fits."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    fits = cores // (config.workers * config.cpus_per_worker)
-    if fits == 0:
-        raise ConfigError(
-            f"resources.cpus_per_worker: a trial asks for {_asked(config, config.cpus_per_worker)} cores, "
-            f"this machine has {cores}."
-        )
-    if config.gpus_per_worker:
-        gpus = torch.cuda.device_count()
-        fits = min(fits, gpus * int(1 / config.gpus_per_worker) // config.workers)
-        if fits == 0:
-            raise ConfigError(
-                f"resources.gpus_per_worker: a trial asks for {_asked(config, config.gpus_per_worker)} GPUs, "
-                f"this machine has {gpus}, and each worker's lies on one of them."
-            )
-    return min(fits, config.concurrency or fits)
+@contextlib.contextmanager
+def some_ray(config: ResourcesConfig, folder: Path) -> Iterator[Path]:
+    """The cluster that the environment names, or a Ray of our own; gives a folder for its scratch.
+
+    `folder` is the sweep's, which all nodes of a cluster have to see. Raises ConfigError where there is no
+    such cluster, or a trial can never fit on it.
+    """
+    address = cluster_address()
+    with local_ray(config) if address is None else cluster_ray(config, address, folder) as scratch:
+        yield scratch
 
 
-def _asked(config: ResourcesConfig, per_worker: float) -> str:
-    if config.workers == 1:
-        return f"{per_worker:g}"
-    return f"{config.workers} workers x {per_worker:g} = {config.workers * per_worker:g}"
+@contextlib.contextmanager
+def cluster_ray(config: ResourcesConfig, address: str, folder: Path) -> Iterator[Path]:
+    """A connection to a cluster that was there before and stays."""
+    _require_listener(address)
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConfigError(f"{ADDRESS} {address}: no Ray cluster can be reached there: {reason}") from None
+    scratch = folder.resolve() / SCRATCH
+    try:
+        if not grows():
+            places(config, cluster_nodes())
+        # What an earlier process left. Nobody else's: the sweep is ours while we hold its lock.
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        yield scratch / "tune"
+    finally:
+        ray.shutdown()
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -93,6 +109,20 @@ def local_ray(config: ResourcesConfig) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _require_listener(address: str) -> None:
+    """Raises ConfigError where nothing listens at HOST:PORT, over which Ray itself is silent for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():  # auto, or a name of Ray's
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"{ADDRESS} {address}: no Ray cluster can be reached there: {error}.\nOn its first node "
+            "`ray start --head` says the address; leave --address out for a Ray of the sweep's own."
+        ) from None
+
+
 def _make_token(path: Path) -> None:
     """A token of this Ray's own, readable by its user only. Ray's is one for all, readable by everybody."""
     path.touch(mode=0o600, exist_ok=False)
@@ -119,8 +149,9 @@ def run_trials(
     scratch: Path,
 ) -> None:
     """Run what `next_trial` gives until it is FINISHED; `listener` hears of every report and decides."""
+    gate = Gate(config) if _needs_gate(config) else None
     tuner = tune.Tuner(
-        _trainable(config, scratch),
+        _trainable(config, scratch, gate),
         tune_config=tune.TuneConfig(
             search_alg=TuneSearcher(next_trial),
             scheduler=TuneScheduler(listener),
@@ -131,19 +162,29 @@ def run_trials(
             name="sweep",
             storage_path=str(scratch),
             verbose=0,
-            callbacks=[TuneEvents(listener, stop.listen)],
+            callbacks=[TuneEvents(listener, stop.listen, gate.adjust if gate else None)],
             failure_config=tune.FailureConfig(max_failures=0),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )
-    tuner.fit()
+    try:
+        tuner.fit()
+    finally:
+        if gate is not None:
+            gate.open()
 
 
-def _trainable(config: ResourcesConfig, scratch: Path) -> Any:
+def _needs_gate(config: ResourcesConfig) -> bool:
+    """Whether something else than cores and GPUs limits the trials at a time, on a cluster."""
+    return cluster_address() is not None and (config.uses_train or config.concurrency is not None)
+
+
+def _trainable(config: ResourcesConfig, scratch: Path, gate: Gate | None) -> Any:
     """What Tune starts for a trial, and the place that it takes."""
+    passes = [gate.share] if gate is not None else []
     if not config.uses_train:
         needs = {"CPU": float(config.cpus_per_worker), "GPU": float(config.gpus_per_worker)}
-        return tune.with_resources(TrialActor, tune.PlacementGroupFactory([needs]))
+        return tune.with_resources(TrialActor, tune.PlacementGroupFactory([needs, *passes]))
     # The actor computes nothing, so it takes no core; its workers have a placement group of their own.
     group = tune.with_parameters(GroupActor, resources=config, storage=str(scratch.with_name("train")))
-    return tune.with_resources(group, tune.PlacementGroupFactory([{PLACE: 1.0}]))
+    return tune.with_resources(group, tune.PlacementGroupFactory(passes or [{PLACE: 1.0}]))

@@ -10,6 +10,11 @@ _HOST_MEMORY = re.compile(
     r"Cannot allocate memory|node running low on memory|worker died due to OOM)[^\n]*"
 )
 
+_NODE = re.compile(
+    r"[^\n]*(?:its node has died|node (?:was|is) (?:dead|lost|preempted|drained)|the node .{0,80} died|"
+    r"owner's node has crashed|NodeDiedError|due to preemption|was preempted)[^\n]*",
+    re.IGNORECASE,
+)
 _DEATH = "The actor is dead because"  # Ray goes on with guesses
 
 
@@ -22,6 +27,9 @@ class Failure:
     gpu_memory: bool = False
     """Whether its device had no memory left, which half the micro-batch may mend."""
 
+    node_lost: bool = False
+    """Whether its node went, which says nothing about the trial."""
+
     @classmethod
     def of(cls, error: str) -> Self:
         """From the text of its error."""
@@ -29,5 +37,7 @@ class Failure:
             return cls(f"out of memory: {found[0][:300]}", gpu_memory=True)
         if found := _HOST_MEMORY.search(error):
             return cls(f"out of memory: {found[0].strip()[:300]}")
+        if _NODE.search(error):
+            return cls("its node was lost", node_lost=True)
         last = (error.strip().splitlines() or [_DEATH])[-1]
         return cls("its process died" if last.startswith(_DEATH) else last[:300])

@@ -95,6 +95,7 @@ class SweepRun:
             folder=str(folder.resolve()),
             resume=tuple(str(path.resolve()) for path in resume),
             baselines=record.role == "base",
+            gpu_share=self.sweep.config.resources.gpus_per_worker,
         ).config()
 
     def tick(self) -> list[int]:
@@ -195,6 +196,10 @@ class SweepRun:
                 f"training.accumulation_steps {half.training.accumulation_steps}. A regularizer over the "
                 "batch sees half of it at a time.",
             )
+            self.agenda.waiting.append(record)
+            return
+        if failure.node_lost:
+            self._note(record, f"{failure.reason}; goes on elsewhere")
             self.agenda.waiting.append(record)
             return
         count = self.failures[record.number] = self.failures.get(record.number, 0) + 1

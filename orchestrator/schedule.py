@@ -77,13 +77,20 @@ class TuneEvents(Callback):
     """Tells the sweep when a trial really begins, for Tune asks for one ahead of a free place, and asks
     it at every turn whom to kill."""
 
-    def __init__(self, listener: "Listener", first_turn: Callable[[], None]):
-        """`first_turn` is called when Tune has set itself up."""
-        self._listener, self._first_turn = listener, first_turn
+    def __init__(
+        self,
+        listener: "Listener",
+        first_turn: Callable[[], None],
+        every_turn: Callable[[], None] | None = None,
+    ):
+        """`first_turn` is called when Tune has set itself up, `every_turn` several times a second."""
+        self._listener, self._first_turn, self._every_turn = listener, first_turn, every_turn
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         if iteration == 0:
             self._first_turn()
+        if self._every_turn is not None:
+            self._every_turn()
         for number in self._listener.tick():
             for trial in trials:
                 actor = trial.temporary_state.ray_actor

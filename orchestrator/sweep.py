@@ -3,11 +3,13 @@
 from contextlib import ExitStack
 from pathlib import Path
 
+from orchestrator import cluster_address
 from orchestrator.access import open_study
 from orchestrator.agenda import work_is_left
+from orchestrator.capacity import cluster_nodes, places
 from orchestrator.definition import require_same_sweep, write_definition
 from orchestrator.disk import Patience
-from orchestrator.engine import local_ray, places, run_trials
+from orchestrator.engine import run_trials, some_ray
 from orchestrator.holder import SweepLock
 from orchestrator.progress import Counts, progress
 from orchestrator.report import SweepResult
@@ -35,7 +37,8 @@ def run_sweep(
     Raises ConfigError, before anything is written, where the results folder belongs to another
     sweep or a trial cannot be placed; KeyboardInterrupt leaves a sweep that can be gone on with.
     """
-    at_a_time = places(sweep.config.resources)
+    if cluster_address() is None:
+        places(sweep.config.resources)
     folder = results / sweep.config.name
     require_same_sweep(folder, sweep)
     with ExitStack() as stack:
@@ -60,11 +63,11 @@ def run_sweep(
         try:
             if work_is_left(sweep, study):
                 stop.check()
-                with local_ray(sweep.config.resources) as scratch:
+                with some_ray(sweep.config.resources, folder) as scratch:
                     shown = progress(study.metric, sweep.max_epochs, counts, quiet)
                     run.progress = stack.enter_context(shown)
                     patience.say = run.progress.note
-                    run.progress.note(_opening(sweep, study, at_a_time))
+                    run.progress.note(_opening(sweep, study))
                     run_trials(sweep.config.resources, run.next_trial, run, stop, scratch)
             result = run.finish()
         except BaseException:
@@ -73,11 +76,16 @@ def run_sweep(
         return result
 
 
-def _opening(sweep: Sweep, study: Study, at_a_time: int) -> str:
+def _opening(sweep: Sweep, study: Study) -> str:
+    resources = sweep.config.resources
     over = sum(record.outcome is not None for record in study.trials.values())
+    if cluster_address() is None:
+        at_a_time = f"{places(resources)} at a time"
+    else:
+        at_a_time = f"on a cluster of {len(cluster_nodes())} nodes"
     going_on = f", {over} of them over already" if over else ""
     return (
         f"{sweep.config.name}: {sweep.num_trials} trials and the base config{going_on}, "
-        f"{at_a_time} at a time, up to {sweep.max_epochs} epochs"
+        f"{at_a_time}, up to {sweep.max_epochs} epochs"
         + (f", rungs at {', '.join(map(str, sweep.rungs))}" if sweep.rungs else "")
     )

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from ray import tune
 
 from hjepa.config import RunConfig
@@ -38,6 +39,8 @@ class Task:
     """Checkpoints to go on from, absolute, newest first: the first one that can be read is taken."""
     baselines: bool = False
     """Whether the first report shall hold what learning has to beat."""
+    gpu_share: float = 1.0
+    """Share of its GPU that each of its processes may fill."""
 
     def run_config(self) -> RunConfig:
         """Its run config."""
@@ -157,6 +160,7 @@ class TrialWork:
 
     def _begin(self) -> Iterator[Report]:
         """Put the trial's folder in order, and begin or go on."""
+        cap_gpu_memory(self.task.gpu_share)
         team = team_of(self.run.distributed)
         self.leads = team.leads
         if self.leads:
@@ -219,6 +223,15 @@ class TrialActor(tune.Trainable):
     def cleanup(self) -> None:
         """Stop the trial."""
         self.work.close()
+
+
+def cap_gpu_memory(share: float) -> None:
+    """Hold this process to its share of the GPU's memory, so that its overflow ends its own trial alone.
+
+    What the CUDA context takes besides, some hundred MB, is not counted.
+    """
+    if 0 < share < 1 and torch.cuda.is_available():
+        torch.cuda.set_per_process_memory_fraction(share)
 
 
 def checkpoint_path(folder: Path, epoch: int) -> Path:

@@ -46,12 +46,17 @@ SPACE = {
 }
 
 
+# What importing the orchestrator has set in this process is not for those that it starts.
+_OURS = ("RAY_", "TUNE_", "GLOO_", "NCCL_")
+OUTSIDE = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
+
+
 class Workplace:
     """A folder with a tiny base config and space, and the commands run in it as a user would."""
 
     def __init__(self, folder: Path, state: Path):
         self.folder = folder
-        self.env = os.environ | {
+        self.env = OUTSIDE | {
             "HJEPA_STATE_DIR": str(state),
             "XDG_CACHE_HOME": str(folder / "cache"),
             "PYTHONWARNINGS": "default",

@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 
+from orchestrator import use_cluster
 from orchestrator.cli import listing, resume, retry, run, status, stop, sync
 
 USER_ERROR = 2
@@ -36,6 +37,8 @@ exit status: 0 done, 1 no trial came to an end, 2 something is wrong with what w
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status."""
     options = parse(sys.argv[1:] if arguments is None else arguments)
+    if getattr(options, "address", None):
+        use_cluster(options.address)
     # Imported here, because Ray and torch take seconds and --help should not.
     from orchestrator.cli.going import hide_password
     from orchestrator.space import ConfigError

@@ -33,6 +33,16 @@ def add_storage(parser: argparse.ArgumentParser, default: str) -> None:
     )
 
 
+def add_address(parser: argparse.ArgumentParser) -> None:
+    """The option that names a Ray cluster."""
+    parser.add_argument(
+        "--address",
+        metavar="ADDRESS",
+        help="run on the Ray cluster there, HOST:PORT or auto, whose nodes all see the results folder and "
+        "the data (default: RAY_ADDRESS, else a Ray of the sweep's own on this machine)",
+    )
+
+
 def hide_password(given: list[str], storage: str | None) -> list[str]:
     """The command line without the secrets of `--storage`, which go to the environment.
 

@@ -7,7 +7,7 @@ Paths in the config are still relative to the current directory. A finished swee
 import argparse
 from pathlib import Path
 
-from orchestrator.cli.going import add_storage, add_tracking, go, store_of
+from orchestrator.cli.going import add_address, add_storage, add_tracking, go, store_of
 
 EPILOG = """\
 examples:
@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", help="name of the sweep; `hjepa-sweep list` shows them")
     add_tracking(parser, "the sweep's; one with a password has to be given again")
     add_storage(parser, "the sweep's")
+    add_address(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -44,6 +45,8 @@ def go_on(options: argparse.Namespace, retry_failed: bool) -> int:
     place = place_of(folder, options.storage)
     if options.storage is not None:
         again += ["--storage", options.storage]
+    if options.address is not None:
+        again += ["--address", options.address]
     return go(
         lambda: run_sweep(sweep, results, tracking, retry_failed=retry_failed, place=place),
         sweep,

@@ -6,7 +6,7 @@ reported stays, and the failed trial stays in the record, with the one that took
 
 import argparse
 
-from orchestrator.cli.going import add_storage, add_tracking
+from orchestrator.cli.going import add_address, add_storage, add_tracking
 from orchestrator.cli.resume import go_on
 
 EPILOG = """\
@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--failed", action="store_true", required=True, help="which trials: the failed ones")
     add_tracking(parser, "the sweep's; one with a password has to be given again")
     add_storage(parser, "the sweep's")
+    add_address(parser)
 
 
 def run(options: argparse.Namespace) -> int:

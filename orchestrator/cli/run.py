@@ -11,7 +11,7 @@ leaves at once. Neither loses anything that was reported.
 import argparse
 from pathlib import Path
 
-from orchestrator.cli.going import add_storage, add_tracking, checked_uri, default_store, go
+from orchestrator.cli.going import add_address, add_storage, add_tracking, checked_uri, default_store, go
 
 EPILOG = """\
 examples:
@@ -20,6 +20,7 @@ examples:
   hjepa-sweep search_spaces/fpn.yaml --base configs/quick/cifar10.yaml --set data.data_path=DIR
   hjepa-sweep search_spaces/fpn.yaml --fork fpn-wider
   hjepa-sweep search_spaces/fpn.yaml --storage postgresql://me@db.example.org/sweeps
+  hjepa-sweep search_spaces/fpn.yaml --address auto
 """
 
 
@@ -43,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_tracking(parser, "mlflow.db in the results")
     add_storage(parser, "a journal in the sweep's folder")
+    add_address(parser)
 
 
 def run(options: argparse.Namespace) -> int:

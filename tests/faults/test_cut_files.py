@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.definition import require_same_sweep, write_definition
+from orchestrator.drainer import LOCK
+from orchestrator.lock import exclusive
 from orchestrator.search import build_sampler
 from orchestrator.space import ConfigError, load_sweep
 from orchestrator.status import read_status
@@ -100,6 +102,8 @@ def interrupted(shared_workplace: Workplace) -> Path:
         process.communicate()
     finally:
         end_session(process)
+    with exclusive(shared_workplace.folder / "results/tiny" / LOCK):
+        pass  # the drainer, which outlives the driver, has left
     kept = shared_workplace.folder / "kept"
     shutil.copytree(shared_workplace.folder / "results", kept)
     return kept

@@ -14,8 +14,7 @@ from hjepa.config import RunConfig, load_config
 from hjepa.distributed import DistributedConfig
 from hjepa.schema import to_yaml
 from hjepa.train import train
-from orchestrator.engine import places
-from orchestrator.space import ConfigError, ResourcesConfig, load_sweep
+from orchestrator.space import load_sweep
 from orchestrator.study import TrialRecord
 from tests.conftest import build_tiny
 from tests.workplace import SPACE, Workplace, end_session, learnt, records, wait_for
@@ -177,23 +176,3 @@ def test_twenty_trials_that_asha_stops_all_end_on_two_cores(workplace: Workplace
     ends = [record.outcome for record in records(workplace)]
     assert len(ends) == 21
     assert set(ends) == {"completed", "pruned"}
-
-
-def test_as_many_trials_run_as_there_are_cores_for_their_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)), raising=False)
-    assert places(ResourcesConfig(workers=2, cpus_per_worker=3)) == 2
-    assert places(ResourcesConfig(workers=2, cpus_per_worker=3, concurrency=1)) == 1
-    assert places(ResourcesConfig(cpus_per_worker=3)) == 5
-    with pytest.raises(ConfigError, match=r"asks for 6 workers x 3 = 18 cores, this machine has 16\."):
-        places(ResourcesConfig(workers=6, cpus_per_worker=3))
-
-
-def test_gpus_are_counted_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two workers of 0.6 GPUs each do not fit on one, though 1.2 of 2 are there for them."""
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)), raising=False)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    assert places(ResourcesConfig(gpus_per_worker=0.25)) == 8
-    assert places(ResourcesConfig(gpus_per_worker=0.6)) == 2
-    assert places(ResourcesConfig(gpus_per_worker=0.6, workers=2)) == 1
-    with pytest.raises(ConfigError, match=r"asks for 4 workers x 0\.6 = 2\.4 GPUs, this machine has 2, and"):
-        places(ResourcesConfig(gpus_per_worker=0.6, workers=4))

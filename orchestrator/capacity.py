@@ -1,0 +1,72 @@
+"""How many trials fit: on this machine's cores and GPUs, or on a cluster's nodes."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from orchestrator.space import ConfigError, ResourcesConfig
+
+Node = Mapping[str, float]
+"""What a node has, by Ray's names: CPU, GPU."""
+
+
+def this_machine() -> list[Node]:
+    """The only node of a sweep that has a Ray of its own."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return [{"CPU": cores, "GPU": torch.cuda.device_count()}]
+
+
+def cluster_nodes() -> list[Node]:
+    """The nodes of the cluster that Ray is connected to, those that live."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def grows() -> bool:
+    """Whether the cluster that Ray is connected to may get nodes of itself, by an autoscaler."""
+    from ray._private.state import state
+
+    most: Any = state.get_max_resources_from_cluster_config()
+    return most is not None
+
+
+def workers_on(config: ResourcesConfig, node: Node) -> int:
+    """Workers that fit on a node at a time. A GPU is shared by fractions, none lies across two."""
+    fits = int(node.get("CPU", 0)) // config.cpus_per_worker
+    if config.gpus_per_worker:
+        fits = min(fits, int(node.get("GPU", 0)) * int(1 / config.gpus_per_worker))
+    return fits
+
+
+def places(config: ResourcesConfig, nodes: Sequence[Node] | None = None) -> int:
+    """Trials that run at a time, on `nodes` or on this machine.
+
+    Raises ConfigError, with the arithmetic, where not even one fits.
+    """
+    found = this_machine() if nodes is None else nodes
+    fits = sum(workers_on(config, node) for node in found) // config.workers
+    if fits == 0:
+        raise ConfigError(_refusal(config, found, "this machine has" if nodes is None else "the nodes have"))
+    return min(fits, config.concurrency or fits)
+
+
+def _refusal(config: ResourcesConfig, nodes: Sequence[Node], have: str) -> str:
+    cores = config.model_copy(update={"gpus_per_worker": 0})
+    short = sum(workers_on(cores, node) for node in nodes) < config.workers
+    name, unit = ("CPU", "cores") if short else ("GPU", "GPUs")
+    key, asked = (
+        ("cpus_per_worker", config.cpus_per_worker) if short else ("gpus_per_worker", config.gpus_per_worker)
+    )
+    amounts = ", ".join(f"{node.get(name, 0):g}" for node in nodes) or "none"
+    whole = "a worker's lie on one node" if short else "each worker's lies on one of them"
+    message = f"resources.{key}: a trial asks for {_asked(config, asked)} {unit}, {have} {amounts}"
+    return f"{message}, and {whole}." if len(nodes) > 1 or not short else f"{message}."
+
+
+def _asked(config: ResourcesConfig, per_worker: float) -> str:
+    if config.workers == 1:
+        return f"{per_worker:g}"
+    return f"{config.workers} workers x {per_worker:g} = {config.workers * per_worker:g}"

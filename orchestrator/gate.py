@@ -1,0 +1,62 @@
+"""How many trials a cluster may run at a time, where its cores and GPUs alone do not say it."""
+
+import time
+
+import ray
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+
+from orchestrator.capacity import cluster_nodes, places
+from orchestrator.space import ConfigError, ResourcesConfig
+
+HEAD = "node:__internal_head__"
+"""Ray's name for a cluster's first node, and for something to ask for there: it has 1."""
+MOST = 1000
+"""Trials that can pass at a time."""
+LOOK_S = 2.0
+"""Seconds between two looks at a cluster's nodes."""
+
+
+class Gate:
+    """Lets as many trials begin as there are places, and more when nodes are added.
+
+    A trial under Ray Train has workers that are placed after it has begun, so it must not begin without
+    room for them. Each trial takes a small share of a resource that the head node has 1 of, and a placement
+    group holds what no trial may have.
+    """
+
+    def __init__(self, config: ResourcesConfig):
+        self._config = config
+        self._held: PlacementGroup | None = None
+        self._places = 0
+        self._looked = 0.0
+        self.adjust()
+
+    @property
+    def share(self) -> dict[str, float]:
+        """What a trial takes."""
+        return {HEAD: 1 / MOST}
+
+    def adjust(self) -> None:
+        """Look, every few seconds, how many places there are."""
+        now = time.monotonic()
+        if self._held is not None and now - self._looked < LOOK_S:
+            return
+        self._looked = now
+        found = min(self._count(), MOST - 1)
+        if found != self._places:
+            self.open()
+            # Where there are fewer places than trials that run, Ray makes this one when enough have ended.
+            self._held = placement_group([{HEAD: (MOST - found) / MOST}])
+            self._places = found
+
+    def _count(self) -> int:
+        try:
+            return places(self._config, cluster_nodes())
+        except ConfigError:
+            return 1  # nodes were lost: a trial waits for others
+
+    def open(self) -> None:
+        """Hold nothing back."""
+        if self._held is not None and ray.is_initialized():
+            remove_placement_group(self._held)
+        self._held = None

@@ -1,0 +1,122 @@
+"""Trials on a cluster whose nodes come and go."""
+
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.study import TrialRecord
+from tests.nodes import LOOPBACK, Nodes, cluster_of
+from tests.workplace import SPACE, Workplace, end_session, learnt, records, uninterrupted, wait_for
+
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
+LONG = SPACE | {
+    "search": {"algorithm": "random", "num_trials": 3},
+    "scheduler": {"type": "fifo", "max_epochs": 12},
+    "resources": {"max_failures": 0},
+}
+
+
+@pytest.fixture
+def cluster(workplace: Workplace) -> Iterator[Nodes]:
+    workplace.env |= LOOPBACK
+    folder = Path(tempfile.mkdtemp(prefix="hn"))
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    try:
+        with cluster_of(folder, port) as nodes:
+            yield nodes
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def require_all_as_alone(workplace: Workplace, found: list[TrialRecord]) -> None:
+    """Every trial ran to its end, with the numbers that it has without a sweep around it."""
+    assert [record.outcome for record in found] == ["completed"] * 4
+    for record in found:
+        kept = uninterrupted(workplace, record)
+        assert [{k: m[k] for k in kept[0]} for m in map(learnt, record.reports.values())] == kept
+
+
+@pytest.mark.slow
+def test_a_lost_node_costs_its_trial_no_report_and_no_failure(workplace: Workplace, cluster: Nodes):
+    """A node of two vanishes, and another is added."""
+    first, _ = cluster.add(), cluster.add()
+    workplace.write("tiny.yaml", LONG)
+    process = workplace.start_sweep("tiny.yaml", "--address", cluster.address)
+    try:
+        for number in ("0000", "0001"):
+            wait_for(workplace.folder / f"results/tiny/trials/{number}/metrics.jsonl", '"epoch": 2', process)
+        cluster.kill(first)
+        cluster.add()
+        output, _ = process.communicate(timeout=240)
+    finally:
+        end_session(process)
+    assert process.returncode == 0, output
+    assert "on a cluster of 3 nodes" in output
+    found = records(workplace)
+    lost = [record for record in found if record.notes]
+    assert [record.notes for record in lost] == [["its node was lost; goes on elsewhere"]], output
+    require_all_as_alone(workplace, found)
+
+
+@pytest.mark.slow
+def test_a_node_that_is_taken_back_costs_its_trial_no_failure(workplace: Workplace, cluster: Nodes):
+    """A node of two is drained, as a spot instance is, and then vanishes."""
+    first, _ = cluster.add(), cluster.add()
+    workplace.write("tiny.yaml", LONG)
+    process = workplace.start_sweep("tiny.yaml", "--address", cluster.address)
+    try:
+        for number in ("0000", "0001"):
+            wait_for(workplace.folder / f"results/tiny/trials/{number}/metrics.jsonl", '"epoch": 2', process)
+        cluster.drain(first)
+        output, _ = process.communicate(timeout=240)
+    finally:
+        end_session(process)
+    assert process.returncode == 0, output
+    require_all_as_alone(workplace, records(workplace))
+
+
+@pytest.mark.slow
+def test_nodes_that_are_added_are_used(workplace: Workplace, cluster: Nodes):
+    """A second node is added to the only one; trials under Ray Train then run two at a time."""
+    cluster.add()
+    workplace.write("tiny.yaml", LONG | {"resources": {"engine": "train"}})
+    process = workplace.start_sweep("tiny.yaml", "--address", cluster.address)
+    first, second = (workplace.folder / f"results/tiny/trials/{n}/metrics.jsonl" for n in ("0000", "0001"))
+    try:
+        wait_for(first, '"epoch": 1', process)
+        assert not second.exists()
+        cluster.add()
+        wait_for(second, '"epoch": 1', process)
+        assert '"epoch": 12' not in first.read_text()
+        output, _ = process.communicate(timeout=240)
+    finally:
+        end_session(process)
+    assert process.returncode == 0, output
+    require_all_as_alone(workplace, records(workplace))
+
+
+@pytest.mark.slow
+def test_what_can_never_fit_is_refused_with_the_arithmetic(workplace: Workplace, cluster: Nodes):
+    """A trial of two workers of two cores on nodes of one and three."""
+    cluster.add(1), cluster.add(3)
+    workplace.write("tiny.yaml", LONG | {"resources": {"workers": 2, "cpus_per_worker": 2}})
+    done = workplace.sweep("tiny.yaml", "--address", cluster.address)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert (
+        "asks for 2 workers x 2 = 4 cores, the nodes have 0, 1, 3, and a worker's lie on one" in done.stderr
+    )
+    assert "Traceback" not in done.stderr
+
+
+def test_a_cluster_that_is_not_there_is_an_error_in_words(workplace: Workplace):
+    """An address at which no cluster listens."""
+    done = workplace.sweep("tiny.yaml", "--address", "127.0.0.1:1")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "RAY_ADDRESS 127.0.0.1:1: no Ray cluster can be reached there" in done.stderr
+    assert "Traceback" not in done.stderr
