@@ -91,6 +91,8 @@ def _as_here(
     outside = [key for key, value in values.items() if value not in sweep.config.space[key]]
     if outside:
         return f"outside the new space: {', '.join(outside)}"
+    if refused := sweep.refused(values):
+        return f"in the new space it {refused}"
     try:
         same = effective(sweep.resolve(values)) == effective(run)
     except ConfigError:

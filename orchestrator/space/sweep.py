@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -19,15 +19,21 @@ from hjepa.schema import (
     ConfigError,
     Layers,
     has_effect,
+    inert_keys,
     to_yaml,
 )
 from orchestrator.space.config import SweepConfig, objective_mode
+from orchestrator.space.design import count_distinct, distinct, one_at_a_time
 from orchestrator.space.distribution import COUNTABLE, conditions, label
+from orchestrator.space.expression import ExpressionError, reader
+from orchestrator.space.keys import schema_reason, under, value_at
+from orchestrator.space.rules import Rules, read_rules
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
 
+NOTHING: Mapping[str, Any] = {}
 MAX_GRID = 100_000
 """Trials of a grid without search.num_trials."""
 
@@ -43,16 +49,55 @@ class Sweep:
     base: RunConfig
     """What trials start from, of the length of a full trial."""
 
-    def resolve(self, values: Mapping[str, Any]) -> RunConfig:
+    def resolve(self, values: Mapping[str, Any], over: Mapping[str, Any] = NOTHING) -> RunConfig:
         """The run config of a trial with these `values` by dotted key, swept or not.
 
-        Raises ConfigError where they make no valid config.
+        Derived values follow from them, and `over` is laid over all; without a swept key among the
+        `values` nothing is derived, and it is the base's config. Raises ConfigError where they make
+        no valid config.
         """
         try:
-            return self.build(values)
+            return self.build(values, over)
         except ValidationError as error:
             message = f"{assigned(values)} makes no valid config: {schema_reason(error)}."
             raise ConfigError(f"{self.path}: {message}") from None
+        except ExpressionError as error:
+            raise ConfigError(f"{self.path}: {error}, at {assigned(values)}.") from None
+
+    def refused(self, values: Mapping[str, Any]) -> str | None:
+        """Why no trial is run with these `values`, such as `breaks training.lr < 1`; None: one may be."""
+        try:
+            broken = self.broken(values)
+            if broken is None:
+                self.build(values)
+        except (ExpressionError, ValidationError) as error:
+            reason = schema_reason(error) if isinstance(error, ValidationError) else str(error)
+            return f"makes no valid config: {reason}"
+        return None if broken is None else f"breaks {broken}"
+
+    def broken(self, values: Mapping[str, Any]) -> str | None:
+        """The constraint that these `values` break. Raises ExpressionError where one has no value."""
+        if not self.rules.constraints:
+            return None
+        return self.rules.broken(self.read(values))
+
+    def read(self, values: Mapping[str, Any]) -> Callable[[str], Any]:
+        """What reads a dotted key of a trial with these `values`, for an expression."""
+        return reader(self._layers(values).data, self.base_data)
+
+    def part(self, keys: Set[str]) -> "Sweep":
+        """The same with these swept keys only; the others stay as in the base."""
+        space = {key: distribution for key, distribution in self.config.space.items() if key in keys}
+        return replace(self, config=self.config.model_copy(update={"space": space}))
+
+    def identity(self, values: Mapping[str, Any]) -> str:
+        """The same for two trials that are one and the same run; with no values the base's.
+
+        Keys of speed and place play no part, nor do those that cannot matter where they stand.
+        """
+        run = self.resolve(values)
+        telling = _without(effective(run), inert_keys(run))
+        return hashlib.sha256(json.dumps(telling, sort_keys=True).encode()).hexdigest()
 
     def active(self, key: str, values: Mapping[str, Any]) -> bool:
         """Whether `key` varies given the `values` of the keys before it.
@@ -75,10 +120,10 @@ class Sweep:
 
     def params(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """`values` as Optuna's parameters, such as `enqueue_trial` takes."""
-        kinds = {key: self.config.space[key].kind for key in values}
         return {
-            key: label(value) if kinds[key] in ("choice", "grid_search") else value
+            name: param
             for key, value in values.items()
+            for name, param in self.config.space[key].params(key, value).items()
         }
 
     def labels(self, values: Mapping[str, Any]) -> dict[str, str]:
@@ -86,15 +131,20 @@ class Sweep:
         return {key: label(value) for key, value in values.items()}
 
     def base_values(self) -> dict[str, Any] | None:
-        """The base's own values of the active keys, or None where one lies outside the space."""
+        """The base's own values of the active keys, or None where it lies outside the space.
+
+        It does where a value of its own does, and where derived ones or constraints want it otherwise.
+        """
         values = self.complete(lambda key: value_at(self.base_data, key))
         inside = all(value in self.config.space[key] for key, value in values.items())
-        return values if inside else None
+        if not inside or self.refused(values) is not None or self.identity(values) != self.identity({}):
+            return None
+        return values
 
     def grid(self) -> Iterator[dict[str, Any]]:
         """Every combination of values once, in a stable order, without the keys that are not active.
 
-        Raises ConfigError where a key has no list of values.
+        Those that break a constraint are left out. Raises ConfigError where a key has no list of values.
         """
         points: dict[str, Sequence[Any]] = {}
         for key, distribution in self.config.space.items():
@@ -102,16 +152,27 @@ class Sweep:
                 allowed = f"a grid needs one of {', '.join(COUNTABLE)}"
                 raise self.error(key, f"{distribution.kind} has no list of values; {allowed}.")
             points[key] = distribution.points
-        return self.combinations(points)
+        return (values for values in self.combinations(points) if self.broken(values) is None)
+
+    @cached_property
+    def listed(self) -> list[dict[str, Any]] | None:
+        """The trials of a design that lists them, each a run of its own and none the base's."""
+        search = self.config.search
+        if search.algorithm != "grid":
+            return None
+        alone = self.config.design == "one_at_a_time"
+        every = distinct(self, one_at_a_time(self) if alone else self.grid())
+        return list(islice(every, search.num_trials or MAX_GRID))
 
     @cached_property
     def num_trials(self) -> int:
-        """Trials in all: search.num_trials, or for a grid the number of combinations if that is less."""
+        """Trials of the search: search.num_trials, or as many different ones as there are beside the base."""
+        if self.listed is not None:
+            return len(self.listed)
         limit = self.config.search.num_trials
-        if self.config.search.algorithm != "grid":
-            assert limit is not None
-            return limit
-        return sum(1 for _ in islice(self.grid(), limit or MAX_GRID))
+        assert limit is not None
+        count = count_distinct(self, limit)
+        return limit if count is None else count
 
     @property
     def num_confirmations(self) -> int:
@@ -138,6 +199,11 @@ class Sweep:
             found.append(epoch)
             epoch *= settings.reduction_factor
         return found
+
+    @cached_property
+    def rules(self) -> Rules:
+        """Constraints and derived values."""
+        return read_rules(self.path, self.config.constraints, self.config.derived, self.config.space)
 
     def definition(self) -> dict[str, Any]:
         """All that defines the sweep, JSON-serialisable."""
@@ -190,16 +256,27 @@ class Sweep:
                 values[key] = choose(key)
         return values
 
-    def build(self, values: Mapping[str, Any]) -> RunConfig:
-        """As `resolve`, but raises pydantic's ValidationError."""
+    def build(self, values: Mapping[str, Any], over: Mapping[str, Any] = NOTHING) -> RunConfig:
+        """As `resolve`, but raises pydantic's ValidationError, and ExpressionError for a derived value."""
+        layers = self._layers(values)
+        if values.keys() & self.config.space.keys():
+            self.rules.admit(layers.data)
+        if self.config.resources.workers > 1:
+            for key, value in self._workers().items():
+                layers.set(f"distributed.{key}", value, "resources")
+        for key, value in over.items():
+            layers.set(key, value, key)
+        return RunConfig.model_validate_json(json.dumps(layers.data), strict=True)
+
+    def _layers(self, values: Mapping[str, Any]) -> Layers:
+        """The base under `values` and what is derived from them."""
         layers = Layers()
         layers.add(self.base_data, "base")
         for key, value in values.items():
             layers.set(key, value, key)
-        if self.config.resources.workers > 1:
-            for key, value in self._workers().items():
-                layers.set(f"distributed.{key}", value, "resources")
-        return RunConfig.model_validate_json(json.dumps(layers.data), strict=True)
+        if values.keys() & self.config.space.keys():
+            self.rules.derive(layers, self.base_data)
+        return layers
 
     def _workers(self) -> dict[str, Any]:
         resources = self.config.resources
@@ -214,28 +291,20 @@ def effective(config: Config) -> dict[str, Any]:
         value = getattr(config, name)
         if isinstance(value, Config):
             found[name] = effective(value)
-        elif has_effect(field):
+        elif has_effect(field) and name in data:
             found[name] = data[name]
     return found
 
 
-def value_at(data: Mapping[str, Any], key: str) -> Any:
-    """The value at a dotted key of nested data."""
-    value: Any = data
-    for part in key.split("."):
-        value = value[part]
-    return value
+def _without(data: Mapping[str, Any], sections: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested data without the keys that `sections` name or hold."""
+    return {
+        name: _without(value, sections, f"{prefix}{name}.") if isinstance(value, dict) else value
+        for name, value in data.items()
+        if not under(prefix + name, sections)
+    }
 
 
 def assigned(values: Mapping[str, Any]) -> str:
     """`key = value, ...`, for messages."""
     return ", ".join(f"{key} = {label(value)}" for key, value in values.items())
-
-
-def schema_reason(error: ValidationError) -> str:
-    """What pydantic has to say, in one line."""
-    found = []
-    for problem in error.errors(include_url=False):
-        message = str(problem.get("ctx", {}).get("error") or problem["msg"])
-        found.append(message[:1].lower() + message[1:])
-    return "; ".join(dict.fromkeys(found))
