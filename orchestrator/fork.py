@@ -11,7 +11,8 @@ from orchestrator.access import open_study, read_study
 from orchestrator.definition import SPACE, find_sweep, require_empty, write_definition
 from orchestrator.disk import Patience
 from orchestrator.space import ConfigError, Sweep, load_sweep
-from orchestrator.space.sweep import effective, value_at
+from orchestrator.space.keys import value_at
+from orchestrator.space.space import effective
 from orchestrator.storage import Place, place_of, record_place
 from orchestrator.study import Role, Study, TrialRecord
 

@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from orchestrator.cli import check, listing, resume, retry, run, status, stop, sync
+from orchestrator.cli import check, completion, listing, resume, retry, run, status, stop, sync
 
 USER_ERROR = 2
 
@@ -17,6 +17,7 @@ COMMANDS = {
     "retry": retry,
     "sync": sync,
     "check": check,
+    "completion": completion,
 }
 """Each command is a module: its docstring is the command's help, `add_arguments` takes its parser, `run`
 its options and gives the exit status, and EPILOG stands below its help."""
@@ -37,6 +38,8 @@ exit status: 0 done, 1 no trial came to an end, 2 something is wrong with what w
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status."""
     options = parse(sys.argv[1:] if arguments is None else arguments)
+    if options.command == "completion":
+        return completion.run(options)
     # Imported here, because Ray and torch take seconds and --help should not.
     from orchestrator.cli.going import hide_password
     from orchestrator.space import ConfigError
@@ -57,11 +60,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parse(given: list[str]) -> argparse.Namespace:
-    """The options of a command line; `options.given` is that line, with the command written out."""
+    """The options of a command line; `options.given` is that line, with the command written out, and
+    `options.parser` what has read it."""
     if given and given[0] not in COMMANDS and not given[0].startswith("-"):
         given = ["run", *given]
-    options = parser().parse_args(given)
-    options.given = given
+    root = parser()
+    options = root.parse_args(given)
+    options.given, options.parser = given, root
     return options
 
 

@@ -20,7 +20,8 @@ from orchestrator.space.distribution import conditions, label
 from orchestrator.space.expression import ExpressionError
 from orchestrator.space.keys import schema_reason, under, value_at
 from orchestrator.space.satisfiable import allowed_draws
-from orchestrator.space.sweep import MAX_GRID, Sweep, assigned
+from orchestrator.space.space import assigned
+from orchestrator.space.sweep import MAX_GRID, Sweep
 
 if TYPE_CHECKING:
     pass

@@ -4,20 +4,18 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hjepa.schema import ConfigError
 from orchestrator.space.distribution import COUNTABLE, Distribution, conditions, label
 from orchestrator.space.keys import value_at
-
-if TYPE_CHECKING:
-    from orchestrator.space.sweep import Sweep
+from orchestrator.space.space import Space
 
 MAX_COUNTED = 20_000
 """Combinations of a sampled space that are gone through to count the different configurations."""
 
 
-def one_at_a_time(sweep: "Sweep") -> Iterator[dict[str, Any]]:
+def one_at_a_time(sweep: Space) -> Iterator[dict[str, Any]]:
     """For every value of every key the base with that one changed, and with what its `when` asks for."""
     space = sweep.config.space
     own = {key: value_at(sweep.base_data, key) for key in space}
@@ -29,7 +27,7 @@ def one_at_a_time(sweep: "Sweep") -> Iterator[dict[str, Any]]:
                 yield values
 
 
-def with_parents(sweep: "Sweep", wanted: Mapping[str, Any]) -> dict[str, Any]:
+def with_parents(sweep: Space, wanted: Mapping[str, Any]) -> dict[str, Any]:
     """`wanted`, and what the conditions of its keys ask for, the base's own values where they do."""
     space, forced = sweep.config.space, dict(wanted)
 
@@ -45,7 +43,7 @@ def with_parents(sweep: "Sweep", wanted: Mapping[str, Any]) -> dict[str, Any]:
     return forced
 
 
-def distinct(sweep: "Sweep", proposals: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def distinct(sweep: Space, proposals: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Of `proposals` each that may run and is neither the base nor the same run as one before it."""
     seen = {sweep.identity({})}
     for values in proposals:
@@ -57,7 +55,7 @@ def distinct(sweep: "Sweep", proposals: Iterable[dict[str, Any]]) -> Iterator[di
             yield values
 
 
-def count_distinct(sweep: "Sweep", limit: int) -> int | None:
+def count_distinct(sweep: Space, limit: int) -> int | None:
     """How many different runs a space has beside the base, counted up to `limit`.
 
     None where there are too many to count, as with any continuous range.

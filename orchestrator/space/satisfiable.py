@@ -9,7 +9,8 @@ from typing import Any
 from hjepa.schema import ConfigError
 from orchestrator.space.distribution import conditions
 from orchestrator.space.expression import ExpressionError
-from orchestrator.space.sweep import Sweep, assigned
+from orchestrator.space.space import assigned
+from orchestrator.space.sweep import Sweep
 
 DRAWS = 1000
 """Random proposals of a space that are looked at."""
