@@ -32,6 +32,8 @@ class Chronicle:
             own["origin"] = record.origin
         if record.retries is not None:
             own["retries"] = f"{record.retries:04d}"
+        if record.passed_over:
+            own["passed_over"] = json.dumps(record.passed_over)
         run = run_config(self._sweep, record)
         self._tracker.start_trial(record.id, _parameters(run), own | swept)
 

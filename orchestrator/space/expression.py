@@ -15,7 +15,7 @@ BASE = "base."
 """`base.training.lr` is the base's own value, whatever a trial has."""
 
 _CONSTANTS = {"true": True, "false": False, "null": None, "True": True, "False": False, "None": None}
-_FUNCTIONS: dict[str, Callable[..., Any]] = {
+FUNCTIONS: dict[str, Callable[..., Any]] = {
     "abs": abs,
     "ceil": math.ceil,
     "exp": math.exp,
@@ -52,7 +52,7 @@ _COMPARISONS: dict[type[ast.AST], Callable[[Any, Any], bool]] = {
 }
 _LANGUAGE = (
     "numbers, 'text', true, false, null, lists and config keys, with + - * / // % **, comparisons, in, and, "
-    "or, not, a if b else c, x[0], and " + ", ".join(_FUNCTIONS)
+    "or, not, a if b else c, x[0], and " + ", ".join(FUNCTIONS)
 )
 
 
@@ -108,10 +108,10 @@ def _require_known(node: ast.AST, found: dict[str, None]) -> None:
     match node:
         case ast.Constant(value=bool() | int() | float() | str() | None):
             return
-        case ast.Call(func=ast.Name(id=name), args=below, keywords=[]) if name in _FUNCTIONS:
+        case ast.Call(func=ast.Name(id=name), args=below, keywords=[]) if name in FUNCTIONS:
             pass
-        case ast.Call(func=ast.Name(id=name)) if name not in _FUNCTIONS:
-            raise ExpressionError(f"{name} is no function here; there are {', '.join(_FUNCTIONS)}")
+        case ast.Call(func=ast.Name(id=name)) if name not in FUNCTIONS:
+            raise ExpressionError(f"{name} is no function here; there are {', '.join(FUNCTIONS)}")
         case ast.BinOp(op=op, left=left, right=right) if type(op) in _ARITHMETIC:
             below = [left, right]
         case ast.UnaryOp(op=op, operand=operand) if isinstance(op, ast.Not) or type(op) in _ARITHMETIC:
@@ -166,7 +166,7 @@ def _value(node: ast.AST, read: Callable[[str], Any]) -> Any:
         case ast.Subscript(value=listed, slice=index):
             return _item(_value(listed, read), _value(index, read))
         case ast.Call(func=ast.Name(id=name), args=below):
-            return _finite(_FUNCTIONS[name](*(_value(child, read) for child in below)))
+            return _finite(FUNCTIONS[name](*(_value(child, read) for child in below)))
     raise AssertionError(ast.dump(node))
 
 
