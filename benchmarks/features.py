@@ -3,6 +3,7 @@
 A step is what `hjepa.step.train_step` does: images, views, masks, forward, backward, clipping,
 optimizer and EMA. Every feature is measured in a process of its own, where its steps and the base's
 alternate; the ratio of each pair of neighbours counts, so that other work on the machine slows both.
+On a CPU seconds are those that the process had of it, which leaves out while others had it.
 Memory is the peak of a step over what the process held before it: activations, gradients and
 temporary copies, not the weights.
 """
@@ -144,13 +145,14 @@ def build(changed: dict[str, Any], options: argparse.Namespace) -> Run:
 
 def timed_step(run: Run, memory: PeakMemory) -> Cost:
     """One training step on the first images."""
+    clock = time.process_time if run.device.type == "cpu" else time.perf_counter
     memory.start()
-    start = time.perf_counter()
+    start = clock()
     with random_stream(0, run.step):
         train_step(run, np.arange(run.batch))
     peak = memory.read()  # on CUDA this waits for the device
     run.step += 1
-    return Cost(time.perf_counter() - start, peak)
+    return Cost(clock() - start, peak)
 
 
 def measure(feature: str, options: argparse.Namespace) -> Measured:
@@ -191,7 +193,7 @@ def table(found: list[Measured]) -> Iterator[str]:
 def page(found: list[Measured], options: argparse.Namespace) -> str:
     """The whole page: where and how it was measured, and the table."""
     cuda = options.device == "cuda" or (options.device == "auto" and torch.cuda.is_available())
-    place = torch.cuda.get_device_name() if cuda else f"CPU, {options.threads} thread(s)"
+    place = torch.cuda.get_device_name() if cuda else f"CPU, {options.threads} thread(s), CPU time"
     base_ms = statistics.median(row.base_ms for row in found)
     base_mb = statistics.median(row.base_mb for row in found)
     commit = subprocess.run(
