@@ -6,6 +6,8 @@ Every file is checked, whatever is wrong with those before it.
 import argparse
 import sys
 
+from orchestrator.cli.going import add_changes
+
 EPILOG = """\
 examples:
   hjepa-sweep check search_spaces/fpn.yaml
@@ -20,15 +22,7 @@ USER_ERROR = 2
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("spaces", metavar="SPACE", nargs="+", help="YAML search space")
-    parser.add_argument("--base", metavar="CONFIG", help="run config to vary, in place of the spaces' own")
-    parser.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="override a key of the sweep or of the base config; may be repeated",
-    )
-    parser.add_argument("--trials", type=int, metavar="N", help="how many, in place of search.num_trials")
+    add_changes(parser)
     parser.add_argument("--brief", action="store_true", help="leave out the resolved base")
 
 

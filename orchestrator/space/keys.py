@@ -1,7 +1,7 @@
 """Keys of a run's config, as a space may name and set them."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -59,6 +59,27 @@ def admit(key: str, value: Any) -> Any:
     """A value as the schema holds it, 1 as 1.0 for a float; ValidationError where the key cannot take it."""
     holder = _value_model(key).model_validate_json(json.dumps({"value": value}), strict=True)
     return holder.model_dump(mode="json")["value"]
+
+
+def dependencies_first(needs: Mapping[str, Iterable[str]], circle: str) -> list[str]:
+    """The keys of `needs`, each after those of them that it needs.
+
+    Raises ConfigError, with `circle` in which KEY is replaced, where keys need one another.
+    """
+    placed: dict[str, None] = {}
+
+    def place(key: str, dependants: list[str]) -> None:
+        if key in dependants:
+            keys = " -> ".join([*dependants[dependants.index(key) :], key])
+            raise ConfigError(f"{circle.replace('KEY', key)}: {keys}.")
+        for other in needs[key]:
+            if other in needs:
+                place(other, [*dependants, key])
+        placed[key] = None
+
+    for key in needs:
+        place(key, [])
+    return list(placed)
 
 
 def under(key: str, sections: Mapping[str, Any] | Sequence[str]) -> bool:

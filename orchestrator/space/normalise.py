@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from hjepa.config import RunConfig
 from hjepa.schema import ConfigError
 from orchestrator.space.distribution import Distribution, label
-from orchestrator.space.keys import admit, require_value, schema_reason, value_at
+from orchestrator.space.keys import admit, dependencies_first, require_value, schema_reason, value_at
 
 
 def normalised(
@@ -33,24 +33,9 @@ def normalised(
             else:
                 _require_met(where, parent, when[parent], value_at(base_data, parent), base_path)
         found[key] = distribution.model_copy(update={"when": when})
-    return _conditions_first(path, found)
-
-
-def _conditions_first(path: Path, space: Mapping[str, Distribution]) -> dict[str, Distribution]:
-    placed: dict[str, Distribution] = {}
-
-    def place(key: str, dependants: list[str]) -> None:
-        if key in dependants:
-            circle = " -> ".join([*dependants[dependants.index(key) :], key])
-            raise ConfigError(f"{path}: space.{key}.when: keys depend on one another in a circle: {circle}.")
-        for parent in space[key].when:
-            if parent in space:
-                place(parent, [*dependants, key])
-        placed.setdefault(key, space[key])
-
-    for key in space:
-        place(key, [])
-    return placed
+    circle = f"{path}: space.KEY.when: keys depend on one another in a circle"
+    order = dependencies_first({key: distribution.when for key, distribution in found.items()}, circle)
+    return {key: found[key] for key in order}
 
 
 def _normalised_values(path: Path, key: str, distribution: Distribution) -> Distribution:

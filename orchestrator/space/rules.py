@@ -7,9 +7,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from hjepa.schema import ConfigError, Layers
-from orchestrator.space.distribution import label
+from orchestrator.space.distribution import Distribution, label
 from orchestrator.space.expression import Expression, ExpressionError, reader
-from orchestrator.space.keys import admit, require_sweepable, require_value, schema_reason, value_at
+from orchestrator.space.keys import (
+    admit,
+    dependencies_first,
+    require_sweepable,
+    require_value,
+    schema_reason,
+    value_at,
+)
 
 
 class Rules:
@@ -67,7 +74,7 @@ class Rules:
 
 
 def read_rules(
-    path: Path, constraints: tuple[str, ...], derived: Mapping[str, str], space: Mapping[str, Any]
+    path: Path, constraints: tuple[str, ...], derived: Mapping[str, str], space: Mapping[str, Distribution]
 ) -> Rules:
     """The rules as a space file has them. Raises ConfigError on what is wrong whatever the values are."""
     parsed = {text: _parse(f"{path}: constraints[{i}]", text) for i, text in enumerate(constraints)}
@@ -76,7 +83,15 @@ def read_rules(
         require_sweepable(f"{path}: derived.{key}", key)
         if key in space:
             raise ConfigError(f"{path}: derived.{key}: is swept too; take it out of one of the two.")
-    rules = Rules(parsed, _sources_first(path, values))
+    for key, distribution in space.items():
+        for parent in distribution.when:
+            if parent in values:
+                raise ConfigError(
+                    f"{path}: space.{key}.when.{parent}: is derived; a condition needs a key that is swept."
+                )
+    circle = f"{path}: derived.KEY: values are derived in a circle"
+    order = dependencies_first({key: expression.keys for key, expression in values.items()}, circle)
+    rules = Rules(parsed, {key: values[key] for key in order})
     for i, (text, expression) in enumerate(parsed.items()):
         if not rules.sources(expression.keys) & space.keys():
             raise ConfigError(f"{path}: constraints[{i}]: {text}: reads no swept key, so nothing changes it.")
@@ -101,20 +116,3 @@ def _parse(where: str, text: str) -> Expression:
             hint = "" if "." in key else f"\nText stands in quotes: '{key}'."
             raise ConfigError(f"{where}: {text}: {key}: {error}{hint}") from None
     return expression
-
-
-def _sources_first(path: Path, derived: Mapping[str, Expression]) -> dict[str, Expression]:
-    placed: dict[str, Expression] = {}
-
-    def place(key: str, dependants: list[str]) -> None:
-        if key in dependants:
-            circle = " -> ".join([*dependants[dependants.index(key) :], key])
-            raise ConfigError(f"{path}: derived.{key}: values are derived in a circle: {circle}.")
-        for source in derived[key].keys:
-            if source in derived:
-                place(source, [*dependants, key])
-        placed.setdefault(key, derived[key])
-
-    for key in derived:
-        place(key, [])
-    return placed

@@ -26,9 +26,9 @@ ASK = {
     "zsh": """
         compdef() { }
         compadd() { while [[ $1 != -- ]]; do [[ $1 == -S ]] && end=$2; shift; done; shift
-            for word in $@; do [[ $word == $cur* ]] && print -r -- $word$end; done }
-        _files() { for word in ${cur}*(N); do
-            [[ -d $word || ($1 == -g && $word == ${~2}) ]] && print -r -- $word; done }
+            for offer in $@; do [[ $offer == $word* ]] && print -r -- $offer$end; done }
+        _files() { for offer in ${word}*(N); do
+            [[ -d $offer || ($1 == -g && $offer == ${~2}) ]] && print -r -- $offer; done }
         source ./script; words=("$@"); CURRENT=$#; "_${1//-/_}"
     """,
     "fish": """

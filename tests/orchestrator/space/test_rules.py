@@ -139,6 +139,14 @@ def test_a_derived_value_that_cannot_be_is_refused(derived: dict[str, str], expe
     assert message.startswith(f"s.yaml: derived.{expected}"), message
 
 
+def test_a_condition_on_a_derived_key_is_refused() -> None:
+    beta = {"loss.smoothl1.beta": {"choice": [0.5, 2.0], "when": {"loss.type": "smoothl1"}}}
+    derived = {"loss.type": "'smoothl1' if model.num_heads > 4 else 'mse'"}
+    assert refusal(SIZE | beta, SHAPE | {"loss": {"type": "smoothl1"}}, derived=derived) == (
+        "s.yaml: space.loss.smoothl1.beta.when.loss.type: is derived; a condition needs a key that is swept."
+    )
+
+
 def test_a_derived_key_is_compared_like_a_swept_one() -> None:
     message = refusal(
         LR, objective={"metric": "train/loss"}, derived={"loss.prediction_weight": "training.lr * 10"}
