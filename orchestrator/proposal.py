@@ -17,6 +17,8 @@ from orchestrator.space import ConfigError, Sweep
 ATTEMPT = "hjepa:attempt"
 """System attribute in which the sampler is told how often it has been asked for the trial before."""
 MAX_ATTEMPTS = 3000
+MAX_REASONS = 20
+"""Reasons for passing proposals over that are told apart in a trial's record."""
 FADING = 10
 """Trials after which a prior's weight is halved."""
 NEAR = 0.1
@@ -43,17 +45,22 @@ def propose(
     trial's number and the study, on no more. Raises ConfigError where there is nothing left to propose.
     """
     passed_over: Counter[str] = Counter()
+
+    def pass_over(reason: str) -> None:
+        listed = reason in passed_over or len(passed_over) < MAX_REASONS
+        passed_over[reason if listed else "is not run for another reason"] += 1
+
     for attempt in range(MAX_ATTEMPTS):
         draw = _Draw(study, sweep, number, trial_id, attempt)
         values = sweep.suggest(draw)
         refused = sweep.refused(values)
         if refused is not None:
-            passed_over[refused] += 1
+            pass_over(refused)
             continue
         twin = known.get(sweep.identity(values))
         if twin is None:
             return Proposal(values, draw.params, draw.distributions, dict(passed_over))
-        passed_over[f"is trial {twin:04d} again"] += 1
+        pass_over(f"is trial {twin:04d} again")
     raise ConfigError(
         f"{sweep.path}: search.num_trials: {MAX_ATTEMPTS:,} proposals for trial {number:04d} brought nothing "
         "new that keeps the constraints; widen the space, or end the search with the trials that there are "

@@ -8,6 +8,7 @@ from typing import Any
 
 MAX_LENGTH = 500
 """Characters of an expression."""
+MAX_DEPTH = 50
 MAX_EXPONENT = 100
 MAX_WHOLE = 2**53
 """Whole numbers beyond it are refused, where a float would no longer hold each."""
@@ -73,7 +74,7 @@ class Expression:
             raise ExpressionError(f"cannot be read; it may hold {_LANGUAGE}") from None
         self.text = text.strip()
         found: dict[str, None] = {}
-        _require_known(self._tree, found)
+        _require_known(self._tree, found, MAX_DEPTH)
         self.keys = tuple(key for key in found if not key.startswith(BASE))
         """Config keys whose value in the trial it reads."""
         self.base_keys = tuple(key.removeprefix(BASE) for key in found if key.startswith(BASE))
@@ -98,8 +99,10 @@ class Expression:
         return value
 
 
-def _require_known(node: ast.AST, found: dict[str, None]) -> None:
+def _require_known(node: ast.AST, found: dict[str, None], depth: int) -> None:
     """Collect the keys that are read below `node`. Raises ExpressionError on what the language lacks."""
+    if depth == 0:
+        raise ExpressionError(f"is nested deeper than {MAX_DEPTH}")
     key = _key(node)
     if key is not None:
         if key not in _CONSTANTS:
@@ -127,7 +130,7 @@ def _require_known(node: ast.AST, found: dict[str, None]) -> None:
         case _:
             raise ExpressionError(f"holds {ast.unparse(node)}; it may hold {_LANGUAGE}")
     for child in below:
-        _require_known(child, found)
+        _require_known(child, found, depth - 1)
 
 
 def _key(node: ast.AST) -> str | None:

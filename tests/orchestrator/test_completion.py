@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,7 @@ def shell(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return request.param
 
 
+@cache
 def script(shell: str) -> str:
     command = [sys.executable, "-m", "orchestrator.cli", "completion", shell]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -68,9 +68,12 @@ def test_proposals_keep_the_constraints_and_cost_no_trial(tmp_path: Path, algori
 def test_interrupted_after_every_trial_the_same_is_proposed(tmp_path: Path, algorithm: str) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    prior = {"training.lr": LR["training.lr"] | {"prior": {"value": 2e-4, "confidence": 0.7}}}
-    whole = sweep_of(tmp_path / "a", prior | WEIGHTS | TYPES, algorithm, constraints=TIGHT)
-    pieces = sweep_of(tmp_path / "b", prior | WEIGHTS | TYPES, algorithm, constraints=TIGHT)
+    space = TYPES | {
+        "training.lr": {"loguniform": [1e-4, 1e-2], "prior": {"value": 2e-4, "confidence": 0.7}},
+        "loss.hierarchy_weights": {"simplex": 2, "prior": {"value": [0.7, 0.3], "confidence": 0.5}},
+    }
+    whole = sweep_of(tmp_path / "a", space, algorithm, constraints=TIGHT)
+    pieces = sweep_of(tmp_path / "b", space, algorithm, constraints=TIGHT)
     once = run_all(tmp_path / "a", whole)
     again = run_all(tmp_path / "b", pieces, reopened=True)
     assert search_values(once) == search_values(again)

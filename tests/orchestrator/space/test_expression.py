@@ -56,6 +56,7 @@ def test_the_keys_that_are_read_are_known_without_reading_them() -> None:
         ("", "cannot be read"),
         ("a; a", "cannot be read"),
         ("a" * 501, "is longer than 500 characters"),
+        ("-" * 499 + "a", "is nested deeper than 50"),
         ("(" * 400 + "a" + ")" * 90, "cannot be read"),
         ("open('x')", "open is no function here; there are abs, ceil,"),
         ("a.real()", "holds a.real()"),
