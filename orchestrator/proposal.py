@@ -27,11 +27,9 @@ NEAR = 0.1
 
 @dataclass(frozen=True)
 class Proposal:
-    """Values for a trial, with Optuna's parameters for them."""
+    """Values for a trial."""
 
     values: dict[str, Any]
-    params: dict[str, Any]
-    distributions: dict[str, BaseDistribution]
     passed_over: dict[str, int]
     """How often something else was proposed first, by why it is not run."""
 
@@ -51,15 +49,14 @@ def propose(
         passed_over[reason if listed else "is not run for another reason"] += 1
 
     for attempt in range(MAX_ATTEMPTS):
-        draw = _Draw(study, sweep, number, trial_id, attempt)
-        values = sweep.suggest(draw)
+        values = sweep.suggest(_Draw(study, sweep, number, trial_id, attempt))
         refused = sweep.refused(values)
         if refused is not None:
             pass_over(refused)
             continue
         twin = known.get(sweep.identity(values))
         if twin is None:
-            return Proposal(values, draw.params, draw.distributions, dict(passed_over))
+            return Proposal(values, dict(passed_over))
         pass_over(f"is trial {twin:04d} again")
     raise ConfigError(
         f"{sweep.path}: search.num_trials: {MAX_ATTEMPTS:,} proposals for trial {number:04d} brought nothing "

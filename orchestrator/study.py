@@ -141,6 +141,7 @@ class Study:
             self._know(record)
             self._reports += len(record.reports)
             if not frozen.state.is_finished():
+                self._write_params(record, frozen)
                 self._open[record.number] = Trial(self._study, frozen._trial_id)
                 if record.outcome is not None:  # the process died while it was told
                     self.end(record.number, record.outcome, record.reason)
@@ -168,11 +169,9 @@ class Study:
             # Optuna's TPE is still marked experimental where it groups conditional keys.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             proposal = propose(self._study, self.sweep, trial.number, trial._trial_id, self._runs)
-        for name, distribution in proposal.distributions.items():
-            internal = distribution.to_internal_repr(proposal.params[name])
-            self._study._storage.set_trial_param(trial._trial_id, name, internal, distribution)
         record = TrialRecord(trial.number, role, proposal.values, passed_over=proposal.passed_over)
         trial.set_user_attr("trial", _identity(record))
+        self._write_params(record, self._study._storage.get_trial(trial._trial_id))
         return self._enter(record, trial)
 
     def ask_again(self, confirmed: TrialRecord, seed: int) -> TrialRecord:
@@ -204,9 +203,7 @@ class Study:
             attributes[f"epoch:{epoch}"] = {"metrics": metrics, "checkpoint": kept, "facts": asdict(facts)}
             self._reports += 1
         attributes["halved"] = record.halved
-        fixed = FixedTrial({} if record.role == "confirm" else self.sweep.params(record.values))
-        if fixed._params:
-            self.sweep.suggest(fixed)
+        fixed = self._fixed(record)
         template = create_trial(
             state=TrialState.RUNNING,
             params=fixed.params,
@@ -217,6 +214,21 @@ class Study:
         trial_id = self._study._storage.create_new_trial(self._study._study_id, template_trial=template)
         trial = Trial(self._study, trial_id)
         return self._enter(replace(record, number=trial.number), trial)
+
+    def _fixed(self, record: TrialRecord) -> FixedTrial:
+        """Optuna's parameters of a trial, which a rerun has none of: the sampler does not learn from it."""
+        fixed = FixedTrial({} if record.role == "confirm" else self.sweep.params(record.values))
+        if fixed._params:
+            self.sweep.suggest(fixed)
+        return fixed
+
+    def _write_params(self, record: TrialRecord, frozen: FrozenTrial) -> None:
+        """Write those parameters that are not there; the process may have died after a trial's values."""
+        fixed = self._fixed(record)
+        for name, distribution in fixed.distributions.items():
+            if name not in frozen.params:
+                internal = distribution.to_internal_repr(fixed.params[name])
+                self._study._storage.set_trial_param(frozen._trial_id, name, internal, distribution)
 
     def _know(self, record: TrialRecord) -> None:
         self.trials[record.number] = record

@@ -108,6 +108,21 @@ def test_a_failed_trial_is_not_proposed_again(tmp_path: Path, monkeypatch: pytes
         study.ask()
 
 
+def test_an_asking_cut_short_after_its_values_is_completed(tmp_path: Path) -> None:
+    """The values are one write, and Optuna's parameters follow from them."""
+    sweep = sweep_of(tmp_path, LR | WEIGHTS, constraints=TIGHT)
+    study = opened(tmp_path, sweep)
+    record = study.ask()
+    journal = tmp_path / "results/study.journal"
+    lines = journal.read_text().splitlines(keepends=True)
+    wrote = max(i for i, line in enumerate(lines) if '"trial"' in line)
+    assert len(lines) - wrote == 3  # the learning rate, and the first of two weights
+    journal.write_text("".join(lines[: wrote + 2]))
+    again = opened(tmp_path, sweep)
+    assert again.trials == {record.number: record}
+    assert again._study.trials[0].params == study._study.trials[0].params == sweep.params(record.values)
+
+
 def test_tpe_learns_weights_on_a_simplex(tmp_path: Path) -> None:
     """The value is the first weight; half of what is drawn at random would be above a half."""
     sweep = sweep_of(tmp_path, WEIGHTS, trials=40)
