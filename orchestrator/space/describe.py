@@ -85,18 +85,15 @@ def _elsewhere(sweep: Sweep, key: str) -> str:
 
 
 def _derived(sweep: Sweep) -> Iterator[str]:
-    runs = [sweep.read(values) for values in islice(_samples(sweep), 200)]
+    trials = sweep.listed or [v for v in draws(sweep, DRAWS) if sweep.refused(v) is None]
+    runs = [sweep.read(values) for values in trials]
     for key, expression in sweep.rules.derived.items():
         values = [read(key) for read in runs]
-        if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        if values and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
             shown = f"{min(values):.4g} to {max(values):.4g}"
         else:
             shown = ", ".join(list(dict.fromkeys(map(label, values)))[:SHOWN])
         yield f"{key}: {expression.text}; {shown}, {label(value_at(sweep.base_data, key))} in the base"
-
-
-def _samples(sweep: Sweep) -> Iterator[dict[str, object]]:
-    return (values for values in draws(sweep, DRAWS) if sweep.refused(values) is None)
 
 
 def _constraints(sweep: Sweep) -> Iterator[str]:

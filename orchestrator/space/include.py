@@ -30,8 +30,8 @@ def _lay(layers: Layers, path: Path, root: Path, includers: tuple[Path, ...]) ->
         _lay(layers, path.parent / name, root, (*includers, path))
     if path != root:
         data.pop("name", None)
-    if isinstance(data.get("base"), str):
-        data["base"] = os.path.relpath(path.parent / data["base"], root.parent)
+        if isinstance(data.get("base"), str):
+            data["base"] = os.path.relpath(path.parent / data["base"], root.parent)
     _merge(layers, data, str(path))
 
 
@@ -45,16 +45,25 @@ def _included(path: Path, written: Any) -> list[str]:
 
 def _merge(layers: Layers, data: dict[str, Any], source: str) -> None:
     """Lay `data` over what is there: sections by key, constraints one after another."""
-    constraints = data.get("constraints")
-    if isinstance(constraints, list):
-        before = layers.data.get("constraints", [])
-        data["constraints"] = [*before, *(text for text in constraints if text not in before)]
+    below = layers.data.get("constraints")
+    if isinstance(below, list) and isinstance(data.get("constraints"), list):
+        data["constraints"] = [*below, *(text for text in data["constraints"] if text not in below)]
     for section in _BY_KEY:
-        for key in data[section] if isinstance(data.get(section), Mapping) else ():
-            for other in _BY_KEY:  # a key that was swept may be derived here, and the other way round
-                layers.data.get(other, {}).pop(key, None)
+        for key, value in _map(data, section).items():
+            # A key that was swept may be derived here, and the other way round.
+            taken_out = [_map(layers.data, other).pop(key, None) for other in _BY_KEY]
+            if value is None and not any(taken_out):
+                raise ConfigError(
+                    f"{source}: {section}.{key}: is null, which takes an included key out, and none is there."
+                )
     layers.add(data, source)
     for section in _BY_KEY:
-        there = layers.data.get(section)
-        if isinstance(there, dict):
-            layers.data[section] = {key: value for key, value in there.items() if value is not None}
+        there = _map(layers.data, section)
+        for key in [key for key, value in there.items() if value is None]:
+            del there[key]
+
+
+def _map(data: Mapping[str, Any], section: str) -> dict[str, Any]:
+    """A section, or an empty one where it is missing or no map, which its validation will tell."""
+    found = data.get(section)
+    return found if isinstance(found, dict) else {}

@@ -15,7 +15,7 @@ EPILOG = """\
 examples:
   echo 'eval "$(hjepa-sweep completion bash)"' >> ~/.bashrc
   echo 'eval "$(hjepa-sweep completion zsh)"' >> ~/.zshrc       # below compinit
-  hjepa-sweep completion fish > ~/.config/fish/completions/hjepa-sweep.fish
+  hjepa-sweep completion fish > ~/.config/fish/conf.d/hjepa.fish
 """
 
 

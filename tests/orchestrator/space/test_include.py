@@ -57,6 +57,14 @@ def test_null_takes_an_included_key_out_and_a_swept_one_may_be_derived(include: 
     assert list(sweep.config.derived) == ["training.lr"]
 
 
+def test_null_that_takes_nothing_out_is_refused(include: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        include(space={"training.lrr": None})
+    assert str(caught.value) == (
+        "s.yaml: space.training.lrr: is null, which takes an included key out, and none is there."
+    )
+
+
 def test_the_resolved_file_stands_alone(include: Any, folder: Path) -> None:
     sweep = include()
     assert "include" not in sweep.to_yaml()
@@ -80,6 +88,11 @@ def test_several_files_are_included_in_their_order(include: Any, folder: Path) -
         ("lib/los.yaml", "s.yaml: include: lib/los.yaml: no such file. Nearest: lib/loss.yaml."),
         ([3], "s.yaml: include: 3 is not allowed: must be a path, or a list of them."),
         (
+            "lib/none.yaml",
+            "lib/none.yaml: space: 3 is not allowed: input should be an object.\n"
+            "lib/none.yaml: derived: [] is not allowed: input should be an object.",
+        ),
+        (
             "lib/back.yaml",
             "s.yaml: include: files include one another in a circle: s.yaml -> back.yaml -> s.yaml.",
         ),
@@ -87,6 +100,7 @@ def test_several_files_are_included_in_their_order(include: Any, folder: Path) -
 )
 def test_an_include_that_cannot_be_is_refused(include: Any, folder: Path, wanted: Any, expected: str) -> None:
     (folder / "lib/back.yaml").write_text("include: ../s.yaml")
+    (folder / "lib/none.yaml").write_text("base: ../base.yaml\nspace: 3\nderived: []")
     with pytest.raises(ConfigError) as caught:
         include(include=wanted)
     assert str(caught.value) == expected
