@@ -59,6 +59,7 @@ bench: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/python -m hjepa.docs
+	$(BIN)/python -m orchestrator.cli.completion.write
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis

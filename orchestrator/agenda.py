@@ -61,7 +61,7 @@ class Agenda:
         return self._study.ask_again(*reruns[0]) if reruns else None
 
     def _grid_left(self) -> deque[dict[str, Any]] | None:
-        if self._sweep.config.search.algorithm != "grid":
+        if self._sweep.listed is None:
             return None
         done = [record.values for record in self._study.trials.values() if record.role == "search"]
-        return deque(values for values in self._sweep.grid() if values not in done)
+        return deque(values for values in self._sweep.listed if values not in done)

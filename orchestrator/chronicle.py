@@ -32,6 +32,8 @@ class Chronicle:
             own["origin"] = record.origin
         if record.retries is not None:
             own["retries"] = f"{record.retries:04d}"
+        if record.passed_over:
+            own["passed_over"] = json.dumps(record.passed_over)
         run = run_config(self._sweep, record)
         self._tracker.start_trial(record.id, _parameters(run), own | swept)
 
@@ -69,10 +71,10 @@ class Chronicle:
 
 def run_config(sweep: Sweep, record: TrialRecord) -> RunConfig:
     """What a trial runs, with its fresh seed or half its micro-batch where it has them."""
-    values = record.values | ({} if record.seed is None else {"seed": record.seed})
-    run = sweep.resolve(values)
+    seed = {} if record.seed is None else {"seed": record.seed}
+    run = sweep.resolve(record.values, seed)
     half = half_micro_batch(run) if record.halved else None
-    return run if half is None else sweep.resolve(values | half)
+    return run if half is None else sweep.resolve(record.values, seed | half)
 
 
 def _parameters(run: RunConfig) -> dict[str, Any]:

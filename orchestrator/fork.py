@@ -11,7 +11,8 @@ from orchestrator.access import open_study, read_study
 from orchestrator.definition import SPACE, find_sweep, require_empty, write_definition
 from orchestrator.disk import Patience
 from orchestrator.space import ConfigError, Sweep, load_sweep
-from orchestrator.space.sweep import effective, value_at
+from orchestrator.space.keys import value_at
+from orchestrator.space.space import effective
 from orchestrator.storage import Place, place_of, record_place
 from orchestrator.study import Role, Study, TrialRecord
 
@@ -91,6 +92,8 @@ def _as_here(
     outside = [key for key, value in values.items() if value not in sweep.config.space[key]]
     if outside:
         return f"outside the new space: {', '.join(outside)}"
+    if refused := sweep.refused(values):
+        return f"in the new space it {refused}"
     try:
         same = effective(sweep.resolve(values)) == effective(run)
     except ConfigError:

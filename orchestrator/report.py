@@ -99,7 +99,16 @@ def _trials(result: SweepResult) -> list[str]:
     counted = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
     epochs = sum(len(record.reports) for record in result.records)
     failed = [f"  trial {record.id} failed: {record.reason}" for record in result.failed]
-    return [f"{len(result.records)} trials: {counted}; {epochs} epochs in all", *failed]
+    return [f"{len(result.records)} trials: {counted}; {epochs} epochs in all", *_not_run(result), *failed]
+
+
+def _not_run(result: SweepResult) -> list[str]:
+    """Proposals that cost no trial, by why."""
+    counts: Counter[str] = Counter()
+    for record in result.records:
+        for reason, count in record.passed_over.items():
+            counts["is a trial again" if reason.startswith("is trial ") else reason] += count
+    return [f"  {count} proposed and not run: {reason}" for reason, count in sorted(counts.items())]
 
 
 def _best(result: SweepResult, sweep: Sweep) -> list[str]:

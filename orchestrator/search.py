@@ -13,9 +13,12 @@ from optuna.study import Study as OptunaStudy
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
+from orchestrator.proposal import ATTEMPT
 from orchestrator.space import Sweep
 
 FINISHED = Searcher.FINISHED
+LEARNED_ATTEMPTS = 100
+"""Proposals for a trial that TPE makes before it is left to chance to find one that may be run."""
 
 
 def build_sampler(sweep: Sweep) -> BaseSampler:
@@ -26,16 +29,19 @@ def build_sampler(sweep: Sweep) -> BaseSampler:
 class NumberedSampler(BaseSampler):
     """A sampler whose draws for a trial depend on the seed, the trial's number and the study, on no more.
 
-    So a sweep that is gone on with proposes what it would have proposed without the interruption.
+    Asked for a trial again, since what it proposed is not to be run, it draws afresh. So a sweep that is
+    gone on with proposes what it would have proposed without the interruption.
     """
 
     def __init__(self, algorithm: str, seed: int):
         self._algorithm, self._seed = algorithm, seed
-        self._jointly = self._build(0)
+        self._jointly: BaseSampler = RandomSampler()
 
-    def _build(self, *place: int) -> BaseSampler:
-        (seed,) = np.random.SeedSequence([self._seed, *place]).generate_state(1)
-        if self._algorithm != "tpe":
+    def _build(self, trial: FrozenTrial, *place: int) -> BaseSampler:
+        attempt = trial.system_attrs.get(ATTEMPT, 0)
+        place = (self._seed, trial.number, *place, *([attempt] if attempt else []))
+        (seed,) = np.random.SeedSequence(place).generate_state(1)
+        if self._algorithm != "tpe" or attempt >= LEARNED_ATTEMPTS:
             return RandomSampler(seed=int(seed))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
@@ -46,7 +52,7 @@ class NumberedSampler(BaseSampler):
     def infer_relative_search_space(
         self, study: OptunaStudy, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        self._jointly = self._build(trial.number)
+        self._jointly = self._build(trial)
         return self._jointly.infer_relative_search_space(study, trial)
 
     def sample_relative(
@@ -57,7 +63,7 @@ class NumberedSampler(BaseSampler):
     def sample_independent(
         self, study: OptunaStudy, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        own = self._build(trial.number, zlib.crc32(param_name.encode()))
+        own = self._build(trial, zlib.crc32(param_name.encode()))
         return own.sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(

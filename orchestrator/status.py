@@ -169,6 +169,7 @@ class Status:
             "values": record.values,
             "reason": record.reason,
             "notes": record.notes,
+            "passed_over": record.passed_over,
         }
 
 

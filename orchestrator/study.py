@@ -20,6 +20,7 @@ from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState, create_tria
 
 from orchestrator.disk import Patience
 from orchestrator.journal import JOURNAL, Journal
+from orchestrator.proposal import propose
 from orchestrator.space import ConfigError, Sweep
 
 Role = Literal["base", "search", "confirm"]
@@ -32,6 +33,9 @@ _STATES = {
     "collapsed": TrialState.PRUNED,
     "failed": TrialState.FAIL,
 }
+
+_NEW: dict[str, Any] = {"outcome": None, "reason": "", "passed_over": {}}
+"""What a trial made of another one does not take from it."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ class TrialRecord:
     """Number of the failed trial that this one takes up again."""
     origin: str | None = None
     """The trial of another sweep that this one is taken from, in words."""
+    passed_over: dict[str, int] = field(default_factory=dict)
+    """How often something else was proposed before it and not run, by the reason."""
     reports: dict[int, dict[str, float]] = field(default_factory=dict)
     """Metrics by epoch."""
     facts: dict[int, Facts] = field(default_factory=dict)
@@ -123,6 +129,8 @@ class Study:
         self.trials: dict[int, TrialRecord] = {}
         self._open: dict[int, Trial] = {}
         self._half_asked: list[int] = []
+        self._runs: dict[str, int] = {}
+        """Numbers of the base and the search's trials, by the identity of their run."""
         self._reports = 0
         for frozen in self._study.get_trials(deepcopy=False):
             record = _record(frozen)
@@ -130,9 +138,10 @@ class Study:
                 if frozen.state == TrialState.RUNNING:
                     self._half_asked.append(frozen._trial_id)
                 continue
-            self.trials[record.number] = record
+            self._know(record)
             self._reports += len(record.reports)
             if not frozen.state.is_finished():
+                self._write_params(record, frozen)
                 self._open[record.number] = Trial(self._study, frozen._trial_id)
                 if record.outcome is not None:  # the process died while it was told
                     self.end(record.number, record.outcome, record.reason)
@@ -159,9 +168,10 @@ class Study:
         with warnings.catch_warnings():
             # Optuna's TPE is still marked experimental where it groups conditional keys.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            chosen = self.sweep.suggest(trial)
-        record = TrialRecord(trial.number, role, chosen)
+            proposal = propose(self._study, self.sweep, trial.number, trial._trial_id, self._runs)
+        record = TrialRecord(trial.number, role, proposal.values, passed_over=proposal.passed_over)
         trial.set_user_attr("trial", _identity(record))
+        self._write_params(record, self._study._storage.get_trial(trial._trial_id))
         return self._enter(record, trial)
 
     def ask_again(self, confirmed: TrialRecord, seed: int) -> TrialRecord:
@@ -170,7 +180,7 @@ class Study:
 
     def take_up(self, failed: TrialRecord) -> TrialRecord:
         """A new trial that goes on where a failed one ended."""
-        fresh = {"outcome": None, "reason": "", "origin": None, "notes": [], "retries": failed.number}
+        fresh: dict[str, Any] = {**_NEW, "origin": None, "notes": [], "retries": failed.number}
         return self._create(replace(failed, **fresh))
 
     def take_over(
@@ -178,7 +188,7 @@ class Study:
     ) -> TrialRecord:
         """Enter a finished trial of another sweep, with its values as this space has them."""
         assert other.outcome is not None
-        fresh = {"outcome": None, "reason": "", "retries": None, "confirms": None, "seed": None}
+        fresh: dict[str, Any] = {**_NEW, "retries": None, "confirms": None, "seed": None}
         taken = self._create(replace(other, values=dict(values), role=role, origin=origin, **fresh))
         return self.end(taken.number, other.outcome, other.reason)
 
@@ -193,9 +203,7 @@ class Study:
             attributes[f"epoch:{epoch}"] = {"metrics": metrics, "checkpoint": kept, "facts": asdict(facts)}
             self._reports += 1
         attributes["halved"] = record.halved
-        fixed = FixedTrial({} if record.role == "confirm" else self.sweep.params(record.values))
-        if fixed._params:
-            self.sweep.suggest(fixed)
+        fixed = self._fixed(record)
         template = create_trial(
             state=TrialState.RUNNING,
             params=fixed.params,
@@ -207,8 +215,28 @@ class Study:
         trial = Trial(self._study, trial_id)
         return self._enter(replace(record, number=trial.number), trial)
 
-    def _enter(self, record: TrialRecord, trial: Trial) -> TrialRecord:
+    def _fixed(self, record: TrialRecord) -> FixedTrial:
+        """Optuna's parameters of a trial, which a rerun has none of: the sampler does not learn from it."""
+        fixed = FixedTrial({} if record.role == "confirm" else self.sweep.params(record.values))
+        if fixed._params:
+            self.sweep.suggest(fixed)
+        return fixed
+
+    def _write_params(self, record: TrialRecord, frozen: FrozenTrial) -> None:
+        """Write those parameters that are not there; the process may have died after a trial's values."""
+        fixed = self._fixed(record)
+        for name, distribution in fixed.distributions.items():
+            if name not in frozen.params:
+                internal = distribution.to_internal_repr(fixed.params[name])
+                self._study._storage.set_trial_param(frozen._trial_id, name, internal, distribution)
+
+    def _know(self, record: TrialRecord) -> None:
         self.trials[record.number] = record
+        if record.role != "confirm":
+            self._runs.setdefault(self.sweep.identity(record.values), record.number)
+
+    def _enter(self, record: TrialRecord, trial: Trial) -> TrialRecord:
+        self._know(record)
         self._open[record.number] = trial
         return record
 
@@ -319,7 +347,7 @@ def trials_of(storage: BaseStorage, name: str) -> list[TrialRecord]:
 
 
 def _identity(record: TrialRecord) -> dict[str, Any]:
-    names = ("role", "values", "confirms", "seed", "retries", "origin")
+    names = ("role", "values", "confirms", "seed", "retries", "origin", "passed_over")
     return {name: getattr(record, name) for name in names}
 
 

@@ -5,7 +5,7 @@ import os
 import sys
 
 from orchestrator import use_cluster
-from orchestrator.cli import listing, resume, retry, run, status, stop, sync
+from orchestrator.cli import check, completion, listing, resume, retry, run, status, stop, sync
 
 USER_ERROR = 2
 
@@ -17,6 +17,8 @@ COMMANDS = {
     "stop": stop,
     "retry": retry,
     "sync": sync,
+    "check": check,
+    "completion": completion,
 }
 """Each command is a module: its docstring is the command's help, `add_arguments` takes its parser, `run`
 its options and gives the exit status, and EPILOG stands below its help."""
@@ -39,6 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(sys.argv[1:] if arguments is None else arguments)
     if getattr(options, "address", None):
         use_cluster(options.address)
+    if options.command == "completion":
+        return completion.run(options)
     # Imported here, because Ray and torch take seconds and --help should not.
     from orchestrator.cli.going import hide_password
     from orchestrator.space import ConfigError
@@ -59,11 +63,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parse(given: list[str]) -> argparse.Namespace:
-    """The options of a command line; `options.given` is that line, with the command written out."""
+    """The options of a command line; `options.given` is that line, with the command written out, and
+    `options.parser` what has read it."""
     if given and given[0] not in COMMANDS and not given[0].startswith("-"):
         given = ["run", *given]
-    options = parser().parse_args(given)
-    options.given = given
+    root = parser()
+    options = root.parse_args(given)
+    options.given, options.parser = given, root
     return options
 
 

@@ -23,6 +23,20 @@ def add_tracking(parser: argparse.ArgumentParser, default: str) -> None:
     )
 
 
+def add_changes(parser: argparse.ArgumentParser) -> None:
+    """The options that change a search space for this command."""
+    parser.add_argument("--base", metavar="CONFIG", help="run config to vary, in place of the space's")
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="override a key of the sweep (scheduler.max_epochs=9, name=again) or of the base config "
+        "(training.warmup_epochs=2); may be repeated",
+    )
+    parser.add_argument("--trials", type=int, metavar="N", help="how many, in place of search.num_trials")
+
+
 def add_storage(parser: argparse.ArgumentParser, default: str) -> None:
     """The option that names the database of the study."""
     parser.add_argument(

@@ -11,7 +11,15 @@ leaves at once. Neither loses anything that was reported.
 import argparse
 from pathlib import Path
 
-from orchestrator.cli.going import add_address, add_storage, add_tracking, checked_uri, default_store, go
+from orchestrator.cli.going import (
+    add_address,
+    add_changes,
+    add_storage,
+    add_tracking,
+    checked_uri,
+    default_store,
+    go,
+)
 
 EPILOG = """\
 examples:
@@ -27,16 +35,7 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("space", help="YAML search space, such as search_spaces/fpn.yaml")
-    parser.add_argument("--base", metavar="CONFIG", help="run config to vary, in place of the space's")
-    parser.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="override a key of the sweep (scheduler.max_epochs=9, name=again) or of the base config "
-        "(training.warmup_epochs=2); may be repeated",
-    )
-    parser.add_argument("--trials", type=int, metavar="N", help="how many, in place of search.num_trials")
+    add_changes(parser)
     parser.add_argument(
         "--fork",
         metavar="NAME",

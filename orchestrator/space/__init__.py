@@ -15,6 +15,7 @@ from orchestrator.space.config import (
     SweepConfig,
     objective_mode,
 )
+from orchestrator.space.describe import describe
 from orchestrator.space.distribution import Distribution
 from orchestrator.space.load import load_sweep
 from orchestrator.space.sweep import Sweep
@@ -24,6 +25,7 @@ __all__ = [
     "Sweep",
     "SweepConfig",
     "Distribution",
+    "describe",
     "ObjectiveConfig",
     "SearchConfig",
     "SchedulerConfig",

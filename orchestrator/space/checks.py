@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import chain, combinations, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,13 @@ from hjepa.schema import (
     ConfigError,
     inert_keys,
 )
+from orchestrator.space.design import with_parents
 from orchestrator.space.distribution import conditions, label
-from orchestrator.space.sweep import MAX_GRID, Sweep, assigned, schema_reason, value_at
+from orchestrator.space.expression import ExpressionError
+from orchestrator.space.keys import schema_reason, under, value_at
+from orchestrator.space.satisfiable import allowed_draws
+from orchestrator.space.space import assigned
+from orchestrator.space.sweep import MAX_GRID, Sweep
 
 if TYPE_CHECKING:
     pass
@@ -26,17 +31,6 @@ MAX_COMBINATIONS = 2000
 """Combinations of values that are all tried before a sweep; of more, pairs and a random sample."""
 MAX_PAIRS = 20_000
 RANDOM_COMBINATIONS = 1000
-MEASURE = (
-    "data.dataset",
-    "data.data_path",
-    "data.use_multi_dataset",
-    "data.datasets",
-    "data.evaluate_on",
-    "data.split_seed",
-    "data.val_fraction",
-    "evaluation",
-)
-"""Keys that change what the objective measures."""
 _OPTIMIZER_KEYS = (
     "lr lr_schedule min_lr min_lr_ratio warmup_epochs warmup_lr_ratio optimizer betas weight_decay clip_grad"
 )
@@ -53,7 +47,12 @@ SETS_SPREAD = (*SETS_WIDTH, "loss")
 def check_search(sweep: Sweep) -> None:
     search = sweep.config.search
     if search.algorithm == "grid":
-        trials = sum(1 for _ in islice(sweep.grid(), MAX_GRID + 1))
+        for key, distribution in sweep.config.space.items():
+            if distribution.prior is not None:
+                raise sweep.error(key, "prior: the trials are listed, not proposed; take it out.")
+        sweep.grid()  # every key has a list of values
+        points = {key: distribution.points or () for key, distribution in sweep.config.space.items()}
+        trials = sum(1 for _ in islice(sweep.combinations(points), MAX_GRID + 1))
         if search.num_trials is None and trials > MAX_GRID:
             message = f"the grid has more than {MAX_GRID:,} combinations; give an upper limit"
             raise ConfigError(f"{sweep.path}: search.num_trials: {message}.")
@@ -71,7 +70,7 @@ def check_objective(sweep: Sweep, base_path: Path) -> None:
     metric = sweep.config.objective.metric
     where = f"{sweep.path}: objective.metric: {metric}"
     evaluation = sweep.base.evaluation
-    for key in sweep.config.space:
+    for key in (*sweep.config.space, *sweep.rules.derived):
         if reason := incomparable(metric, key):
             hint = "Take val/knn_top1."
             raise ConfigError(f"{where} cannot be compared between values of {key}, {reason}.\n{hint}")
@@ -105,19 +104,36 @@ def check_combinations(sweep: Sweep) -> None:
     space = sweep.config.space
     points = {key: _test_points(sweep, key) for key in space}
     met: set[str] = set()
-    for values in _test_values(sweep, points):
+    for values in chain(_test_values(sweep, points), allowed_draws(sweep)):
+        if sweep.broken(values) is not None:
+            continue
         met |= values.keys()
         try:
             inert = inert_keys(sweep.build(values))
         except ValidationError as error:
             raise _invalid(sweep, points, values, schema_reason(error)) from None
+        except ExpressionError as error:
+            raise ConfigError(f"{sweep.path}: {error}, at {assigned(values)}.") from None
         for key in values:
             if under(key, inert) and (reason := _inert_inside(sweep, values, key)):
                 raise _without_effect(sweep, values, key, reason)
     for key, distribution in space.items():
         if key not in met:
             wanted = json.dumps(distribution.when)
-            raise sweep.error(key, f"would never vary: its when {wanted} is never met as a whole.")
+            rules = " under the constraints" if sweep.rules.constraints else ""
+            raise sweep.error(key, f"would never vary: its when {wanted} is never met as a whole{rules}.")
+
+
+def check_trials(sweep: Sweep) -> None:
+    """There is something to try besides the base."""
+    if sweep.num_trials == 0:
+        raise ConfigError(f"{sweep.path}: space: every configuration of it is the base's own.")
+    if sweep.config.design == "one_at_a_time" and sweep.base_values() is None:
+        derived = ", ".join(sweep.rules.derived) or "constraints"
+        raise ConfigError(
+            f"{sweep.path}: design: one_at_a_time compares with the base, which {derived} would have "
+            "otherwise; make the base such that they agree."
+        )
 
 
 def _test_points(sweep: Sweep, key: str) -> list[Any]:
@@ -143,18 +159,10 @@ def _pairs(sweep: Sweep, points: Mapping[str, list[Any]]) -> Iterator[dict[str, 
     own = {key: value_at(sweep.base_data, key) for key in space}
     usual = {key: own[key] if own[key] in space[key] else points[key][0] for key in space}
 
-    def require(key: str, forced: dict[str, Any]) -> None:
-        for parent, allowed in conditions(space[key]).items():
-            if parent in space and parent not in forced:
-                forced[parent] = allowed[0]
-                require(parent, forced)
-
     for first, second in combinations(space, 2):
         for a in points[first]:
             for b in points[second]:
-                forced = {first: a, second: b}
-                require(first, forced)
-                require(second, forced)
+                forced = with_parents(sweep, {first: a, second: b})
                 values = sweep.complete(lambda key, forced=forced: forced.get(key, usual[key]))
                 if first in values and second in values:
                     yield values
@@ -166,7 +174,7 @@ def _inert_inside(sweep: Sweep, values: Mapping[str, Any], key: str) -> str | No
     inside = {**values, **{other: middle for other, middle in middles.items() if middle is not None}}
     try:
         return _inert_in(sweep, inside, key)
-    except ValidationError:  # the ends are valid, the middles together are not
+    except (ValidationError, ExpressionError):  # the ends are valid, the middles together are not
         return _inert_in(sweep, values, key)
 
 
@@ -179,7 +187,7 @@ def _fits(sweep: Sweep, values: Mapping[str, Any], matters: str | None = None) -
     """Whether `values` make a config, one in which the key `matters`, if given, does."""
     try:
         inert = inert_keys(sweep.build(values))
-    except ValidationError:
+    except (ValidationError, ExpressionError):
         return False
     return matters is None or not under(matters, inert)
 
@@ -244,7 +252,3 @@ def _depends(sweep: Sweep, key: str, on: str) -> bool:
 def _wanted(values: list[Any]) -> str:
     """Values as a condition in YAML."""
     return json.dumps(values[0] if len(values) == 1 and not isinstance(values[0], list) else values)
-
-
-def under(key: str, sections: Mapping[str, Any] | Sequence[str]) -> bool:
-    return any(key == section or key.startswith(f"{section}.") for section in sections)

@@ -1,11 +1,13 @@
 """The sections of a search space file."""
 
 import difflib
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import (
     Field,
+    SerializerFunctionWrapHandler,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -148,10 +150,35 @@ class SweepConfig(Config):
     objective: ObjectiveConfig = ObjectiveConfig()
     space: dict[str, Distribution] = Field(min_length=1)
     """Dotted config keys and how each varies."""
+    derived: dict[str, str] = Field(default={})
+    """Dotted config keys that are not swept, and the expression over others that each follows."""
+    constraints: tuple[str, ...] = ()
+    """Expressions over config keys that hold for every trial but the base's."""
+    design: Literal["sampled", "factorial", "one_at_a_time"] | None = None
+    """sampled: search.algorithm proposes; factorial: every combination; one_at_a_time: the base with one key
+    changed at a time. null: factorial with search.algorithm grid, else sampled."""
     search: SearchConfig = SearchConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
     resources: ResourcesConfig = ResourcesConfig()
     confirm: ConfirmConfig = ConfirmConfig()
+
+    @model_validator(mode="after")
+    def _design_has_its_algorithm(self) -> Self:
+        lists = self.design in ("factorial", "one_at_a_time")
+        if self.design is not None and lists != (self.search.algorithm == "grid"):
+            does = "lists its trials" if lists else "has them proposed"
+            wants = "grid" if lists else "tpe or random"
+            raise ValueError(
+                f"design {self.design} {does}, and search.algorithm is {self.search.algorithm}; "
+                f"write {wants}, or leave one of the two out"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _only_what_is_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without empty rules, so that a space which has none is written, and fingerprinted, as ever."""
+        optional = ("derived", "constraints", "design")
+        return {name: value for name, value in handler(self).items() if name not in optional or value}
 
 
 def objective_mode(metric: str) -> str:

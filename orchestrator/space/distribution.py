@@ -18,6 +18,7 @@ from pydantic import (
 from hjepa.schema import (
     Config,
 )
+from orchestrator.space import simplex
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
@@ -35,8 +36,19 @@ ARGUMENTS = {
     "quniform": "[low, high, q]",
     "randint": "[low, high]",
     "lograndint": "[low, high]",
+    "simplex": "a size of 2 or more",
 }
 COUNTABLE = ("choice", "grid_search", "quniform", "randint")
+CONTINUOUS = ("uniform", "loguniform", "simplex")
+
+
+class Prior(Config):
+    """A guess at the best value of a key, made before the search."""
+
+    value: JsonValue
+    """The value that is expected to be good."""
+    confidence: float = Field(gt=0, le=1)
+    """Chance that the first proposal takes a value near it; after n trials it is that / (1 + n/10)."""
 
 
 class Distribution(Config):
@@ -56,9 +68,13 @@ class Distribution(Config):
     """A whole number from low to high, high excluded."""
     lograndint: tuple[int, int] | None = None
     """A whole number from low to high, high excluded, its logarithm uniform; low >= 1."""
+    simplex: int | None = Field(default=None, ge=2, le=64)
+    """A list of so many weights, none negative, of sum 1; each such list is as likely as any other."""
     when: dict[str, JsonValue] = Field(default={})
     """Config keys, and the value or list of values that each must have for this key to be varied;
     otherwise it keeps the base's value."""
+    prior: Prior | None = None
+    """A guess that the first proposals lean to."""
 
     @model_validator(mode="before")
     @classmethod
@@ -70,13 +86,15 @@ class Distribution(Config):
             if name not in cls.model_fields:
                 near = difflib.get_close_matches(str(name), cls.model_fields, n=1)
                 hint = f"nearest: {near[0]}; " if near else ""
-                raise ValueError(f"no such distribution: {name}; {hint}one of {names}, and when")
+                raise ValueError(f"no such distribution: {name}; {hint}one of {names}, and when, prior")
         given = [name for name in ARGUMENTS if data.get(name) is not None]
         if len(given) != 1:
             raise ValueError(
                 f"has {' and '.join(given) or 'no distribution'}; must have exactly one of {names}"
             )
         takes, value = ARGUMENTS[given[0]], data[given[0]]
+        if given[0] == "simplex":
+            return data
         numbers = 0 if "..." in takes else takes.count(",") + 1
         if not isinstance(value, list) or (numbers and len(value) != numbers):
             raise ValueError(f"{given[0]} takes {takes}, got {json.dumps(value)}")
@@ -88,6 +106,8 @@ class Distribution(Config):
         if self.kind in ("choice", "grid_search"):
             if not self.arguments:
                 raise ValueError(f"{self.kind} is empty; give at least one value")
+            return self
+        if self.simplex:
             return self
         low, high = self.arguments[:2]
         if low >= high:
@@ -118,12 +138,12 @@ class Distribution(Config):
     @property
     def arguments(self) -> tuple[Any, ...]:
         """What the distribution was given."""
-        return getattr(self, self.kind)
+        return (self.simplex,) if self.simplex else getattr(self, self.kind)
 
     @property
     def points(self) -> Sequence[Any] | None:
         """Every value, in order; None for a continuous range."""
-        if self.kind in ("uniform", "loguniform"):
+        if self.kind in CONTINUOUS:
             return None
         if self.quniform:
             low_d, high_d, q_d = (Decimal(str(number)) for number in self.quniform)
@@ -133,20 +153,26 @@ class Distribution(Config):
     @property
     def ends(self) -> Sequence[Any]:
         """All choices, or the least and the greatest value of a range."""
+        if self.simplex:
+            return simplex.examples(self.simplex)
         points = self.arguments[:2] if self.points is None else self.points
         return points if self.kind in ("choice", "grid_search") else (points[0], points[-1])
 
     @property
-    def middle(self) -> float | None:
+    def middle(self) -> Any:
         """A value well inside a continuous range; None for the others."""
         if self.points is not None:
             return None
+        if self.simplex:
+            return simplex.examples(self.simplex)[0]
         low, high = self.arguments
         return math.sqrt(low * high) if self.kind == "loguniform" else (low + high) / 2
 
     def __contains__(self, value: Any) -> bool:
         if self.kind in ("choice", "grid_search"):
             return label(value) in map(label, self.arguments)
+        if self.simplex:
+            return simplex.holds(value, self.simplex)
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
         low, high = self.arguments[:2]
@@ -158,6 +184,9 @@ class Distribution(Config):
             case "choice" | "grid_search":
                 labels = {label(value): value for value in self.arguments}
                 return labels[trial.suggest_categorical(key, list(labels))]
+            case "simplex":
+                names = simplex.names(key, *self.arguments)
+                return simplex.weights([trial.suggest_float(name, 0.0, 1.0) for name in names])
             case "randint" | "lograndint":
                 low, high = self.arguments
                 return trial.suggest_int(key, low, high - 1, log=self.kind == "lograndint")
@@ -168,6 +197,12 @@ class Distribution(Config):
                 return min(self.points or (), key=lambda point: abs(point - drawn))
             case _:
                 return trial.suggest_float(key, *self.arguments, log=self.kind == "loguniform")
+
+    def params(self, key: str, value: Any) -> dict[str, Any]:
+        """The Optuna parameters, by name, that give `value`."""
+        if self.simplex:
+            return dict(zip(simplex.names(key, self.simplex), simplex.sticks(value), strict=True))
+        return {key: label(value) if self.kind in ("choice", "grid_search") else value}
 
 
 def conditions(distribution: Distribution) -> dict[str, list[Any]]:

@@ -1,35 +1,24 @@
 """From a search space file to a `Sweep`."""
 
-import json
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pydantic import (
-    ValidationError,
-    create_model,
-)
+from pydantic import ValidationError
 
 from hjepa.config import RunConfig, load_layers
 from hjepa.run import check_run_data
-from hjepa.schema import (
-    Config,
-    ConfigError,
-    Layers,
-    has_effect,
-    leaves,
-    read_mapping,
-    resolve_key,
-    section_types,
-)
-from orchestrator.space.checks import MEASURE, check_combinations, check_objective, check_search, under
+from hjepa.schema import ConfigError, Layers
+from orchestrator.space.checks import check_combinations, check_objective, check_search, check_trials
 from orchestrator.space.config import SweepConfig, objective_mode
-from orchestrator.space.distribution import Distribution, label
-from orchestrator.space.sweep import Sweep, schema_reason, value_at
+from orchestrator.space.design import with_base_values
+from orchestrator.space.include import read_layers
+from orchestrator.space.keys import require_sweepable, schema_reason
+from orchestrator.space.normalise import normalised
+from orchestrator.space.satisfiable import check_rules
+from orchestrator.space.sweep import Sweep
 
-if TYPE_CHECKING:
-    pass
+_ENUMERATES = ("factorial", "one_at_a_time")
 
 
 def load_sweep(
@@ -54,6 +43,7 @@ def load_sweep(
             layers.set(key, value, f"--set {key}")
         else:
             run_overrides[key] = value
+    _take_the_designs_algorithm(layers)
     config = layers.build(SweepConfig, str(path))
     _require_not_the_sweeps(config, run_overrides)
 
@@ -74,18 +64,21 @@ def load_sweep(
     except ConfigError as error:
         raise ConfigError(f"{base_path}: {error}") from None
 
-    space = _normalised(path, config.space, run, base_path)
+    space = normalised(path, config.space, run, base_path)
+    if config.design == "one_at_a_time":
+        space = with_base_values(path, space, run.model_dump(mode="json"))
     sweep = Sweep(path, config.model_copy(update={"space": space}), run)
     _require_shareable(sweep, base_path)
     check_search(sweep)
     check_objective(sweep, base_path)
+    check_rules(sweep)
     check_combinations(sweep)
+    check_trials(sweep)
     return sweep
 
 
 def _sweep_layers(path: Path, base: str | None, trials: int | None) -> Layers:
-    layers = Layers()
-    layers.add(read_mapping(path), str(path))
+    layers = read_layers(path)
     layers.data.setdefault("name", path.stem)
     if base is not None:
         layers.set("base", base, "--base")
@@ -94,13 +87,19 @@ def _sweep_layers(path: Path, base: str | None, trials: int | None) -> Layers:
     # Before pydantic sees the distributions: a key written as nested sections is no distribution.
     space = layers.data.get("space")
     for key in space if isinstance(space, dict) else ():
-        _require_sweepable(path, str(key))
+        require_sweepable(f"{path}: space.{key}", str(key))
     return layers
+
+
+def _take_the_designs_algorithm(layers: Layers) -> None:
+    search, design = layers.data.get("search", {}), layers.data.get("design")
+    if design in _ENUMERATES and isinstance(search, dict) and "algorithm" not in search:
+        layers.set("search.algorithm", "grid", f"design {design}")
 
 
 def _require_overridable(key: str) -> None:
     part = key.partition(".")[0]
-    if part == "space":
+    if part in ("space", "derived", "constraints"):
         raise ConfigError(f"--set {key}: a space is changed in its file.")
     if part == "base":
         raise ConfigError(f"--set {key}: write --base FILE.")
@@ -132,139 +131,3 @@ def _require_shareable(sweep: Sweep, base_path: Path) -> None:
         raise ConfigError(
             f"{base_path}: {schema_reason(error)}.\ndistributed.world_size is resources.workers, {workers}."
         ) from None
-
-
-def _require_sweepable(path: Path, key: str) -> None:
-    where = f"{path}: space.{key}"
-    try:
-        field = resolve_key(RunConfig, key)
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from None
-    if section_types(field.annotation):
-        below = [leaf for leaf, _ in leaves(RunConfig) if under(leaf, [key])]
-        hint = f"Vary the keys below it, written with dots: {', '.join(below)}."
-        raise ConfigError(f"{where}: is a section, not a value.\n{hint}")
-    if key == "training.epochs":
-        raise ConfigError(f"{where}: how long trials run is the scheduler's; set scheduler.max_epochs.")
-    if under(key, MEASURE):
-        reason = "it changes what the objective measures, so trials could not be compared"
-        raise ConfigError(f"{where}: may not vary: {reason}.\nSet it in the base, for all trials.")
-    if not has_effect(field):
-        raise ConfigError(f"{where}: may not vary: it changes speed or place only, never a result.")
-
-
-@lru_cache(maxsize=256)
-def _value_model(key: str) -> type[Config]:
-    field = resolve_key(RunConfig, key)
-    definition: Any = (field.annotation, field)
-    return create_model("Value", __base__=Config, value=definition)
-
-
-def _admit(key: str, value: Any) -> Any:
-    """A value as the schema holds it, 1 as 1.0 for a float; ValidationError where the key cannot take it."""
-    holder = _value_model(key).model_validate_json(json.dumps({"value": value}), strict=True)
-    return holder.model_dump(mode="json")["value"]
-
-
-def _normalised(
-    path: Path, space: Mapping[str, Distribution], run: RunConfig, base_path: Path
-) -> dict[str, Distribution]:
-    """The space with values as the schema holds them, and each key after those that it depends on."""
-    admitted = {key: _normalised_values(path, key, distribution) for key, distribution in space.items()}
-    base_data = run.model_dump(mode="json")
-    found: dict[str, Distribution] = {}
-    for key, distribution in admitted.items():
-        when: dict[str, list[Any]] = {}
-        for parent, wanted in distribution.when.items():
-            where = f"{path}: space.{key}.when.{parent}"
-            when[parent] = _normalised_wanted(where, parent, wanted)
-            if parent in admitted:
-                _require_taken(where, parent, when[parent], admitted[parent])
-            else:
-                _require_met(where, parent, when[parent], value_at(base_data, parent), base_path)
-        found[key] = distribution.model_copy(update={"when": when})
-    return _conditions_first(path, found)
-
-
-def _conditions_first(path: Path, space: Mapping[str, Distribution]) -> dict[str, Distribution]:
-    placed: dict[str, Distribution] = {}
-
-    def place(key: str, dependants: list[str]) -> None:
-        if key in dependants:
-            circle = " -> ".join([*dependants[dependants.index(key) :], key])
-            raise ConfigError(f"{path}: space.{key}.when: keys depend on one another in a circle: {circle}.")
-        for parent in space[key].when:
-            if parent in space:
-                place(parent, [*dependants, key])
-        placed.setdefault(key, space[key])
-
-    for key in space:
-        place(key, [])
-    return placed
-
-
-def _normalised_values(path: Path, key: str, distribution: Distribution) -> Distribution:
-    where, values = f"{path}: space.{key}", []
-    for value in distribution.ends:
-        try:
-            values.append(_admit(key, value))
-        except ValidationError as error:
-            hint = ""
-            if isinstance(value, float) and "integer" in schema_reason(error):
-                hint = "\nThe key takes whole numbers: write randint, lograndint or choice."
-            shown = json.dumps(value)
-            raise ConfigError(f"{where}: {shown} is not allowed: {schema_reason(error)}.{hint}") from None
-    if distribution.kind not in ("choice", "grid_search"):
-        if distribution.kind in ("randint", "lograndint") and isinstance(values[0], float):
-            raise ConfigError(f"{where}: the key takes any number: write quniform, uniform or loguniform.")
-        return distribution
-    labels = [label(value) for value in values]
-    twice = next((label for label in labels if labels.count(label) > 1), None)
-    if twice is not None:
-        raise ConfigError(f"{path}: space.{key}: {distribution.kind} has {twice} twice.")
-    return distribution.model_copy(update={distribution.kind: tuple(values)})
-
-
-def _normalised_wanted(where: str, parent: str, wanted: Any) -> list[Any]:
-    """The values that a condition allows: of a list each, unless the key's own values are lists."""
-    try:
-        if section_types(resolve_key(RunConfig, parent).annotation):
-            raise ConfigError("is a section, not a value.")
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from None
-    alternatives = [wanted]
-    if isinstance(wanted, list):
-        try:
-            return [_admit(parent, wanted)]
-        except ValidationError:
-            alternatives = wanted
-    if not alternatives:
-        raise ConfigError(f"{where}: is empty; give a value, or a list of values.")
-    found = []
-    for value in alternatives:
-        try:
-            found.append(_admit(parent, value))
-        except ValidationError as error:
-            shown = json.dumps(value)
-            raise ConfigError(f"{where}: {shown} is not allowed: {schema_reason(error)}.") from None
-    return found
-
-
-def _require_taken(where: str, parent: str, wanted: list[Any], distribution: Distribution) -> None:
-    if distribution.points is None:
-        raise ConfigError(
-            f"{where}: {parent} varies continuously ({distribution.kind}) and hits no single value; "
-            "a condition needs a key with choices or whole numbers."
-        )
-    for value in wanted:
-        if value not in distribution:
-            takes = f"{distribution.kind}: {json.dumps(distribution.arguments)}"
-            raise ConfigError(f"{where}: {parent} never takes {label(value)}; the space has {takes}.")
-
-
-def _require_met(where: str, parent: str, wanted: list[Any], has: Any, base_path: Path) -> None:
-    if label(has) not in map(label, wanted):
-        raise ConfigError(
-            f"{where}: the key would never vary: {parent} is not in the space, and is {label(has)} "
-            f"in {base_path}.\nSet it to {label(wanted[0])} there, or sweep it."
-        )

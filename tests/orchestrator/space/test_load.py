@@ -32,7 +32,7 @@ def test_a_missing_base_is_named() -> None:
     [
         (
             {"serach": {}},
-            "s.yaml: serach: no such config key.\nNearest: search. Keys at the top: base, confirm, name,",
+            "s.yaml: serach: no such config key.\nNearest: search. Keys at the top: base, confirm,",
         ),
         ({"confirm": {"top_k": -1}}, "s.yaml: confirm.top_k: -1 is not allowed"),
         ({"name": "../up"}, "s.yaml: name: '../up' is not allowed: string should match pattern"),
