@@ -2,16 +2,19 @@
 
 import ipaddress
 import json
+import os
+import signal
 import stat
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from orchestrator.space import ConfigError, load_sweep
-from tests.workplace import Workplace
+from tests.workplace import SPACE, Workplace, end_session, wait_for
 
 SECRET = "canary-7f3a91c2"
 
@@ -123,6 +126,26 @@ def test_a_secret_of_the_environment_is_written_nowhere(workplace: Workplace):
     done = workplace.sweep("tiny.yaml", "--trials", "2")
     assert done.returncode == 0, done.stderr
     assert SECRET not in done.stdout + done.stderr
+    assert holding(workplace.folder, Path(workplace.env["HJEPA_STATE_DIR"])) == []
+
+
+@pytest.mark.slow
+def test_a_secret_of_a_tracking_url_stands_in_no_file_nor_on_a_command_line(workplace: Workplace):
+    """Of a sweep that is killed too, whose Ray leaves its logs behind."""
+    workplace.env |= {"AWS_SECRET_ACCESS_KEY": SECRET}
+    workplace.write("tiny.yaml", SPACE | {"scheduler": {"type": "fifo", "max_epochs": 30}})
+    uri = f"http://me:{SECRET}@127.0.0.1:9"
+    process = workplace.start_sweep("tiny.yaml", "--tracking-uri", uri, output=workplace.folder / "said")
+    try:
+        wait_for(workplace.folder / "results/tiny/trials/0000/metrics.jsonl", '"epoch": 2', process)
+        below = psutil.Process(process.pid).children(recursive=True)
+        assert any("raylet" in other.name() for other in below)
+        lines = [" ".join(other.cmdline()) for other in (psutil.Process(process.pid), *below)]
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    finally:
+        end_session(process)
+    assert [line for line in lines if SECRET in line] == []
     assert holding(workplace.folder, Path(workplace.env["HJEPA_STATE_DIR"])) == []
 
 
