@@ -3,6 +3,7 @@
 from collections import deque
 from typing import Any
 
+from orchestrator.decision import Decisions, Verdict
 from orchestrator.space import Sweep
 from orchestrator.study import Study, TrialRecord
 
@@ -38,11 +39,12 @@ def work_is_left(sweep: Sweep, study: Study) -> bool:
 
 
 class Agenda:
-    """Which trial is next: interrupted ones first, then the base, then proposals, then fresh seeds."""
+    """Which trial is next: interrupted ones first, then the base, then those at a rung that are good enough
+    by now, then proposals, then fresh seeds."""
 
-    def __init__(self, sweep: Sweep, study: Study):
-        self._sweep, self._study = sweep, study
-        self.waiting = deque(study.unfinished())
+    def __init__(self, sweep: Sweep, study: Study, decisions: Decisions):
+        self._sweep, self._study, self._decisions = sweep, study, decisions
+        self.waiting = deque(study.at_work())
         """Trials that have begun and are to go on."""
         self._grid = self._grid_left()
 
@@ -52,13 +54,26 @@ class Agenda:
             return self.waiting.popleft()
         if self._study.base() is None:
             return self._study.ask("base", self._sweep.base_values())
+        if (promoted := self._decisions.promotable()) is not None:
+            return self._decisions.promote(promoted)
         if searched(self._study) < self._sweep.num_trials:
             return self._study.ask("search", self._grid.popleft() if self._grid is not None else None)
         # Who is best is known when all have ended.
-        if any(record.role != "confirm" for record in self._study.unfinished()):
+        if any(record.role != "confirm" for record in self._study.at_work()):
             return None
+        if (promoted := self._decisions.last_resort()) is not None:
+            return self._decisions.promote(promoted)
         reruns = reruns_left(self._sweep, self._study)
         return self._study.ask_again(*reruns[0]) if reruns else None
+
+    def given_up(self) -> list[tuple[TrialRecord, Verdict]]:
+        """The trials at a rung that nothing can promote any more, for the search is over."""
+        if self.waiting or searched(self._study) < self._sweep.num_trials or self._study.base() is None:
+            return []
+        busy = any(record.role != "confirm" for record in self._study.at_work())
+        if busy or self._decisions.promotable() or self._decisions.last_resort():
+            return []
+        return self._decisions.left_waiting()
 
     def _grid_left(self) -> deque[dict[str, Any]] | None:
         if self._sweep.listed is None:

@@ -70,6 +70,9 @@ class Progress:
     def reported(self, record: TrialRecord) -> None:
         """A trial has reported an epoch."""
 
+    def parked(self, record: TrialRecord, reason: str) -> None:
+        """A trial waits at a rung."""
+
     def ended(self, record: TrialRecord) -> None:
         """A trial is over."""
 
@@ -104,11 +107,16 @@ class Lines(Progress):
 
     def started(self, record: TrialRecord) -> None:
         self._running[record.number] = record
-        self._write(f"trial {record.id} begins: {describe(record)}")
+        begins = "begins" if not record.reports else f"goes on after epoch {max(record.reports)}"
+        self._write(f"trial {record.id} {begins}: {describe(record)}")
 
     def reported(self, record: TrialRecord) -> None:
         epoch = max(record.reports, default=0)
         self._write(f"trial {record.id} epoch {epoch}/{self.max_epochs} {self.metric} {self.value(record)}")
+
+    def parked(self, record: TrialRecord, reason: str) -> None:
+        self._running.pop(record.number, None)
+        self._write(f"trial {record.id} parked ({reason})")
 
     def ended(self, record: TrialRecord) -> None:
         self._running.pop(record.number, None)
@@ -152,8 +160,8 @@ class LiveTable(Progress):
 
     def _render(self) -> Group:
         rows = list(self._rows.values())
-        running = [r for r in rows if r.outcome is None]
-        over = [r for r in rows if r.outcome is not None][-RECENT:]
+        running = [r for r in rows if r.outcome is None and r.parked is None]
+        over = [r for r in rows if r.outcome is not None or r.parked is not None][-RECENT:]
         table = Table(box=None, pad_edge=False)
         for name in ("trial", "epoch", self.metric, "state", "values"):
             table.add_column(name, overflow="ellipsis", no_wrap=name != "values")
@@ -164,7 +172,7 @@ class LiveTable(Progress):
 
     def _cells(self, record: TrialRecord) -> Iterable[str]:
         epoch = f"{max(record.reports, default=0)}/{self.max_epochs}"
-        state = record.outcome or "running"
+        state = record.outcome or ("running" if record.parked is None else "parked")
         return record.id, epoch, self.value(record), state, describe(record, short=True)
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from orchestrator.agenda import Agenda
 from orchestrator.chronicle import Chronicle, run_config
+from orchestrator.decision import Decisions, Verdict
 from orchestrator.definition import BASE, SPACE, write_whole
 from orchestrator.disk import Patience
 from orchestrator.failure import Failure
 from orchestrator.progress import Counts, Progress
 from orchestrator.report import SweepResult
-from orchestrator.schedule import Asha
 from orchestrator.search import FINISHED
 from orchestrator.space import Sweep, to_yaml
 from orchestrator.stopping import GRACE_S, Stop
@@ -49,31 +49,15 @@ class SweepRun:
         self.silent: dict[int, str] = {}
         self.paused: set[int] = set()
         self.said_stopping = False
-        factor = sweep.config.scheduler.reduction_factor
-        self.asha = Asha(sweep.rungs, factor, "max" if sweep.objective_mode == "max" else "min")
+        self.decisions = Decisions(sweep, study)
         for record in standing(study.trials.values()):
             if record.outcome is not None:
                 self._count(record.outcome)
         tracker.start_sweep({"search_space": json.dumps(sweep.definition()["sweep"]["space"])}, {})
         self.chronicle.make_up_for(study.trials.values())
-        self._replay()
-        self.agenda = Agenda(sweep, study)
-
-    def _replay(self) -> None:
-        """Fill the rungs with the reports in their order, and decide what was left undecided.
-
-        The process may have died between a report and what follows from it; a trial is then judged by
-        the reports that came before its own, as it would have been.
-        """
-        reports = [
-            (record.facts[epoch].order, record, epoch)
-            for record in standing(self.study.trials.values())
-            for epoch in record.reports
-        ]
-        for _, record, epoch in sorted(reports, key=lambda report: report[0]):
-            self._fill_rung(record, epoch)
-            if record.outcome is None and epoch == max(record.reports):
-                self._decide(record, epoch)
+        for record, verdict in self.decisions.replay():
+            self._apply(record, verdict)
+        self.agenda = Agenda(sweep, study, self.decisions)
 
     # What Tune asks
 
@@ -82,6 +66,8 @@ class SweepRun:
         if self.stop.asked:
             self._wind_up()  # Tune asks on and on, without a turn, where nothing runs
             return None
+        for given_up, verdict in self.agenda.given_up():
+            self._apply(given_up, verdict)
         record = self.agenda.next()
         if record is None:
             return None if self.study.unfinished() else FINISHED
@@ -152,7 +138,7 @@ class SweepRun:
         return self._goes_on(record)
 
     def _goes_on(self, record: TrialRecord) -> bool:
-        goes_on = record.outcome is None and not self.stop.asked
+        goes_on = record.outcome is None and record.parked is None and not self.stop.asked
         if not goes_on:
             self.heard.pop(record.number, None)
         return goes_on
@@ -161,19 +147,20 @@ class SweepRun:
         epoch = outcome.epoch
         self.study.report(record.number, epoch, outcome.metrics, outcome.checkpoint, outcome.collapsed)
         self.chronicle.reported(record, epoch)
-        self._fill_rung(record, epoch)
+        self.decisions.enter(record, epoch)
         self.progress.reported(record)
-        self._decide(record, epoch)
+        verdict = self.decisions.verdict(record, epoch)
+        if verdict is not None:
+            self._apply(record, verdict)
 
-    def _decide(self, record: TrialRecord, epoch: int) -> None:
-        """End a trial that has reported `epoch`, if it collapsed, that is its last or ASHA says so."""
-        collapsed = record.facts[epoch].collapsed
-        if collapsed is not None:
-            self._end(record, "collapsed", collapsed)
-        elif epoch >= self.sweep.max_epochs:
-            self._end(record, "completed")
-        elif record.role == "search" and not self.asha.goes_on(record.number, epoch):
-            self._end(record, "pruned", self.asha.rank(record.number, epoch))
+    def _apply(self, record: TrialRecord, verdict: Verdict) -> None:
+        """Let a trial wait at its rung, or end it."""
+        if verdict.outcome != "parked":
+            self._end(record, verdict.outcome, verdict.reason)
+            return
+        self.study.park(record.number, max(record.reports))
+        self.heard.pop(record.number, None)
+        self.progress.parked(record, verdict.reason)
 
     def _pause(self, record: TrialRecord, why: str) -> None:
         if record.number not in self.paused:
@@ -184,7 +171,7 @@ class SweepRun:
         """A trial's process died: try again from its checkpoint, or give the trial up."""
         record = self.study.trials[Task.of(config).number]
         self.heard.pop(record.number, None)
-        if record.outcome is not None or self.stop.asked:
+        if record.outcome is not None or record.parked is not None or self.stop.asked:
             return
         failure = Failure.of(self.silent.pop(record.number, None) or error)
         if failure.gpu_memory and not record.halved and half_micro_batch(run_config(self.sweep, record)):
@@ -252,10 +239,6 @@ class SweepRun:
 
     def _count(self, outcome: Ending) -> None:
         self.counts.ended[outcome] = self.counts.ended.get(outcome, 0) + 1
-
-    def _fill_rung(self, record: TrialRecord, epoch: int) -> None:
-        if self.study.metric in record.reports[epoch]:
-            self.asha.record(record.number, epoch, record.reports[epoch][self.study.metric])
 
     # The end
 

@@ -1,50 +1,18 @@
-"""Which trials may go on: ASHA, decided from the reports alone, and its place in Ray Tune."""
+"""The sweep's decisions in Ray Tune's place for a scheduler, and what happens to trials told to the sweep."""
 
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import ray
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from orchestrator.halving import Asha, audited
 from orchestrator.trial import Task
 
-
-class Asha:
-    """Asynchronous successive halving, the stopping kind (Li et al. 2020).
-
-    At each rung, an epoch count, a trial goes on if it is among the best 1/reduction_factor of
-    those that have got there so far. Rungs hold nothing but what trials reported, so they can be
-    filled again from the record of a sweep and are then as if it had never stopped.
-    """
-
-    def __init__(self, rungs: Iterable[int], reduction_factor: int, mode: Literal["min", "max"]):
-        self.reduction_factor = reduction_factor
-        self.sign = 1 if mode == "max" else -1
-        self.rungs: dict[int, dict[int, float]] = {epoch: {} for epoch in sorted(rungs)}
-
-    def record(self, trial: int, epoch: int, value: float) -> None:
-        """Enter a report; epochs that are no rung are passed over."""
-        if epoch in self.rungs:
-            self.rungs[epoch][trial] = self.sign * value
-
-    def goes_on(self, trial: int, epoch: int) -> bool:
-        """Whether a trial recorded at `epoch` is good enough to go on; a tie goes on."""
-        rung = self.rungs.get(epoch, {})
-        if trial not in rung:
-            return True
-        places = max(1, math.floor(len(rung) / self.reduction_factor))
-        better = sum(value > rung[trial] for value in rung.values())
-        return better < places
-
-    def rank(self, trial: int, epoch: int) -> str:
-        """A trial's place at a rung in words, for the record."""
-        rung = self.rungs[epoch]
-        better = sum(value > rung[trial] for value in rung.values())
-        return f"place {better + 1} of {len(rung)} at epoch {epoch}"
+__all__ = ["Asha", "Listener", "TuneEvents", "TuneScheduler", "audited"]
 
 
 class TuneScheduler(FIFOScheduler):

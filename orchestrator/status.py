@@ -45,6 +45,8 @@ class Status:
         if record.outcome is not None:
             taken_up = next((r.id for r in self.trials if r.retries == record.number), None)
             return f"{record.outcome}, taken up as {taken_up}" if taken_up else record.outcome
+        if record.parked is not None:
+            return "parked"
         if record.number not in self.begun:
             return "waiting"
         return "running" if self.runs else "interrupted"
@@ -201,7 +203,7 @@ def read_status(folder: Path, storage: str | None = None) -> Status:
 
 
 def _rungs(scheduler: dict[str, Any], max_epochs: int) -> list[int]:
-    if scheduler["type"] != "asha":
+    if scheduler["type"] == "fifo":
         return []
     found, epoch = [], scheduler["grace_epochs"]
     while epoch < max_epochs:

@@ -78,6 +78,12 @@ class TrialRecord:
     """What else happened to it, in words."""
     halved: bool = False
     """Whether it goes on at half the micro-batch and twice the accumulation."""
+    parked: int | None = None
+    """Rung, an epoch, at which it waits to be promoted; None while it does not."""
+    passed: int = 0
+    """The last rung at which it waited and was let go on; 0: none."""
+    turn: tuple[int, int] | None = None
+    """When that was: trials asked for, and promotions made, before it."""
     outcome: Outcome | None = None
     """None while it is not over."""
     reason: str = ""
@@ -132,6 +138,7 @@ class Study:
         self._runs: dict[str, int] = {}
         """Numbers of the base and the search's trials, by the identity of their run."""
         self._reports = 0
+        self._promotions = 0
         for frozen in self._study.get_trials(deepcopy=False):
             record = _record(frozen)
             if record is None:  # asked for, and the process died before its values were written
@@ -140,6 +147,7 @@ class Study:
                 continue
             self._know(record)
             self._reports += len(record.reports)
+            self._promotions = max(self._promotions, record.turn[1] + 1 if record.turn else 0)
             if not frozen.state.is_finished():
                 self._write_params(record, frozen)
                 self._open[record.number] = Trial(self._study, frozen._trial_id)
@@ -154,6 +162,11 @@ class Study:
     def unfinished(self) -> list[TrialRecord]:
         """Trials that have begun and not ended, oldest first."""
         return [self.trials[number] for number in sorted(self._open)]
+
+    def at_work(self) -> list[TrialRecord]:
+        """The unfinished ones but for those that wait at a rung, in the order they were handed out in."""
+        found = [record for number in self._open if (record := self.trials[number]).parked is None]
+        return sorted(found, key=lambda record: record.turn or (record.number + 1, -1))
 
     def ask(self, role: Role = "search", values: Mapping[str, Any] | None = None) -> TrialRecord:
         """A new trial; its values are the sampler's, or the given ones.
@@ -246,6 +259,24 @@ class Study:
         record.notes = [*record.notes, text]
         self._open[number].set_user_attr("notes", record.notes)
 
+    def park(self, number: int, epoch: int) -> None:
+        """Let an open trial wait at the rung that it has reported."""
+        self._place(self.trials[number], epoch, self.trials[number].passed, self.trials[number].turn)
+
+    def promote(self, number: int) -> TrialRecord:
+        """Let a waiting trial go on."""
+        record = self.trials[number]
+        assert record.parked is not None
+        self._place(record, None, record.parked, (len(self.trials), self._promotions))
+        self._promotions += 1
+        return record
+
+    def _place(
+        self, record: TrialRecord, parked: int | None, passed: int, turn: tuple[int, int] | None
+    ) -> None:
+        self._open[record.number].set_user_attr("place", {"parked": parked, "passed": passed, "turn": turn})
+        record.parked, record.passed, record.turn = parked, passed, turn
+
     def halve(self, number: int) -> None:
         """Let an open trial go on at half the micro-batch and twice the accumulation."""
         self._open[number].set_user_attr("halved", True)
@@ -286,7 +317,7 @@ class Study:
             # Optuna takes a pruned trial's newest report as its value; without one it has none.
             state = _STATES[outcome] if last is not None else TrialState.FAIL
             self._study.tell(trial, state=state)
-        record.outcome, record.reason = outcome, reason
+        record.outcome, record.reason, record.parked = outcome, reason, None
         return record
 
     def ranking(self) -> list[TrialRecord]:
@@ -309,7 +340,7 @@ def rank(records: Iterable[TrialRecord], metric: str, mode: str) -> list[TrialRe
         ((last[0], sign * last[1]), record)
         for record in records
         if record.role != "confirm"
-        and record.outcome in ("completed", "pruned")
+        and (record.outcome in ("completed", "pruned") or record.parked is not None)
         and (last := record.last(metric))
     ]
     # sorted() keeps the older of two equal ones first.
@@ -364,6 +395,10 @@ def _record(frozen: FrozenTrial) -> TrialRecord | None:
         record.reports[epoch] = report["metrics"]
         record.facts[epoch] = Facts(**report.get("facts", {}))
         record.checkpoint = report["checkpoint"] or record.checkpoint
+    if "place" in attributes and "end" not in attributes:
+        place = attributes["place"]
+        record.parked, record.passed = place["parked"], place["passed"]
+        record.turn = tuple(place["turn"]) if place["turn"] else None
     if "end" in attributes:
         record.outcome, record.reason = attributes["end"]["outcome"], attributes["end"]["reason"]
     elif frozen.state.is_finished():

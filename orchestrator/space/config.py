@@ -68,25 +68,29 @@ class SearchConfig(Config):
 class SchedulerConfig(Config):
     """How long trials run."""
 
-    type: Literal["asha", "fifo"] = "asha"
-    """asha stops weak trials early, fifo runs each to the end."""
+    type: Literal["asha", "asha_stopping", "fifo"] = "asha"
+    """asha lets weak trials wait at a rung and takes up again those that turn out to be among the best;
+    asha_stopping ends them there for good; fifo runs each to the end."""
     max_epochs: int | None = Field(default=None, ge=1)
     """Epochs of a full trial; null: the base's training.epochs. Schedules span these epochs."""
     grace_epochs: int = Field(default=1, ge=1)
     """Epochs before a trial may be stopped, at most max_epochs."""
     reduction_factor: int = Field(default=3, ge=2)
     """Of so many trials at a rung one goes on, and rungs are this factor apart."""
+    audit: float = Field(default=0.05, ge=0, le=1)
+    """Share of trials, drawn by number, that run to the end however weak they are: without them nothing
+    would tell whether early rungs predict the end."""
 
     @model_validator(mode="after")
     def _grace_within_epochs(self) -> Self:
-        if self.type == "asha" and self.max_epochs is not None and self.grace_epochs > self.max_epochs:
+        if self.type != "fifo" and self.max_epochs is not None and self.grace_epochs > self.max_epochs:
             raise ValueError(f"grace_epochs {self.grace_epochs} is more than max_epochs {self.max_epochs}")
         return self
 
     def inert(self) -> dict[str, str]:
-        if self.type == "asha":
+        if self.type != "fifo":
             return {}
-        return dict.fromkeys(("grace_epochs", "reduction_factor"), "scheduler.type is fifo")
+        return dict.fromkeys(("grace_epochs", "reduction_factor", "audit"), "scheduler.type is fifo")
 
 
 class ResourcesConfig(Config):

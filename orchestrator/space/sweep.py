@@ -75,7 +75,7 @@ class Sweep(Space):
     def rungs(self) -> list[int]:
         """Epochs at which ASHA looks at a trial, short of max_epochs; none with fifo."""
         settings, found = self.config.scheduler, []
-        epoch = settings.grace_epochs if settings.type == "asha" else self.max_epochs
+        epoch = settings.grace_epochs if settings.type != "fifo" else self.max_epochs
         while epoch < self.max_epochs:
             found.append(epoch)
             epoch *= settings.reduction_factor
