@@ -7,7 +7,7 @@ import numpy as np
 
 from orchestrator.analysis.design import Design, Term
 from orchestrator.analysis.findings import Effect, Effects, Estimate, Level
-from orchestrator.analysis.intervals import CONFIDENCE, detectable, holm
+from orchestrator.analysis.intervals import CONFIDENCE, detectable, holm, power
 from orchestrator.analysis.model import LEAST_FREEDOM, Fit, fit_effects
 from orchestrator.analysis.plain import level_mean, stratified
 from orchestrator.analysis.table import Table
@@ -25,6 +25,7 @@ def effects(table: Table, design: Design) -> Effects:
         trials=len(table.records),
         reached=table.reached(),
         keys=tuple(_corrected(keys)),
+        freedom=fit.freedom if fit is not None else None,
         note=_note(table, design, fit),
     )
 
@@ -94,6 +95,12 @@ def standard_error(estimate: Estimate, freedom: float) -> float:
     from scipy import stats
 
     return (estimate.high - estimate.low) / 2 / float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
+
+
+def claimed_power(found: Effects, estimate: Estimate, size: float) -> float:
+    """Chance that this sweep would have shown an effect of `size` by an interval such as `estimate` has."""
+    assert found.freedom is not None
+    return power(size, standard_error(estimate, found.freedom), found.freedom)
 
 
 def _wide(contrast_C: np.ndarray, place: slice, fit: Fit) -> np.ndarray:

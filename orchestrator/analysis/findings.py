@@ -118,6 +118,8 @@ class Effects:
     reached: dict[int, int]
     """Trials with a value at each epoch that the model looks at."""
     keys: tuple[Effect, ...]
+    freedom: int | None
+    """Degrees of freedom that the intervals have at least; None without any."""
     note: str
     """Why there are none, or why they are not at the last epoch; often empty."""
 
