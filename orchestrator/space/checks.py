@@ -44,6 +44,20 @@ SETS_SPREAD = (*SETS_WIDTH, "loss")
 """Keys that set the features' rank or spread by themselves, whatever is learnt."""
 
 
+LABEL_FREE = ("val/rankme", "val/lidar", "val/feature_std")
+"""Measures of the features that no label enters: of the same loss family, width and regularizer only."""
+REGULARIZERS = (
+    "loss.use_vicreg",
+    "loss.vicreg",
+    "loss.use_sigreg",
+    "loss.sigreg",
+    "loss.use_ntxent",
+    "loss.ntxent",
+    "loss.prediction_weight",
+)
+"""Keys that set what a regularizer of the features' spread weighs."""
+
+
 def check_search(sweep: Sweep) -> None:
     search = sweep.config.search
     if search.algorithm == "grid":
@@ -92,11 +106,20 @@ def incomparable(metric: str, key: str) -> str | None:
         return None if key in LOSS_KEEPS_SCALE else "which may change the loss's scale"
     if metric in ("val/rankme", "val/lidar") and under(key, SETS_WIDTH):
         return "which sets the features' width and so the most that it can be"
-    if metric in ("val/rankme", "val/feature_std") and under(key, SETS_SPREAD):
-        return "which sets it whatever is learnt"
+    if metric in LABEL_FREE and under(key, SETS_SPREAD):
+        return _spread_reason(key)
     if metric == "val/lidar" and under(key, SETS_VIEWS):
         return "which changes the views that it compares"
     return None
+
+
+def _spread_reason(key: str) -> str:
+    """Why a label-free measure of the features does not bear this key."""
+    if key == "loss.type":
+        return "each value of which leaves features of a rank and spread of its own, whatever is learnt"
+    if under(key, REGULARIZERS):
+        return "which pays the features for the very spread that is measured"
+    return "which sets it whatever is learnt"
 
 
 def check_combinations(sweep: Sweep) -> None:
