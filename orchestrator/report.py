@@ -67,13 +67,7 @@ def interval(values: Sequence[float]) -> Interval:
 
 def summary(result: SweepResult, sweep: Sweep, tracking_uri: str) -> str:
     """The whole answer, some ten lines."""
-    lines = [
-        "",
-        *_trials(result),
-        *_best(result, sweep),
-        *_references(result, sweep),
-        *_confirmed(result, sweep),
-    ]
+    lines = ["", *_trials(result), *answer(result, sweep)]
     if result.undelivered:
         lines.append(
             f"MLflow has not got {result.undelivered} records; they are kept in {result.folder}. "
@@ -81,6 +75,11 @@ def summary(result: SweepResult, sweep: Sweep, tracking_uri: str) -> str:
         )
     lines.append(_where_to_look(sweep.config.name, tracking_uri))
     return "\n".join(lines)
+
+
+def answer(result: SweepResult, sweep: Sweep) -> list[str]:
+    """What was found, without the count of trials."""
+    return [*_best(result, sweep), *_references(result, sweep), *_confirmed(result, sweep)]
 
 
 def sync_command(folder: Path) -> str:

@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from orchestrator.cli import listing, resume, retry, run, status, stop, sync
+from orchestrator.cli import listing, report, resume, retry, run, status, stop, sync
 
 USER_ERROR = 2
 
@@ -13,6 +13,7 @@ COMMANDS = {
     "resume": resume,
     "status": status,
     "list": listing,
+    "report": report,
     "stop": stop,
     "retry": retry,
     "sync": sync,
