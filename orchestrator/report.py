@@ -158,7 +158,7 @@ def _confirmed(result: SweepResult, sweep: Sweep) -> list[str]:
             )
         else:
             lines.append(f"  {'better' if sign * gain.mean > 0 else 'worse'} than the base config")
-    return lines
+    return lines if len(lines) > 1 else []
 
 
 def seeds_of(records: Sequence[TrialRecord], of: TrialRecord, metric: str) -> dict[int, float]:

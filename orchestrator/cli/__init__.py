@@ -4,7 +4,20 @@ import argparse
 import os
 import sys
 
-from orchestrator.cli import listing, report, resume, retry, run, status, stop, sync
+from orchestrator.cli import (
+    best,
+    compare,
+    export,
+    listing,
+    report,
+    reproduce,
+    resume,
+    retry,
+    run,
+    status,
+    stop,
+    sync,
+)
 
 USER_ERROR = 2
 
@@ -14,6 +27,10 @@ COMMANDS = {
     "status": status,
     "list": listing,
     "report": report,
+    "best": best,
+    "export": export,
+    "compare": compare,
+    "reproduce": reproduce,
     "stop": stop,
     "retry": retry,
     "sync": sync,

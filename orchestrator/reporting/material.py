@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.definition import SPACE
 from orchestrator.environment import read_environments
-from orchestrator.space import Sweep, load_sweep
+from orchestrator.space import ConfigError, Sweep, load_sweep
 from orchestrator.status import read_status
 from orchestrator.study import TrialRecord, rank, standing
 
@@ -78,6 +78,15 @@ class Material:
         numbers = {record.confirms for record in self.records if record.confirms is not None}
         found = [record for record in self.records if record.number in numbers]
         return sorted(found, key=lambda record: (record.role != "base", record.number))
+
+    def trial(self, id: str) -> TrialRecord:
+        """The trial that is meant by 23 or 0023. ConfigError, with those there are, where there is none."""
+        found = next((record for record in self.records if id.isdigit() and record.number == int(id)), None)
+        if found is None:
+            numbers = [record.id for record in self.records]
+            there = f"There: {numbers[0]} to {numbers[-1]}." if numbers else "It has none yet."
+            raise ConfigError(f"--trial {id}: no such trial in sweep {self.name}. {there}")
+        return found
 
     def value(self, record: TrialRecord) -> float:
         """The newest objective; NaN where there is none."""

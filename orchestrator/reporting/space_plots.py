@@ -19,9 +19,9 @@ TICKS = 5
 
 
 def short(key: str, among: Sequence[str]) -> str:
-    """As much of a dotted key's end as tells it from the others."""
+    """As much of a dotted key's end as tells it from the others, and two parts at least."""
     parts = key.split(".")
-    for count in range(1, len(parts)):
+    for count in range(2, len(parts)):
         ends = [".".join(other.split(".")[-count:]) for other in among]
         if ends.count(".".join(parts[-count:])) == 1:
             return ".".join(parts[-count:])

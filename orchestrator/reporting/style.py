@@ -30,7 +30,7 @@ ROLES = {
     **{colour: f"var(--shade{i})" for i, colour in enumerate(SHADES)},
     **{colour: f"var(--on-shade{i})" for i, colour in enumerate(ON_SHADES)},
 }
-SETTINGS: dict[str, Any] = {
+SETTINGS: Any = {
     "font.family": "sans-serif",
     "font.size": 10,
     "axes.titlesize": 10,

@@ -49,6 +49,15 @@ class Table:
             "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
         )
 
+    def text(self) -> str:
+        """For a terminal."""
+        lines = [self.columns, *self.rows]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+            for line in lines
+        )
+
     def latex(self) -> str:
         """By booktabs."""
         kinds = "".join("r" if self.is_numeric(i) else "l" for i in range(len(self.columns)))

@@ -4,11 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from orchestrator.definition import write_whole
+from orchestrator.environment import read_environments
 from orchestrator.reporting.contents import contents
 from orchestrator.reporting.material import Material
 from orchestrator.reporting.page import to_html, to_markdown
 from orchestrator.reporting.style import to_png
 from orchestrator.reporting.tables import trials_csv, write_parquet
+from orchestrator.space import Sweep
+from orchestrator.study import TrialRecord
 
 REPORT, PAGE, TRIALS = "report", "index.html", "trials.csv"
 
@@ -22,6 +25,12 @@ def write_report(material: Material, folder: Path) -> list[Path]:
     write_whole(folder / TRIALS, trials_csv(material))
     write_whole(folder / PAGE, to_html(found))
     return [folder / PAGE, folder / TRIALS, *(folder / f"{d.name}.png" for d in found.drawings)]
+
+
+def draw_end(folder: Path, sweep: Sweep, records: list[TrialRecord]) -> Path:
+    """The report of a sweep that has come to its end in this process; the report's folder."""
+    write_report(Material(folder, sweep, "finished", records, read_environments(folder)), folder / REPORT)
+    return folder / REPORT
 
 
 def write_html(material: Material, path: Path) -> list[Path]:
