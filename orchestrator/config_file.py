@@ -8,7 +8,7 @@ CHOSEN = "# The best figure of a search is too good on average: it was chosen fo
 
 
 def config_yaml(sweep: Sweep, record: TrialRecord, file: str, chosen: bool = False) -> str:
-    """The config of a trial below its figure; `file` is where it will stand, `chosen` says that it is the best."""
+    """The config of a trial below its figure; `file` is where it will stand, `chosen`: it is the best."""
     last = record.last(sweep.config.objective.metric)
     reached = f": {sweep.config.objective.metric} {last[1]:.6f} after epoch {last[0]}" if last else ""
     head = (
