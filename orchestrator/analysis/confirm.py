@@ -1,0 +1,99 @@
+"""The search's best against the base, both with fresh seeds that the search has not seen."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from orchestrator.analysis.findings import Confirmation, Confirmed
+from orchestrator.analysis.intervals import CONFIDENCE, detectable, holm, interval, mean_is_zero
+from orchestrator.space import Sweep
+from orchestrator.study import TrialRecord, standing
+
+
+def confirmation(sweep: Sweep, records: Sequence[TrialRecord]) -> Confirmation | None:
+    """What the reruns say; None before the base has been run again."""
+    counted = standing(records)
+    chosen = {record.confirms for record in counted}
+    # A base that was taken up again after its reruns is still the base: by role, not by number.
+    base = next((r for r in records if r.role == "base" and r.number in chosen), None)
+    if base is None:
+        return None
+    own = _confirmed(sweep, counted, base)
+    others = [r for r in records if r.number in chosen and r.role != "base"]
+    configs = [_against(_confirmed(sweep, counted, record), own) for record in others]
+    return Confirmation(own, tuple(_corrected(configs, sweep.objective_mode)))
+
+
+def seeds_of(records: Sequence[TrialRecord], of: TrialRecord, metric: str) -> dict[int, float]:
+    """The last value of each completed rerun of `of`, by seed."""
+    return {
+        record.seed: last[1]
+        for record in records
+        if record.confirms == of.number and record.seed is not None and record.outcome == "completed"
+        if (last := record.last(metric)) is not None
+    }
+
+
+def _confirmed(sweep: Sweep, records: Sequence[TrialRecord], of: TrialRecord) -> Confirmed:
+    metric = sweep.config.objective.metric
+    values, last = seeds_of(records, of, metric), of.last(metric)
+    outcomes = [record.outcome for record in records if record.confirms == of.number]
+    mean = math.fsum(values.values()) / len(values) if values else None
+    sign = 1 if sweep.objective_mode == "max" else -1
+    return Confirmed(
+        trial=of.number,
+        labels=sweep.labels(of.values),
+        search_value=last[1] if last else None,
+        asked=sweep.config.confirm.seeds,
+        values=values,
+        failed=outcomes.count("failed"),
+        collapsed=outcomes.count("collapsed"),
+        mean=mean,
+        interval=interval(list(values.values())) if len(values) > 1 else None,
+        shrinkage=sign * (last[1] - mean) if last and mean is not None else None,
+        difference=None,
+        p=None,
+        p_holm=None,
+        detectable=None,
+        verdict=None,
+    )
+
+
+def differences(own: Confirmed, base: Confirmed) -> list[float]:
+    """Own value less the base's, for each seed that both have."""
+    return [own.values[seed] - base.values[seed] for seed in sorted(own.values.keys() & base.values.keys())]
+
+
+def _against(own: Confirmed, base: Confirmed) -> Confirmed:
+    pairs = differences(own, base)
+    if len(pairs) < 2:
+        return replace(own, verdict="too few runs")
+    return replace(own, difference=interval(pairs), p=mean_is_zero(pairs))
+
+
+def _corrected(configs: Sequence[Confirmed], mode: str) -> list[Confirmed]:
+    """With p corrected for the number compared, and the verdict by it."""
+    tested = [config for config in configs if config.p is not None]
+    corrected = dict(
+        zip([c.trial for c in tested], holm([c.p for c in tested if c.p is not None]), strict=True)
+    )
+    found = []
+    for config in configs:
+        if config.difference is None:
+            found.append(config)
+            continue
+        p, gain = corrected[config.trial], config.difference.value * (1 if mode == "max" else -1)
+        shown = p <= 1 - CONFIDENCE
+        verdict = ("better" if gain > 0 else "worse") if shown else "no difference shown"
+        least = _detectable(config, len(tested))
+        found.append(replace(config, p_holm=p, verdict=verdict, detectable=least))
+    return found
+
+
+def _detectable(config: Confirmed, compared: int) -> float:
+    assert config.difference is not None
+    from scipy import stats
+
+    freedom = config.difference.count - 1
+    half = config.difference.high - config.difference.value
+    return detectable(half / float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)), freedom, compared)

@@ -1,0 +1,201 @@
+"""What a sweep says, as plain data: `dataclasses.asdict` of a `Findings` is JSON-serialisable.
+
+All values are in the objective's own unit and direction: of a metric that is minimised, less is better.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Verdict = Literal["better", "worse", "no difference shown", "too few runs"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95% interval, and how many trials or runs are behind it."""
+
+    value: float
+    low: float
+    high: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """A config that was run again with fresh seeds."""
+
+    trial: int
+    """Number of the trial that was run again."""
+    labels: dict[str, str]
+    """Its swept values, as short texts."""
+    search_value: float | None
+    """The figure that it had in the search. It was chosen for being high: never an estimate."""
+    asked: int
+    """Fresh seeds that it was to be run with."""
+    values: dict[int, float]
+    """Last value of each run that came to its end, by seed."""
+    failed: int
+    collapsed: int
+    """Runs whose features collapsed: without a value, and no less telling for it."""
+    mean: float | None
+    """Mean of the values; None without any."""
+    interval: Estimate | None
+    """The mean with its 95% interval by Student's t; None under two values."""
+    shrinkage: float | None
+    """How much worse the mean is than the search's figure: the selection bias that was seen."""
+    difference: Estimate | None
+    """Own value less the base's, paired by seed; None of the base itself and under two pairs."""
+    p: float | None
+    """Of the paired t test against the base."""
+    p_holm: float | None
+    """The same, corrected for the number of configs compared (Holm)."""
+    detectable: float | None
+    """Least difference that these runs would have shown with 80% power, at the deviation seen."""
+    verdict: Verdict | None
+    """By the corrected p; None of the base itself."""
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """The base and the search's best, with fresh seeds that the search has not seen."""
+
+    base: Confirmed
+    configs: tuple[Confirmed, ...]
+
+
+@dataclass(frozen=True)
+class Level:
+    """One value of a swept key, or one point of a range."""
+
+    label: str
+    is_reference: bool
+    trials: int
+    """Trials that had it; of a range: nearer to it than to its other points."""
+    finished: int
+    """Those of them with a value at the effects' epoch."""
+    collapsed: int
+    effect: Estimate | None
+    """Difference from the reference with all else equal; None of the reference and of what nobody tried."""
+    detectable: float | None
+    """Least difference from the reference that would have been shown with 80% power."""
+    plain: Estimate | None
+    """Plain mean of its trials at the common epoch, with its interval; None under two trials."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What one swept key does to the objective."""
+
+    key: str
+    reference: str
+    """Label of the value that the others are compared with: the base's where it was tried."""
+    levels: tuple[Level, ...]
+    trend: Estimate | None
+    """Of a range: mean slope per `trend_unit`."""
+    trend_unit: str | None
+    """decade or unit."""
+    trials: int
+    """Trials in which the key was active."""
+    p: float | None
+    """Of the hypothesis that the key does nothing."""
+    p_holm: float | None
+    """The same, corrected for the number of keys."""
+    plain_difference: dict[str, Estimate]
+    """By level: mean difference from the reference within strata of trials that share the other
+    choices, at the common epoch; `count` is the trials in strata that hold both."""
+    note: str
+    """What a reader has to know, in words; often empty."""
+
+
+@dataclass(frozen=True)
+class Effects:
+    """The effects of all keys from one model."""
+
+    epoch: int
+    """Epoch at which they are measured: the last one that enough trials reached."""
+    common_epoch: int
+    """Epoch that every trial reached that was not lost."""
+    trials: int
+    reached: dict[int, int]
+    """Trials with a value at each epoch that the model looks at."""
+    keys: tuple[Effect, ...]
+    note: str
+    """Why there are none, or why they are not at the last epoch; often empty."""
+
+
+@dataclass(frozen=True)
+class Interaction:
+    """Two keys whose effects depend on each other, or do not."""
+
+    keys: tuple[str, str]
+    trials: int
+    p: float
+    p_holm: float
+    cells: tuple[tuple[str, str, float, int], ...]
+    """Label of the first key, of the second, mean at the common epoch, trials."""
+
+
+@dataclass(frozen=True)
+class Importance:
+    """Share of the objective's variance that a key accounts for, by each of Optuna's evaluators."""
+
+    key: str
+    fanova: float
+    """Random-forest fANOVA."""
+    impurity: float
+    """Mean decrease of impurity in a random forest."""
+
+
+@dataclass(frozen=True)
+class Importances:
+    """Importances, at an epoch that all trials reached."""
+
+    epoch: int
+    trials: int
+    keys: tuple[Importance, ...]
+
+
+@dataclass(frozen=True)
+class RungAgreement:
+    """How well a rung told the end."""
+
+    epoch: int
+    spearman: Estimate | None
+    """Rank correlation with the end on the trials that went on, audited ones among them. Those were
+    selected, which makes it lower than it is among all."""
+    audited: Estimate | None
+    """The same on audited trials alone, which nothing selected; None under four."""
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """Whether early stopping misled."""
+
+    rungs: tuple[RungAgreement, ...]
+    stopped: int
+    completed: int
+    audited: int
+    """Trials that were let live whatever their rank, and came to their end."""
+    audited_would_stop: int
+    """Those of them that ASHA would have stopped."""
+    regret: Estimate | None
+    """How much better than the best trial the best of the stopped ones would have been: expected, with a
+    95% interval; `count` is the trials that it is learnt from. None under five."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that a sweep says."""
+
+    metric: str
+    mode: Literal["max", "min"]
+    max_epochs: int
+    outcomes: dict[str, int]
+    """Trials by how they ended; `running` of those that have not."""
+    confirmation: Confirmation | None
+    """None without a `confirm:` section, or before the base has run again."""
+    effects: Effects
+    interactions: tuple[Interaction, ...]
+    """All pairs that could be tested, the surest first."""
+    importances: Importances | None
+    stopping: Stopping | None
+    """None where nothing is stopped early."""

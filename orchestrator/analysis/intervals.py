@@ -1,0 +1,84 @@
+"""Means, their intervals, tests and the power of tests, by Student's t."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from orchestrator.analysis.findings import Estimate
+
+CONFIDENCE = 0.95
+POWER = 0.8
+
+
+def interval(values: Sequence[float]) -> Estimate:
+    """Mean of independent values with its 95% interval; at least two values, else ValueError."""
+    if len(values) < 2:
+        raise ValueError(f"an interval needs at least 2 values, got {len(values)}")
+    from scipy import stats  # half a second, and many sweeps need none
+
+    mean = math.fsum(values) / len(values)
+    t = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
+    half = t * deviation(values) / math.sqrt(len(values))
+    return Estimate(mean, mean - half, mean + half, len(values))
+
+
+def deviation(values: Sequence[float]) -> float:
+    """Standard deviation of at least two values, by n - 1."""
+    mean = math.fsum(values) / len(values)
+    return math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
+
+
+def mean_is_zero(values: Sequence[float]) -> float:
+    """p of the t test that independent values have mean 0; two values at least.
+
+    Of values without any spread 1 where they are 0, else 0.
+    """
+    from scipy import stats
+
+    mean, spread = math.fsum(values) / len(values), deviation(values)
+    if spread <= 1e-12 * max(1.0, abs(mean)):
+        return 1.0 if abs(mean) <= 1e-12 else 0.0
+    t = abs(mean) * math.sqrt(len(values)) / spread
+    return float(2 * stats.t.sf(t, len(values) - 1))
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """p values corrected for their number (Holm 1979), in the order given."""
+    found, least = [0.0] * len(ps), 0.0
+    for place, index in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
+        least = max(least, min(1.0, (len(ps) - place) * ps[index]))
+        found[index] = least
+    return found
+
+
+def power(effect: float, error: float, freedom: float, compared: int = 1) -> float:
+    """Chance that a two-sided t test at level 5% shows a true `effect`, whose estimate has standard
+    error `error` on `freedom` degrees of freedom.
+
+    Of several compared the chance where all the others do nothing: Bonferroni's level, Holm's first step.
+    """
+    from scipy import stats
+
+    if error <= 0:
+        return 1.0 if effect else 1 - CONFIDENCE
+    t = stats.t.ppf(1 - (1 - CONFIDENCE) / 2 / compared, freedom)
+    shift = abs(effect) / error
+    # Far out scipy's noncentral t is nan; what lies there is certain.
+    if shift > t + 30:
+        return 1.0
+    found = stats.nct.sf(t, freedom, shift) + stats.nct.cdf(-t, freedom, shift)
+    return float(np.clip(np.nan_to_num(found, nan=1.0), 0, 1))
+
+
+def detectable(error: float, freedom: float, compared: int = 1) -> float:
+    """Least true effect that is shown with 80% power; see `power`."""
+    if error <= 0:
+        return 0.0
+    low, high = 0.0, error
+    while power(high, error, freedom, compared) < POWER:
+        low, high = high, 2 * high
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (low, middle) if power(middle, error, freedom, compared) >= POWER else (middle, high)
+    return high
