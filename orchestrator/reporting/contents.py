@@ -5,34 +5,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from matplotlib.figure import Figure
-
 from orchestrator.definition import SPACE
-from orchestrator.report import SweepResult, answer
-from orchestrator.reporting.curves import DRAWN, cost_and_quality, learning_curves, seeds
+from orchestrator.reporting.drawings import Drawing, drawings
+from orchestrator.reporting.effects import confirmation_table, effects_table, interactions_table
 from orchestrator.reporting.material import Material
-from orchestrator.reporting.space_plots import (
-    first_rung,
-    heat_map,
-    parallel_coordinates,
-    short,
-    telling_pair,
-)
-from orchestrator.reporting.style import styled
-from orchestrator.reporting.tables import NONE, Table, leading_trials, number
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A figure, its heading, and what it shows in words."""
-
-    name: str
-    """Of its file."""
-    title: str
-    caption: str
-    figure: Figure
-    words: str
-    """In place of it, for whoever cannot see it."""
+from orchestrator.reporting.tables import NONE, Table, leading_trials
+from orchestrator.reporting.words import summary
 
 
 @dataclass(frozen=True)
@@ -53,14 +31,19 @@ class Contents:
 
 def contents(material: Material) -> Contents:
     """The report of a sweep as far as it has come."""
-    with styled():
-        drawings = _drawings(material)
-    tables = [leading_trials(material), *_environments(material)]
+    findings = material.findings
+    tables = [
+        confirmation_table(findings),
+        effects_table(findings),
+        interactions_table(findings),
+        leading_trials(material),
+        *_environments(material),
+    ]
     return Contents(
         name=material.name,
         standing=_standing(material),
-        summary=_summary(material),
-        drawings=drawings,
+        summary=summary(material),
+        drawings=drawings(material),
         tables=[table for table in tables if table.rows],
         commands=_commands(material),
         space=material.sweep.to_yaml(),
@@ -80,66 +63,6 @@ def _standing(material: Material) -> str:
     return (
         f"{len(material.records)} of {of} trials begun ({counted or 'none'}), {epochs} epochs in all.{last}"
     )
-
-
-def _summary(material: Material) -> list[str]:
-    result = SweepResult(material.folder, list(material.records), material.best, material.base, 0)
-    return answer(result, material.sweep)
-
-
-def _drawings(material: Material) -> list[Drawing]:
-    metric, space = material.metric, list(material.sweep.config.space)
-    drawn = _drawn(len(material.searched))
-    rungs = ", ".join(map(str, material.sweep.rungs))
-    by_rung = f" Vertical lines are the rungs, at epochs {rungs}, where weak trials stop." if rungs else ""
-    best = f"The best reached {number(material.value(material.best))}." if material.best else ""
-    pair = telling_pair(material)
-    found: list[tuple[str, str, str, Figure | None, str]] = [
-        (
-            "seeds",
-            "The finalists with fresh seeds",
-            "Small dots are runs, those of one seed joined; squares are means with their 95% interval by "
-            "Student's t. The cross is the figure of the search, which chose it for being high.",
-            seeds(material),
-            f"{metric} of the base config and the finalists, each with fresh seeds.",
-        ),
-        (
-            "learning_curves",
-            "Learning curves",
-            f"{metric} after every epoch of each trial.{by_rung}{drawn}",
-            learning_curves(material),
-            f"{metric} of {len(material.searched)} trials by epoch. {best}",
-        ),
-        (
-            "parallel_coordinates",
-            "What each trial was made of",
-            "Each line is a trial, darker the better it was (in dark mode: lighter), by fifths; a line that "
-            f"leaves an axis on its left has no value there.{_drawn(len(material.ranking))}",
-            parallel_coordinates(material),
-            f"The values of {', '.join(space)} of each trial, and its {metric}.",
-        ),
-        (
-            "heat_map",
-            f"{short(pair[0], space)} against {short(pair[1], space)}" if pair else "",
-            f"Mean {metric} after epoch {first_rung(material)}, which every trial reaches, so that early "
-            "stopping cannot bend it; other keys vary within a cell.",
-            heat_map(material, pair) if pair else None,
-            f"Mean {metric} for each combination of {' and '.join(pair)}." if pair else "",
-        ),
-        (
-            "cost_and_quality",
-            "Cost against quality",
-            "Trials that ran all epochs, by the time their epochs took as measured in their processes; what "
-            "else the machine did is in it.",
-            cost_and_quality(material),
-            f"{metric} of the {len(material.full)} full trials against their seconds of training.",
-        ),
-    ]
-    return [Drawing(n, title, caption, figure, words) for n, title, caption, figure, words in found if figure]
-
-
-def _drawn(count: int) -> str:
-    return f" {DRAWN} of the {count} trials are drawn, evenly from best to worst." if count > DRAWN else ""
 
 
 def _environments(material: Material) -> list[Table]:

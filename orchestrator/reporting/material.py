@@ -6,6 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from orchestrator.analysis import analyse
+from orchestrator.analysis.findings import Findings
 from orchestrator.definition import SPACE
 from orchestrator.environment import read_environments
 from orchestrator.space import ConfigError, Sweep, load_sweep
@@ -51,6 +53,11 @@ class Material:
         """Trials of the search and the base that have a value, without failed ones."""
         found = [record for record in standing(self.records) if record.role != "confirm"]
         return [record for record in found if record.last(self.metric) and record.outcome != "failed"]
+
+    @cached_property
+    def findings(self) -> Findings:
+        """What the records say."""
+        return analyse(self.sweep, self.records)
 
     @cached_property
     def ranking(self) -> list[TrialRecord]:
