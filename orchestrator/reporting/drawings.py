@@ -32,8 +32,8 @@ def drawings(material: Material) -> list[Drawing]:
 
 def _seeds(material: Material) -> Drawing | None:
     caption = (
-        "Small dots are runs, those of one seed joined; squares are means with their 95% interval by Student's "
-        "t. The cross is the figure of the search, which chose it for being high."
+        "Small dots are runs, those of one seed joined; squares are means with their 95% interval by "
+        "Student's t. The cross is the figure of the search, which chose it for being high."
     )
     words = f"{material.metric} of the base config and the finalists, each with fresh seeds."
     return _drawing("seeds", "Finalists with fresh seeds", caption, curves.seeds(material), words)
@@ -42,8 +42,8 @@ def _seeds(material: Material) -> Drawing | None:
 def _effects(material: Material) -> Drawing | None:
     caption = (
         f"Difference of {material.metric} from the key's reference (the bar at 0) at epoch "
-        f"{material.findings.effects.epoch}, all else equal, with 95% intervals; blue where the interval leaves "
-        "0 out. In brackets, the trials that had the value."
+        f"{material.findings.effects.epoch}, all else equal, with 95% intervals; blue where the interval "
+        "leaves 0 out. In brackets, the trials that had the value."
     )
     words = "Effect of each value of each key with its interval; the table of effects has the figures."
     return _drawing("effects", "Effect of each value", caption, effects.effects(material.findings), words)
@@ -51,8 +51,8 @@ def _effects(material: Material) -> Drawing | None:
 
 def _importance(material: Material) -> Drawing | None:
     caption = (
-        f"Share of what {material.metric} varies by among the trials, by two of Optuna's evaluators: how much a "
-        "key moves the objective within this space, not whether it helps."
+        f"Share of what {material.metric} varies by among the trials, by two of Optuna's evaluators: how much "
+        "a key moves the objective within this space, not whether it helps."
     )
     found = material.findings.importances
     shares = ", ".join(f"{key.key} {key.fanova:.2f}" for key in (found.keys if found else ()))
@@ -74,8 +74,8 @@ def _heat_map(material: Material) -> Drawing | None:
     if pair is None:
         return None
     caption = (
-        f"Mean {material.metric} after epoch {space_plots.first_rung(material)}, which every trial reaches, so "
-        "that early stopping cannot bend it. Other keys vary within a cell; shades are fifths."
+        f"Mean {material.metric} after epoch {space_plots.first_rung(material)}, which every trial reaches, "
+        "so that early stopping cannot bend it. Other keys vary within a cell; shades are fifths."
     )
     names = [space_plots.short(key, list(material.sweep.config.space)) for key in pair]
     words = f"Mean {material.metric} for each combination of {pair[0]} and {pair[1]}."
@@ -93,8 +93,8 @@ def _telling_order(material: Material) -> list[str]:
 
 def _parallel(material: Material) -> Drawing | None:
     caption = (
-        "Each line is a trial, darker the better it was (in dark mode: lighter), by fifths; a line that passes "
-        f"left of an axis has no value there.{_drawn(len(material.ranking))}"
+        "Each line is a trial, darker the better it was (in dark mode: lighter), by fifths; a line that "
+        f"passes left of an axis has no value there.{_drawn(len(material.ranking))}"
     )
     words = (
         f"The values of {', '.join(material.sweep.config.space)} of each trial, and its {material.metric}."
@@ -105,8 +105,8 @@ def _parallel(material: Material) -> Drawing | None:
 
 def _rungs(material: Material) -> Drawing | None:
     caption = (
-        "Rank correlation of the objective at each rung with that at the end, with 95% intervals. Trials that "
-        "went on were selected, which lowers it; those let live whatever their rank were not."
+        "Rank correlation of the objective at each rung with that at the end, with 95% intervals. Trials "
+        "that went on were selected, which lowers it; those let live whatever their rank were not."
     )
     words = f"Rank correlation of {material.metric} at each rung with its value at the end."
     figure = effects.rung_agreement(material.findings)

@@ -53,37 +53,34 @@ def _verdict(config: Confirmed, material: Material) -> list[str]:
     unit = f"{material.metric} {_signed(gain)} against the base over {gain.count} shared seeds"
     p = f", p = {config.p_holm:.2g} after Holm's correction" if config.p_holm is not None else ""
     if config.verdict == "no difference shown":
-        least = (
-            f" The smallest difference that these runs would have shown with 80% power is "
-            f"{number(config.detectable)}."
-            if config.detectable is not None
-            else ""
-        )
-        return [
-            f"No difference was shown between trial {config.trial:04d} and the base config: {unit}{p}.{least}",
-            *shown,
-        ]
+        first = f"No difference was shown between trial {config.trial:04d} and the base config: {unit}{p}."
+        return [f"{first}{_detectable(config)}", *shown]
     return [f"{name} is {config.verdict} than the base config: {unit}{p}.", *shown]
+
+
+def _detectable(config: Confirmed) -> str:
+    if config.detectable is None:
+        return ""
+    least = number(config.detectable)
+    return f" The smallest difference that these runs would have shown with 80% power is {least}."
 
 
 def _search(material: Material, findings: Findings) -> list[str]:
     best, base = material.best, material.base
     assert best is not None
     whose = "the base config itself" if best.role == "base" else f"trial {best.id}"
+    reached = f"{material.metric} {number(material.value(best))} after epoch {material.epochs(best)}"
     lines = [
-        f"The best of the search is {whose}: {material.metric} {number(material.value(best))} after epoch "
-        f"{material.epochs(best)}. It was chosen for being high, so it is no estimate of what the config gives."
+        f"The best of the search is {whose}: {reached}. It was chosen for being high, so it is no estimate.",
+        *(
+            f"  Trial {c.trial:04d}: {number(c.search_value)} in the search, {number(c.mean)} with fresh seeds."
+            for c in (findings.confirmation.configs if findings.confirmation else ())
+            if c.shrinkage is not None
+        ),
     ]
-    shrunk = [
-        f"  Trial {c.trial:04d} had {number(c.search_value)} in the search and {number(c.mean)} with fresh seeds."
-        for c in (findings.confirmation.configs if findings.confirmation else ())
-        if c.shrinkage is not None
-    ]
-    lines += shrunk
     if base is not None and base is not best and base.last(material.metric):
-        lines.append(
-            f"The base config reached {number(material.value(base))} after epoch {material.epochs(base)} in the search."
-        )
+        reached = f"{number(material.value(base))} after epoch {material.epochs(base)}"
+        lines.append(f"The base config reached {reached} in the search.")
     return lines
 
 
