@@ -15,7 +15,7 @@ from orchestrator.environment import ENVIRONMENT
 from orchestrator.failure import Failure
 from orchestrator.progress import Counts, Progress
 from orchestrator.report import SweepResult
-from orchestrator.schedule import Asha
+from orchestrator.schedule import Asha, audited
 from orchestrator.search import FINISHED
 from orchestrator.space import Sweep
 from orchestrator.stopping import GRACE_S, Stop
@@ -174,8 +174,13 @@ class SweepRun:
             self._end(record, "collapsed", collapsed)
         elif epoch >= self.sweep.max_epochs:
             self._end(record, "completed")
-        elif record.role == "search" and not self.asha.goes_on(record.number, epoch):
+        elif self._may_be_stopped(record) and not self.asha.goes_on(record.number, epoch):
             self._end(record, "pruned", self.asha.rank(record.number, epoch))
+
+    def _may_be_stopped(self, record: TrialRecord) -> bool:
+        """The base is measured to the end, and so are a few others: see `scheduler.audit`."""
+        seed, share = self.sweep.config.search.seed, self.sweep.config.scheduler.audit
+        return record.role == "search" and not audited(seed, share, record.number)
 
     def _pause(self, record: TrialRecord, why: str) -> None:
         if record.number not in self.paused:

@@ -1,16 +1,30 @@
 """Which trials may go on: ASHA, decided from the reports alone, and its place in Ray Tune."""
 
 import math
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import numpy as np
 import ray
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from orchestrator.trial import Task
+
+_AUDIT = zlib.crc32(b"audit")
+"""Keeps the draw apart from the sampler's, which also starts from the seed and the number."""
+
+
+def audited(seed: int, share: float, number: int) -> bool:
+    """Whether trial `number` is one of the `share` that run to the end whatever their rank.
+
+    Drawn by seed and number alone, so that no report has a say in it.
+    """
+    (word,) = np.random.SeedSequence([seed, number, _AUDIT]).generate_state(1)
+    return int(word) < share * 2**32
 
 
 class Asha:

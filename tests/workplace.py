@@ -42,7 +42,7 @@ SPACE = {
         "training.lr": {"loguniform": [1e-4, 1e-2]},
     },
     "search": {"algorithm": "tpe", "num_trials": 4, "seed": 0},
-    "scheduler": {"type": "asha", "max_epochs": 3, "grace_epochs": 1, "reduction_factor": 3},
+    "scheduler": {"type": "asha", "max_epochs": 3, "grace_epochs": 1, "reduction_factor": 3, "audit": 0},
 }
 
 

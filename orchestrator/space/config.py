@@ -74,6 +74,9 @@ class SchedulerConfig(Config):
     """Epochs before a trial may be stopped, at most max_epochs."""
     reduction_factor: int = Field(default=3, ge=2)
     """Of so many trials at a rung one goes on, and rungs are this factor apart."""
+    audit: float = Field(default=0.05, ge=0, le=1)
+    """Share of trials, drawn by number, that run to the end however weak they are: without them nothing
+    would tell whether early rungs predict the end."""
 
     @model_validator(mode="after")
     def _grace_within_epochs(self) -> Self:
@@ -84,7 +87,7 @@ class SchedulerConfig(Config):
     def inert(self) -> dict[str, str]:
         if self.type == "asha":
             return {}
-        return dict.fromkeys(("grace_epochs", "reduction_factor"), "scheduler.type is fifo")
+        return dict.fromkeys(("grace_epochs", "reduction_factor", "audit"), "scheduler.type is fifo")
 
 
 class ResourcesConfig(Config):

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy i
 # One at a time, so that who meets whom at a rung does not depend on the clock.
 SWEEP = SPACE | {
     "search": {"algorithm": "random", "num_trials": 5, "seed": 3},
-    "scheduler": {"type": "asha", "max_epochs": 4, "grace_epochs": 1, "reduction_factor": 2},
+    "scheduler": {"type": "asha", "max_epochs": 4, "grace_epochs": 1, "reduction_factor": 2, "audit": 0},
     "resources": {"concurrency": 1},
     "confirm": {"top_k": 1, "seeds": 2},
 }

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.schedule import Asha
+from orchestrator.schedule import Asha, audited
 
 
 def asha(values: list[float], mode: str = "max", factor: int = 3) -> list[bool]:
@@ -75,3 +75,16 @@ def test_rank_is_said_in_words() -> None:
 def test_an_unknown_rung_is_no_rung() -> None:
     with pytest.raises(KeyError):
         Asha([3], 3, "max").rank(0, 1)
+
+
+def test_the_audited_are_the_asked_share_and_the_same_ones_each_time() -> None:
+    chosen = [number for number in range(4000) if audited(7, 0.05, number)]
+    assert 150 < len(chosen) < 250
+    assert chosen == [number for number in reversed(range(4000)) if audited(7, 0.05, number)][::-1]
+    assert chosen != [number for number in range(4000) if audited(8, 0.05, number)]
+
+
+def test_a_greater_share_audits_the_same_trials_and_more() -> None:
+    few, many, all_of_them = ({n for n in range(200) if audited(0, share, n)} for share in (0.1, 0.5, 1.0))
+    assert few < many < all_of_them == set(range(200))
+    assert not any(audited(0, 0.0, number) for number in range(200))

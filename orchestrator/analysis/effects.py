@@ -1,0 +1,121 @@
+"""What each swept key does, with all else equal."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from orchestrator.analysis.design import Design, Term
+from orchestrator.analysis.findings import Effect, Effects, Estimate, Level
+from orchestrator.analysis.intervals import CONFIDENCE, detectable, holm
+from orchestrator.analysis.model import LEAST_FREEDOM, Fit, fit_effects
+from orchestrator.analysis.plain import level_mean, stratified
+from orchestrator.analysis.table import Table
+from orchestrator.space.distribution import conditions
+
+
+def effects(table: Table, design: Design) -> Effects:
+    """The effects of all keys at the last epoch that enough trials reached."""
+    fit = fit_effects(table, design.columns_NP)
+    epoch = fit.epoch if fit is not None else table.epochs[0]
+    keys = [_effect(table, design, term, fit, epoch) for term in design.terms]
+    return Effects(
+        epoch=epoch,
+        common_epoch=table.epochs[0],
+        trials=len(table.records),
+        reached=table.reached(),
+        keys=tuple(_corrected(keys)),
+        note=_note(table, design, fit),
+    )
+
+
+def _note(table: Table, design: Design, fit: Fit | None) -> str:
+    columns = design.columns_NP.shape[1]
+    least = 1 + columns + LEAST_FREEDOM
+    if fit is None:
+        return (
+            f"No effects: {len(table.records)} trials tell too little of {columns} differences; "
+            f"at least {least} are needed, and every value without the others."
+        )
+    if fit.epoch == table.epochs[-1]:
+        return ""
+    later = table.epochs[table.epochs.index(fit.epoch) + 1]
+    return (
+        f"The effects are those at epoch {fit.epoch} of {table.epochs[-1]}: the "
+        f"{table.reached()[later]} trials that reached epoch {later} are too few, or too alike, to tell "
+        f"{columns} differences there."
+    )
+
+
+def _effect(table: Table, design: Design, term: Term, fit: Fit | None, epoch: int) -> Effect:
+    fit = fit if term.columns_NC.shape[1] else None
+    place, active = design.place(term), sum(level is not None for level in term.level_N)
+    trend = None
+    if fit is not None and term.slope_C is not None:
+        trend = Estimate(*fit.spread(_wide(term.slope_C, place, fit)), active)
+    return Effect(
+        key=term.key,
+        reference=term.reference,
+        levels=tuple(_level(table, term, level, fit, place, epoch) for level in term.levels),
+        trend=trend,
+        trend_unit=term.unit,
+        trials=active,
+        p=fit.nothing(place) if fit is not None else None,
+        p_holm=None,
+        plain_difference=stratified(table, design, term),
+        note=_key_note(table, term),
+    )
+
+
+def _level(table: Table, term: Term, level: str, fit: Fit | None, place: slice, epoch: int) -> Level:
+    own_N = np.array([name == level for name in term.level_N])
+    finished = int((own_N & table.reached_NS[:, table.epochs.index(epoch)]).sum())
+    effect = least = None
+    contrast_C = term.levels[level]
+    if fit is not None and level != term.reference and not np.isnan(contrast_C).any():
+        effect = Estimate(*fit.spread(_wide(contrast_C, place, fit)), int(own_N.sum()))
+        least = detectable(standard_error(effect, fit.freedom), fit.freedom)
+    return Level(
+        label=level,
+        is_reference=level == term.reference,
+        trials=int(own_N.sum()),
+        finished=finished,
+        collapsed=sum(
+            record.outcome == "collapsed" for record, own in zip(table.records, own_N, strict=True) if own
+        ),
+        effect=effect,
+        detectable=least,
+        plain=level_mean(term, level, table.values_NS[:, 0]),
+    )
+
+
+def standard_error(estimate: Estimate, freedom: float) -> float:
+    """The standard error that makes an interval of this width by Student's t."""
+    from scipy import stats
+
+    return (estimate.high - estimate.low) / 2 / float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
+
+
+def _wide(contrast_C: np.ndarray, place: slice, fit: Fit) -> np.ndarray:
+    contrast_P = np.zeros(fit.draws_DP.shape[1])
+    contrast_P[place] = contrast_C
+    return contrast_P
+
+
+def _corrected(keys: Sequence[Effect]) -> list[Effect]:
+    tested = [effect for effect in keys if effect.p is not None]
+    by_key = dict(zip([e.key for e in tested], holm([e.p for e in tested if e.p is not None]), strict=True))
+    return [replace(effect, p_holm=by_key.get(effect.key)) for effect in keys]
+
+
+def _key_note(table: Table, term: Term) -> str:
+    space, notes = table.sweep.config.space, []
+    if parents := [key for key in conditions(space[term.key]) if key in space]:
+        notes.append(f"told from the trials in which {' and '.join(parents)} let it matter")
+    if hanging := [key for key in space if term.key in conditions(space[key])]:
+        notes.append(f"with {', '.join(hanging)} at the value that others are compared with")
+    if term.kind == "weights":
+        notes.append("a list of weights has no levels; p is that of all of them together")
+    if not term.columns_NC.shape[1]:
+        notes.append("no two values were tried")
+    return "; ".join(notes)

@@ -1,0 +1,78 @@
+"""Effects at a late epoch, from trials many of which were stopped before it.
+
+Whether ASHA stops a trial depends on what it reported at rungs and on nothing else, so what a stopped
+trial would have reached is missing at random given those reports. Then the likelihood of the values falls
+apart into one regression for each epoch on the keys and the values at all earlier ones, fitted to the
+trials that reached it (Anderson 1957; Little & Rubin 2002, chapter 7). Multiple imputation is the sampled
+form of the same; this is what it tends to with ever more imputations, without their noise.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from orchestrator.analysis.table import Table
+
+DRAWS = 10_000
+SEED = 20_240_607
+LEAST_FREEDOM = 6
+"""Degrees of freedom that each of the regressions must have."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What is known of the keys' coefficients at an epoch, as draws of their joint posterior."""
+
+    epoch: int
+    freedom: int
+    """Degrees of freedom of the last regression, the least of all."""
+    draws_DP: np.ndarray
+
+    def spread(self, contrast_P: np.ndarray) -> tuple[float, float, float]:
+        """A combination of coefficients: estimate, and the ends of its 95% interval."""
+        draws_D = self.draws_DP @ contrast_P
+        low, middle, high = np.quantile(draws_D, [0.025, 0.5, 0.975])
+        return float(middle), float(low), float(high)
+
+    def nothing(self, place: slice) -> float:
+        """p of the hypothesis that all these coefficients are 0: how far out 0 lies among the draws."""
+        draws_DC = self.draws_DP[:, place]
+        centre_C = draws_DC.mean(axis=0)
+        inverse_CC = np.linalg.pinv(np.atleast_2d(np.cov(draws_DC, rowvar=False)))
+        off_DC = draws_DC - centre_C
+        far_D = np.einsum("dc,ce,de->d", off_DC, inverse_CC, off_DC)
+        return float((1 + (far_D >= centre_C @ inverse_CC @ centre_C).sum()) / (1 + len(far_D)))
+
+
+def fit_effects(table: Table, columns_NP: np.ndarray) -> Fit | None:
+    """The coefficients at the last epoch that enough trials reached; None where even the first one has
+    too few. Flat priors: with one epoch the intervals are those of least squares by Student's t.
+    """
+    rng = np.random.default_rng(SEED)
+    fit, totals_EDP = None, []
+    for stage, epoch in enumerate(table.epochs):
+        rows_N = table.reached_NS[:, stage]
+        earlier_NS = table.values_NS[rows_N, :stage]
+        matrix = np.column_stack([np.ones(rows_N.sum()), columns_NP[rows_N], earlier_NS])
+        freedom = len(matrix) - matrix.shape[1]
+        if freedom < LEAST_FREEDOM or np.linalg.matrix_rank(matrix) < matrix.shape[1]:
+            break
+        draws = _posterior(matrix, table.values_NS[rows_N, stage], freedom, rng)
+        ends = 1 + columns_NP.shape[1]
+        total_DP = draws[:, 1:ends].copy()
+        for weight_D, earlier_DP in zip(draws[:, ends:].T, totals_EDP, strict=True):
+            total_DP += weight_D[:, None] * earlier_DP
+        totals_EDP.append(total_DP)
+        fit = Fit(epoch, freedom, total_DP)
+    return fit
+
+
+def _posterior(
+    matrix: np.ndarray, values_N: np.ndarray, freedom: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Draws of the coefficients of a linear regression under a flat prior."""
+    q, r = np.linalg.qr(matrix)
+    centre = np.linalg.solve(r, q.T @ values_N)
+    residual = float(np.sum((values_N - matrix @ centre) ** 2))
+    sigma_D = np.sqrt(residual / rng.chisquare(freedom, DRAWS))
+    return centre + sigma_D[:, None] * np.linalg.solve(r, rng.standard_normal((matrix.shape[1], DRAWS))).T
