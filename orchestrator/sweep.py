@@ -8,6 +8,7 @@ from orchestrator.agenda import work_is_left
 from orchestrator.definition import require_same_sweep, write_definition
 from orchestrator.disk import Patience
 from orchestrator.engine import local_ray, places, run_trials
+from orchestrator.environment import record_environment
 from orchestrator.holder import SweepLock
 from orchestrator.progress import Counts, progress
 from orchestrator.report import SweepResult
@@ -47,6 +48,7 @@ def run_sweep(
         if place is not None:
             record_place(folder, place)
         write_definition(folder, sweep)
+        record_environment(folder)
         if retry_failed:
             for record in standing(study.trials.values()):
                 if record.outcome == "failed":
