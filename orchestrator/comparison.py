@@ -1,13 +1,11 @@
 """Two sweeps or more side by side, and whether their figures may be compared."""
 
-import math
 from collections.abc import Sequence
 
+from orchestrator.analysis.findings import Confirmed
 from orchestrator.definition import flat
-from orchestrator.report import interval, seeds_of
 from orchestrator.reporting.material import Material
 from orchestrator.reporting.tables import NONE, Table, number
-from orchestrator.study import TrialRecord
 
 MEASURING = ("data.", "evaluation.")
 """Keys of what is measured, and on what."""
@@ -23,7 +21,7 @@ def side_by_side(sweeps: Sequence[Material]) -> Table:
         ["epochs of a full trial", *(str(s.sweep.max_epochs) for s in sweeps)],
         ["base config", *(number(s.value(s.base)) if s.base else NONE for s in sweeps)],
         ["best of the search", *(_best(s) for s in sweeps)],
-        ["base, fresh seeds", *(_mean(s, s.base) for s in sweeps)],
+        ["base, fresh seeds", *(_base(s) for s in sweeps)],
         ["best finalist, fresh seeds", *(_finalist(s) for s in sweeps)],
     ]
     note = "The best of a search was chosen for being high; means over fresh seeds were not."
@@ -72,23 +70,21 @@ def _best(sweep: Material) -> str:
     return f"{number(sweep.value(sweep.best))} (trial {sweep.best.id})" if sweep.best else NONE
 
 
+def _base(sweep: Material) -> str:
+    found = sweep.findings.confirmation
+    return _mean(found.base) if found else NONE
+
+
 def _finalist(sweep: Material) -> str:
     """The finalist with the best mean."""
-    found = [(record, _values(sweep, record)) for record in sweep.confirmed if record.role != "base"]
-    known = [(sweep.sign * math.fsum(v) / len(v), record) for record, v in found if v]
+    found = sweep.findings.confirmation
+    known = [(sweep.sign * c.mean, c) for c in (found.configs if found else ()) if c.mean is not None]
     if not known:
         return NONE
     _, best = max(known, key=lambda pair: pair[0])
-    return f"{_mean(sweep, best)} (trial {best.id})"
+    return f"{_mean(best)} (trial {best.trial:04d})"
 
 
-def _mean(sweep: Material, record: TrialRecord | None) -> str:
-    values = _values(sweep, record) if record else []
-    if len(values) < 2:
-        return number(values[0]) if values else NONE
-    found = interval(values)
-    return f"{found.mean:.4f}, {found.low:.4f} to {found.high:.4f}"
-
-
-def _values(sweep: Material, record: TrialRecord) -> list[float]:
-    return list(seeds_of(sweep.records, record, sweep.metric).values())
+def _mean(config: Confirmed) -> str:
+    found = config.interval
+    return f"{found.value:.4f}, {found.low:.4f} to {found.high:.4f}" if found else number(config.mean)

@@ -7,7 +7,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from orchestrator.report import interval, seeds_of
+from orchestrator.analysis.confirm import seeds_of
+from orchestrator.analysis.intervals import interval
 from orchestrator.reporting.material import Material
 from orchestrator.reporting.style import BASE, BEST, FRONT, GRID, MUTED, PAPER, TEXT, canvas
 from orchestrator.study import TrialRecord
@@ -123,7 +124,8 @@ def _mean(axes: Axes, place: float, values: Sequence[float], is_base: bool) -> N
     if len(values) < 2:
         return
     found = interval(values)
-    axes.errorbar(place, found.mean, found.half_width, fmt="s", color=colour, ms=7, capsize=5, mec=PAPER)
+    reach = found.high - found.value
+    axes.errorbar(place, found.value, reach, fmt="s", color=colour, ms=7, capsize=5, mec=PAPER)
 
 
 def sample(records: Sequence[TrialRecord], limit: int = DRAWN) -> list[TrialRecord]:

@@ -51,8 +51,8 @@ def _effects(material: Material) -> Drawing | None:
 
 def _importance(material: Material) -> Drawing | None:
     caption = (
-        f"Share of what {material.metric} varies by among the trials, by two of Optuna's evaluators: how much "
-        "a key moves the objective within this space, not whether it helps."
+        f"Share of what {material.metric} varies by among the trials, by two of Optuna's evaluators: how "
+        "much a key moves the objective within this space, not whether it helps."
     )
     found = material.findings.importances
     shares = ", ".join(f"{key.key} {key.fanova:.2f}" for key in (found.keys if found else ()))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from orchestrator.analysis.findings import Confirmed, Effect, Estimate, Findings, Level
 from orchestrator.reporting.material import Material
-from orchestrator.reporting.tables import number
+from orchestrator.reporting.tables import label_of, number
 
 TOLD = 6
 """Keys whose effect the summary tells at most."""
@@ -47,9 +47,11 @@ def _verdicts(material: Material, findings: Findings) -> list[str]:
 
 def _verdict(config: Confirmed, material: Material) -> list[str]:
     name, gain = f"Trial {config.trial:04d}", config.difference
-    shown = [f"  {key}: {text}" for key, text in config.labels.items()]
+    values = material.trial(str(config.trial)).values
+    shown = [f"  {key}: {label_of(value)}" for key, value in values.items()]
     if gain is None or config.verdict in (None, "too few runs"):
-        return [f"{name} was run again, but too few of its runs came to an end to say anything.", *shown]
+        ended = "came to an end" if material.state == "finished" else "have come to an end so far"
+        return [f"{name} is run again, but too few of its runs {ended} to say anything.", *shown]
     unit = f"{material.metric} {_signed(gain)} against the base over {gain.count} shared seeds"
     p = f", p = {config.p_holm:.2g} after Holm's correction" if config.p_holm is not None else ""
     if config.verdict == "no difference shown":
@@ -73,7 +75,7 @@ def _search(material: Material, findings: Findings) -> list[str]:
     lines = [
         f"The best of the search is {whose}: {reached}. It was chosen for being high, so it is no estimate.",
         *(
-            f"  Trial {c.trial:04d}: {number(c.search_value)} in the search, {number(c.mean)} with fresh seeds."
+            f"  Trial {c.trial:04d}: {number(c.search_value)} there, {number(c.mean)} with fresh seeds."
             for c in (findings.confirmation.configs if findings.confirmation else ())
             if c.shrinkage is not None
         ),
