@@ -1,17 +1,15 @@
 """What a sweep found, in words."""
 
-import math
 import shlex
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from orchestrator.analysis import analyse
+from orchestrator.analysis.findings import Confirmed, Effect, Findings
 from orchestrator.space import Sweep
 from orchestrator.study import TrialRecord, standing
-
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -31,43 +29,18 @@ class SweepResult:
         return [record for record in standing(self.records) if record.outcome == "failed"]
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A mean of `count` values, and its 95% interval by Student's t."""
-
-    mean: float
-    half_width: float
-    count: int
-
-    def __str__(self) -> str:
-        return f"{self.mean:+.4f} (95% interval {self.low:+.4f} to {self.high:+.4f}, {self.count} seeds)"
-
-    @property
-    def low(self) -> float:
-        """Its lower end."""
-        return self.mean - self.half_width
-
-    @property
-    def high(self) -> float:
-        """Its upper end."""
-        return self.mean + self.half_width
-
-
-def interval(values: Sequence[float]) -> Interval:
-    """Mean of independent values with its 95% interval; at least two values, else ValueError."""
-    if len(values) < 2:
-        raise ValueError(f"an interval needs at least 2 values, got {len(values)}")
-    mean = math.fsum(values) / len(values)
-    deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
-    from scipy import stats  # half a second, and many sweeps need none
-
-    t = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
-    return Interval(mean, t * deviation / math.sqrt(len(values)), len(values))
-
-
 def summary(result: SweepResult, sweep: Sweep, tracking_uri: str) -> str:
-    """The whole answer, some ten lines."""
-    lines = ["", *_trials(result), *answer(result, sweep)]
+    """The whole answer: first what is sure, then what was seen."""
+    findings = analyse(sweep, result.records)
+    lines = [
+        "",
+        *_confirmed(findings, sweep),
+        *_effects(findings),
+        *_stopping(findings),
+        *_trials(result),
+        *_best(result, sweep),
+        *_references(result, sweep),
+    ]
     if result.undelivered:
         lines.append(
             f"MLflow has not got {result.undelivered} records; they are kept in {result.folder}. "
@@ -75,11 +48,6 @@ def summary(result: SweepResult, sweep: Sweep, tracking_uri: str) -> str:
         )
     lines.append(_where_to_look(sweep.config.name, tracking_uri))
     return "\n".join(lines)
-
-
-def answer(result: SweepResult, sweep: Sweep) -> list[str]:
-    """What was found, without the count of trials."""
-    return [*_best(result, sweep), *_references(result, sweep), *_confirmed(result, sweep)]
 
 
 def sync_command(folder: Path) -> str:
@@ -108,7 +76,7 @@ def _best(result: SweepResult, sweep: Sweep) -> list[str]:
         return ["No trial came to an end with a value, so there is no best config."]
     whose = ", the base config" if best.role == "base" else ""
     return [
-        f"best: trial {best.id}{whose}, {metric} {last[1]:.4f} after epoch {last[0]}",
+        f"best seen: trial {best.id}{whose}, {metric} {last[1]:.4f} after epoch {last[0]}",
         *(f"  {key}: {label}" for key, label in sweep.labels(best.values).items()),
         f"  run it: hjepa-train {result.folder / 'best.yaml'}",
     ]
@@ -131,41 +99,88 @@ def _references(result: SweepResult, sweep: Sweep) -> list[str]:
     return lines
 
 
-def _confirmed(result: SweepResult, sweep: Sweep) -> list[str]:
+def _confirmed(findings: Findings, sweep: Sweep) -> list[str]:
     """Fresh seeds of the best against the same seeds of the base."""
-    if result.base is None or result.best is None:
-        return []
-    if not sweep.config.confirm.top_k:
+    if findings.confirmation is None:
+        if sweep.config.confirm.top_k:
+            return []
         return ["The best figure was chosen for being high; a `confirm:` section runs it with fresh seeds."]
-    runs = seeds_of(result.records, result.base, sweep.config.objective.metric)
-    sign = 1 if sweep.objective_mode == "max" else -1
-    confirmed = [r for r in result.records if r.number in {c.confirms for c in result.records}]
+    base, configs = findings.confirmation.base, findings.confirmation.configs
+    if base.mean is None:
+        return ["No run of the base config with a fresh seed came to its end: nothing to compare with."]
     lines = ["with fresh seeds, which the search has not seen:"]
-    for record in confirmed:
-        if record.role == "base":
-            continue
-        own = seeds_of(result.records, record, sweep.config.objective.metric)
-        pairs = [own[seed] - runs[seed] for seed in own.keys() & runs.keys()]
-        if len(pairs) < 2:
-            lines.append(f"  trial {record.id}: too few runs came to an end to say anything")
-            continue
-        gain = interval(pairs)
-        mean, base_mean = math.fsum(own.values()) / len(own), math.fsum(runs.values()) / len(runs)
-        lines.append(f"  trial {record.id}: mean {mean:.4f}, base {base_mean:.4f}; difference {gain}")
-        if gain.low <= 0 <= gain.high:
-            lines.append(
-                f"  no difference shown; with these seeds one under {gain.half_width:.4f} could hide"
-            )
-        else:
-            lines.append(f"  {'better' if sign * gain.mean > 0 else 'worse'} than the base config")
-    return lines if len(lines) > 1 else []
+    return lines + [line for config in configs for line in _verdict(config, base, len(configs))]
 
 
-def seeds_of(records: Sequence[TrialRecord], of: TrialRecord, metric: str) -> dict[int, float]:
-    """The last value of each completed rerun of `of`, by seed."""
-    return {
-        record.seed: last[1]
-        for record in records
-        if record.confirms == of.number and record.seed is not None and record.outcome == "completed"
-        if (last := record.last(metric)) is not None
-    }
+def _verdict(config: Confirmed, base: Confirmed, compared: int) -> list[str]:
+    name = f"  trial {config.trial:04d}"
+    lost = [f"{count} {how}" for count, how in ((config.failed, "failed"), (config.collapsed, "collapsed"))]
+    lost = [words for words in lost if not words.startswith("0 ")]
+    missing = f" ({' and '.join(lost)} of {config.asked})" if lost else ""
+    if config.difference is None or config.mean is None or base.mean is None:
+        return [f"{name}: too few runs came to an end to say anything{missing}"]
+    gain = config.difference
+    seeds = f"{gain.count} seeds" + (f", corrected for {compared} compared" if compared > 1 else "")
+    head = {
+        "better": "better than the base config",
+        "worse": "worse than the base config",
+        "no difference shown": "no difference from the base config shown",
+    }[str(config.verdict)]
+    lines = [
+        f"{name}: {head}{missing}: mean {config.mean:.4f}, base {base.mean:.4f}",
+        f"    difference {gain.value:+.4f} (95% interval {gain.low:+.4f} to {gain.high:+.4f}), "
+        f"p {config.p_holm:.3g} by {seeds}",
+    ]
+    if config.verdict == "no difference shown":
+        lines.append(
+            f"    the smallest difference that these runs could well have shown (80% power): "
+            f"{config.detectable:.4f}"
+        )
+    if config.search_value is not None:
+        lines.append(
+            f"    the search saw {config.search_value:.4f}: chosen for being the best, it is no estimate"
+        )
+    return lines
+
+
+def _effects(findings: Findings) -> list[str]:
+    """Each key's strongest level, the surest key first."""
+    effects = findings.effects
+    tested = sorted((e for e in effects.keys if e.p is not None), key=lambda e: (e.p, e.key))
+    if not tested:
+        return [effects.note] if effects.note else []
+    lines = [f"what each key does at epoch {effects.epoch}, all else equal (95% intervals):"]
+    lines += [line for effect in tested if (line := _effect(effect)) is not None]
+    return lines + ([f"  {effects.note}"] if effects.note else [])
+
+
+def _effect(effect: Effect) -> str | None:
+    known = [(level, level.effect) for level in effect.levels if level.effect is not None]
+    if not known:
+        return None
+    level, gain = max(known, key=lambda pair: abs(pair[1].value))
+    assert effect.p_holm is not None
+    doubt = "" if effect.p_holm <= 0.05 else "; not shown"
+    return (
+        f"  {effect.key}: {level.label} against {effect.reference} {gain.value:+.4f} "
+        f"({gain.low:+.4f} to {gain.high:+.4f}; {level.trials} of {effect.trials} trials{doubt})"
+    )
+
+
+def _stopping(findings: Findings) -> list[str]:
+    stopping = findings.stopping
+    if stopping is None or not stopping.stopped:
+        return []
+    lines = [
+        f"early stopping: epoch {rung.epoch} ranked trials as the end did by {r.value:.2f} "
+        f"({r.low:.2f} to {r.high:.2f}, Spearman, {r.count} trials that went on)"
+        for rung in stopping.rungs
+        if (r := rung.spearman) is not None
+    ]
+    if stopping.regret is not None:
+        regret = stopping.regret
+        lines.append(
+            f"  the best of {stopping.stopped} stopped trials is expected to have come "
+            f"{regret.value:.4f} above the best ({regret.low:.4f} to {regret.high:.4f})"
+        )
+    return lines

@@ -8,21 +8,37 @@ from collections.abc import Sequence
 from typing import Literal, cast
 
 from orchestrator.analysis.confirm import confirmation
-from orchestrator.analysis.findings import Effects, Findings
+from orchestrator.analysis.design import design_of
+from orchestrator.analysis.effects import effects
+from orchestrator.analysis.findings import Findings
+from orchestrator.analysis.importances import importances
+from orchestrator.analysis.interactions import interactions
+from orchestrator.analysis.stopping import stopping
+from orchestrator.analysis.table import Table, table_of
 from orchestrator.space import Sweep
 from orchestrator.study import TrialRecord
 
 
 def analyse(sweep: Sweep, records: Sequence[TrialRecord]) -> Findings:
     """All that `records` say of a sweep, whether it is over or not. The same records, the same findings."""
+    table = table_of(sweep, records)
+    design = design_of(sweep, table.records)
     return Findings(
         metric=sweep.config.objective.metric,
         mode=cast(Literal["max", "min"], sweep.objective_mode),
         max_epochs=sweep.max_epochs,
         outcomes=dict(Counter(str(record.outcome or "running") for record in records)),
         confirmation=confirmation(sweep, records),
-        effects=Effects(sweep.max_epochs, sweep.max_epochs, 0, {}, (), "not computed yet"),
-        interactions=(),
-        importances=None,
-        stopping=None,
+        effects=effects(table, design),
+        interactions=interactions(table, design),
+        importances=importances(table, design),
+        stopping=stopping(table, _audited(table)),
     )
+
+
+def _audited(table: Table) -> list[bool]:
+    """Which trials were let live whatever their rank."""
+    from orchestrator.schedule import audited  # imports Ray
+
+    seed, share = table.sweep.config.search.seed, table.sweep.config.scheduler.audit
+    return [r.role == "search" and audited(seed, share, r.number) for r in table.records]

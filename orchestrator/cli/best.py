@@ -35,19 +35,26 @@ def run(options: argparse.Namespace) -> int:
     """Show it; the exit status."""
     from orchestrator.config_file import config_yaml
     from orchestrator.definition import find_sweep
-    from orchestrator.report import SweepResult, answer
     from orchestrator.reporting.material import read_material
+    from orchestrator.reporting.words import summary
 
     material = read_material(find_sweep(Path(options.results), options.name), options.storage)
     best = material.best
-    result = SweepResult(material.folder, list(material.records), best, material.base, 0)
     if options.yaml and best is not None:
         print(config_yaml(material.sweep, best, "FILE", chosen=True), end="")
     elif options.json:
         print(json.dumps(_data(material), indent=1))
     else:
-        print("\n".join(answer(result, material.sweep)))
+        print("\n".join([*_config(material), *summary(material)]))
     return FAILED if best is None else 0
+
+
+def _config(material: "Material") -> list[str]:
+    best = material.best
+    if best is None:
+        return []
+    shown = material.sweep.labels(material.values_of(best))
+    return [f"trial {best.id}, {best.role}", *(f"  {key}: {text}" for key, text in shown.items())]
 
 
 def _data(material: "Material") -> dict[str, Any]:
