@@ -93,7 +93,7 @@ def _commands(material: Material) -> list[tuple[str, str]]:
     found = [("The whole sweep again, under another name", again)]
     if material.best is not None:
         found += [
-            ("The best config, once more", f"hjepa-train {shlex.quote(str(folder / 'best.yaml'))}"),
+            ("The best config as a file, for hjepa-train", sweep("best", material.name, "--yaml")),
             ("Is its figure the same again?", sweep("reproduce", material.name, "--trial", material.best.id)),
         ]
     return [*found, ("This report", sweep("report", material.name))]

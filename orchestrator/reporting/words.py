@@ -129,7 +129,7 @@ def _stopping(findings: Findings) -> list[str]:
     if stopping.regret is None:
         return [f"{first} Too few were let live to say what stopping has cost."]
     return [
-        f"{first} The best of the stopped ones would have been better than the best found by "
+        f"{first} The best of the stopped ones is expected to have been better than the best found by "
         f"{_estimate(stopping.regret)}, as far as {stopping.regret.count} trials tell."
     ]
 

@@ -12,8 +12,8 @@ from tests.recorded import BROAD, finished, space
 
 WIDTHS = (360, 768, 1280)
 
-# Of every piece of text: its colour, and that of the nearest thing painted behind it. In a figure that is what
-# lies under its middle; elsewhere, the nearest ancestor with a background.
+# Of every piece of text: its colour, and that of the nearest thing painted behind it. In a figure that is
+# what lies under its middle; elsewhere, the nearest ancestor with a background.
 CONTRAST = """
 const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
 const parse = (colour) => {
@@ -21,7 +21,8 @@ const parse = (colour) => {
   return [...canvas.getImageData(0, 0, 1, 1).data];
 };
 const luminance = (rgb) => {
-  const part = rgb.slice(0, 3).map(v => v / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+  const linear = v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
+  const part = rgb.slice(0, 3).map(v => linear(v / 255));
   return .2126 * part[0] + .7152 * part[1] + .0722 * part[2];
 };
 const behind = (element) => {
@@ -56,7 +57,8 @@ OVERFLOW = """
 const width = document.documentElement.clientWidth;
 const out = [...document.body.querySelectorAll('*')].filter(e => !e.closest('svg *') &&
   !(e.parentElement && e.parentElement.closest('.wide')) && e.getBoundingClientRect().right > width + 0.5);
-return [document.scrollingElement.scrollWidth - width, out.map(e => e.tagName + ' ' + e.textContent.slice(0, 30))];
+const words = out.map(e => e.tagName + ' ' + e.textContent.slice(0, 30));
+return [document.scrollingElement.scrollWidth - width, words];
 """
 # An image that did not load, a figure without size or words, letters that reach out of their figure.
 BROKEN = """
