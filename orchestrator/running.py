@@ -1,20 +1,23 @@
 """A sweep while it runs: what is made of every report, crash and silence, and the record of it."""
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 from orchestrator.agenda import Agenda
 from orchestrator.chronicle import Chronicle, run_config
+from orchestrator.config_file import config_yaml
 from orchestrator.decision import Decisions, Verdict
 from orchestrator.definition import BASE, SPACE, write_whole
 from orchestrator.disk import Patience
+from orchestrator.environment import ENVIRONMENT
 from orchestrator.failure import Failure
 from orchestrator.progress import Counts, Progress
 from orchestrator.report import SweepResult
 from orchestrator.search import FINISHED
-from orchestrator.space import Sweep, to_yaml
+from orchestrator.space import Sweep
 from orchestrator.stopping import GRACE_S, Stop
 from orchestrator.study import Outcome as Ending
 from orchestrator.study import Study, TrialRecord, standing
@@ -246,11 +249,13 @@ class SweepRun:
         """Write the best config, close the records, and wait for MLflow."""
         best, base = self.study.best(), self.study.base()
         if best is not None:
-            path, text = self.folder / BEST, _best_yaml(self.sweep, self.study, best)
+            path = self.folder / BEST
+            text = config_yaml(self.sweep, best, str(path), chosen=True)
             self.patience(lambda: write_whole(path, text))
             self.tracker.log_artifact(path)
-        self.tracker.log_artifact(self.folder / SPACE)
-        self.tracker.log_artifact(self.folder / BASE)
+        for name in (SPACE, BASE, ENVIRONMENT):
+            self.tracker.log_artifact(self.folder / name)
+        self._draw()
         summary = {}
         for name, record in (("best", best), ("base", base)):
             last = record.last(self.study.metric) if record else None
@@ -258,6 +263,20 @@ class SweepRun:
                 summary[f"{name}/{self.study.metric}"] = last[1]
         self.tracker.end_sweep("FINISHED", {"best_trial": best.id if best else ""}, summary)
         return result_of(self.folder, self.study, self.tracker.close(DELIVERY_S, lambda: self.stop.asked))
+
+    def _draw(self) -> None:
+        """Write the report, for MLflow too. What was found does not depend on its being drawn."""
+        if os.environ.get("HJEPA_REPORT") == "off":
+            return
+        try:
+            from orchestrator.reporting.write import draw_end
+
+            folder = draw_end(self.folder, self.sweep, list(self.study.trials.values()))
+        except Exception as error:  # noqa: BLE001 - drawing runs over much code of others
+            again = f"hjepa-sweep report {self.sweep.config.name} draws it"
+            self.progress.note(f"the report could not be drawn ({type(error).__name__}: {error}); {again}")
+        else:
+            self.tracker.log_artifact(folder, folder.name)
 
     def abandon(self) -> None:
         """Stop in the middle: MLflow's open runs are closed, the study keeps its trials open."""
@@ -270,17 +289,3 @@ class SweepRun:
 def result_of(folder: Path, study: Study, late: int) -> SweepResult:
     """How the sweep stands; `late` records have not reached MLflow."""
     return SweepResult(folder, list(study.trials.values()), study.best(), study.base(), late)
-
-
-def _best_yaml(sweep: Sweep, study: Study, best: TrialRecord) -> str:
-    last = best.last(study.metric)
-    assert last is not None
-    epoch, value = last
-    head = (
-        f"# Trial {best.id} of sweep {sweep.config.name}: {study.metric} {value:.6f} after epoch {epoch}.\n"
-        f"# The best figure of a search is too good on average: it was chosen for being high.\n"
-        f"# hjepa-train {study.folder / BEST} runs it again.\n"
-    )
-    run = sweep.resolve(best.values)
-    # The same numbers in one process as with the sweep's workers, up to rounding.
-    return head + to_yaml(run.model_copy(update={"distributed": sweep.base.distributed}))

@@ -10,6 +10,7 @@ from orchestrator.capacity import cluster_nodes, places
 from orchestrator.definition import require_same_sweep, write_definition
 from orchestrator.disk import Patience
 from orchestrator.engine import run_trials, some_ray
+from orchestrator.environment import record_environment
 from orchestrator.holder import SweepLock
 from orchestrator.progress import Counts, progress
 from orchestrator.report import SweepResult
@@ -50,6 +51,7 @@ def run_sweep(
         if place is not None:
             record_place(folder, place)
         write_definition(folder, sweep)
+        record_environment(folder)
         if retry_failed:
             for record in standing(study.trials.values()):
                 if record.outcome == "failed":

@@ -16,6 +16,7 @@ from hypothesis import settings
 
 from hjepa.config import RunConfig
 from hjepa.schema import Layers
+from tests.browser import browser as browser
 from tests.postgres import Postgres, binaries, running
 from tests.workplace import Workplace
 

@@ -60,6 +60,7 @@ class Workplace:
             "HJEPA_STATE_DIR": str(state),
             "XDG_CACHE_HOME": str(folder / "cache"),
             "PYTHONWARNINGS": "default",
+            "HJEPA_REPORT": "off",  # seconds for each sweep; those that look at the report put it on
         }
         self.write("base.yaml", TINY)
         self.write("tiny.yaml", SPACE)

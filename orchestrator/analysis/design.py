@@ -15,7 +15,7 @@ import numpy as np
 
 from orchestrator.space import Distribution, Sweep
 from orchestrator.space.distribution import label
-from orchestrator.space.sweep import value_at
+from orchestrator.space.keys import value_at
 from orchestrator.study import TrialRecord
 
 LOGARITHMIC = ("loguniform", "lograndint")

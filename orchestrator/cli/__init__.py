@@ -5,7 +5,22 @@ import os
 import sys
 
 from orchestrator import use_cluster
-from orchestrator.cli import check, completion, listing, resume, retry, run, status, stop, sync
+from orchestrator.cli import (
+    best,
+    check,
+    compare,
+    completion,
+    export,
+    listing,
+    report,
+    reproduce,
+    resume,
+    retry,
+    run,
+    status,
+    stop,
+    sync,
+)
 
 USER_ERROR = 2
 
@@ -14,6 +29,11 @@ COMMANDS = {
     "resume": resume,
     "status": status,
     "list": listing,
+    "report": report,
+    "best": best,
+    "export": export,
+    "compare": compare,
+    "reproduce": reproduce,
     "stop": stop,
     "retry": retry,
     "sync": sync,

@@ -1,0 +1,139 @@
+"""Figures of trials over epochs, against their cost, and over seeds."""
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from orchestrator.analysis.confirm import seeds_of
+from orchestrator.analysis.intervals import interval
+from orchestrator.reporting.material import Material
+from orchestrator.reporting.style import BASE, BEST, FRONT, GRID, MUTED, PAPER, TEXT, canvas
+from orchestrator.study import TrialRecord
+
+DRAWN = 400
+"""Trials that a drawing shows at most; of more, every so manieth of the ranking."""
+
+
+def learning_curves(material: Material) -> Figure | None:
+    """The objective of every trial by epoch, with the rungs; None where nothing was reported."""
+    shown = sample(material.searched)
+    if not shown:
+        return None
+    figure, axes = canvas(3.5)
+    for rung in material.sweep.rungs:
+        axes.axvline(rung, color=GRID, linewidth=1, zorder=0)
+    curves = [_curve(material, record) for record in shown]
+    axes.add_collection(LineCollection(curves, colors=MUTED, linewidths=0.7, alpha=_faint(len(curves))))
+    stopped = [c[-1] for record, c in zip(shown, curves, strict=True) if record.outcome == "pruned"]
+    if stopped:
+        axes.plot(*zip(*stopped, strict=True), ".", color=MUTED, ms=4, alpha=0.7, label="stopped early")
+    for record, colour, style, label in (
+        (material.base, BASE, "--", "base config"),
+        (material.best, BEST, "-", "best of the search"),
+    ):
+        if record is not None and (curve := _curve(material, record)):
+            axes.plot(*zip(*curve, strict=True), style, color=colour, label=label, marker="o", ms=2.5)
+    for number, (words, value) in enumerate(material.references().items()):
+        axes.axhline(value, color=MUTED, linestyle=(":", "-.", "--")[number % 3], linewidth=1, label=words)
+    axes.autoscale_view()
+    axes.set(xlabel="epoch", ylabel=material.metric, xlim=(0.5, material.sweep.max_epochs + 0.5))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2)
+    return figure
+
+
+def _curve(material: Material, record: TrialRecord) -> list[tuple[float, float]]:
+    return [
+        (epoch, metrics[material.metric])
+        for epoch, metrics in sorted(record.reports.items())
+        if material.metric in metrics
+    ]
+
+
+def cost_and_quality(material: Material) -> Figure | None:
+    """What each full trial took against what it reached, with those that nothing beats in both."""
+    found = {record.number: cost for record in material.full if (cost := cost_s(record)) is not None}
+    shown = [record for record in sample(material.full) if record.number in found]
+    if not shown:
+        return None
+    figure, axes = canvas(3.3)
+    points = [(found[record.number], material.value(record)) for record in shown]
+    axes.plot(*zip(*points, strict=True), "o", color=MUTED, ms=5, alpha=0.55, label="ran all epochs")
+    front = pareto_front(material)
+    costs, values = zip(*((found[r.number], material.value(r)) for r in front), strict=True)
+    axes.plot(
+        costs, values, "-D", color=FRONT, ms=5, drawstyle="steps-post", label="nothing beats it in both"
+    )
+    if material.base is not None and material.base.number in found:
+        at = found[material.base.number], material.value(material.base)
+        axes.plot(*at, "s", ms=8, mfc="none", mec=BASE, mew=2, linestyle="none", label="base config")
+    axes.set(xlabel="seconds of training for all epochs", ylabel=material.metric)
+    axes.grid(axis="y")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
+    return figure
+
+
+def pareto_front(material: Material) -> list[TrialRecord]:
+    """Of the trials that ran all epochs, those that no other beats in cost and quality, cheapest first."""
+    costs = {record.number: cost for record in material.full if (cost := cost_s(record)) is not None}
+    cheapest_first = sorted(
+        (record for record in material.full if record.number in costs),
+        key=lambda record: (costs[record.number], -material.sign * material.value(record)),
+    )
+    front: list[TrialRecord] = []
+    for record in cheapest_first:
+        if not front or material.sign * material.value(record) > material.sign * material.value(front[-1]):
+            front.append(record)
+    return front
+
+
+def cost_s(record: TrialRecord) -> float | None:
+    """Seconds that its epochs took, as its process measured them; None where one was not measured."""
+    times = [metrics.get("time/epoch_s") for metrics in record.reports.values()]
+    known = [time for time in times if time is not None]
+    return sum(known) if known and len(known) == len(times) else None
+
+
+def seeds(material: Material) -> Figure | None:
+    """The runs with fresh seeds, those of one seed joined, with mean and interval; None where none is."""
+    runs = {r.number: seeds_of(material.records, r, material.metric) for r in material.confirmed}
+    shown = [record for record in material.confirmed if runs[record.number]]
+    if not shown:
+        return None
+    figure, axes = canvas(3.3)
+    places = {record.number: place for place, record in enumerate(shown)}
+    for seed in sorted({seed for found in runs.values() for seed in found}):
+        paired = [(places[r.number] - 0.12, runs[r.number][seed]) for r in shown if seed in runs[r.number]]
+        axes.plot(*zip(*paired, strict=True), "-o", color=MUTED, linewidth=0.8, ms=4.5, alpha=0.8)
+    for record in shown:
+        _mean(axes, places[record.number] + 0.12, list(runs[record.number].values()), record.role == "base")
+        searched = material.value(record)
+        axes.plot(places[record.number] + 0.12, searched, "x", color=TEXT, ms=6, mew=1.4, linestyle="none")
+    names = ["base config" if r.role == "base" else f"trial {r.id}" for r in shown]
+    axes.set_xticks(range(len(shown)), names)
+    axes.set(xlim=(-0.6, len(shown) - 0.4), ylabel=material.metric)
+    axes.grid(axis="y")
+    return figure
+
+
+def _mean(axes: Axes, place: float, values: Sequence[float], is_base: bool) -> None:
+    colour = BASE if is_base else BEST
+    if len(values) < 2:
+        return
+    found = interval(values)
+    reach = found.high - found.value
+    axes.errorbar(place, found.value, reach, fmt="s", color=colour, ms=7, capsize=5, mec=PAPER)
+
+
+def sample(records: Sequence[TrialRecord], limit: int = DRAWN) -> list[TrialRecord]:
+    """`records`, or evenly many of them where a drawing of all would be a blot; the first stays."""
+    if len(records) <= limit:
+        return list(records)
+    return [records[i * len(records) // limit] for i in range(limit)]
+
+
+def _faint(count: int) -> float:
+    return max(0.12, min(0.6, 12 / max(1, count)))

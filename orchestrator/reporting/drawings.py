@@ -1,0 +1,134 @@
+"""The figures of a report in their order, each with its heading, caption and words."""
+
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+
+from orchestrator.reporting import curves, effects, space_plots
+from orchestrator.reporting.material import Material
+from orchestrator.reporting.style import styled
+from orchestrator.reporting.tables import number
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure, its heading, and what it shows in words."""
+
+    name: str
+    """Of its file."""
+    title: str
+    caption: str
+    figure: Figure
+    words: str
+    """In place of it, for whoever cannot see it."""
+
+
+def drawings(material: Material) -> list[Drawing]:
+    """All that the sweep has something for."""
+    kinds = (_seeds, _effects, _importance, _curves, _heat_map, _parallel, _rungs, _cost)
+    with styled():
+        return [found for draw in kinds if (found := draw(material)) is not None]
+
+
+def _seeds(material: Material) -> Drawing | None:
+    caption = (
+        "Small dots are runs, those of one seed joined; squares are means with their 95% interval by "
+        "Student's t. The cross is the figure of the search, which chose it for being high."
+    )
+    words = f"{material.metric} of the base config and the finalists, each with fresh seeds."
+    return _drawing("seeds", "Finalists with fresh seeds", caption, curves.seeds(material), words)
+
+
+def _effects(material: Material) -> Drawing | None:
+    caption = (
+        f"Difference of {material.metric} from the key's reference (the bar at 0) at epoch "
+        f"{material.findings.effects.epoch}, all else equal, with 95% intervals; blue where the interval "
+        "leaves 0 out. In brackets, the trials that had the value."
+    )
+    words = "Effect of each value of each key with its interval; the table of effects has the figures."
+    return _drawing("effects", "Effect of each value", caption, effects.effects(material.findings), words)
+
+
+def _importance(material: Material) -> Drawing | None:
+    caption = (
+        f"Share of what {material.metric} varies by among the trials, by two of Optuna's evaluators: how "
+        "much a key moves the objective within this space, not whether it helps."
+    )
+    found = material.findings.importances
+    shares = ", ".join(f"{key.key} {key.fanova:.2f}" for key in (found.keys if found else ()))
+    figure = effects.importance(material.findings)
+    return _drawing("importance", "Importance of each key", caption, figure, f"By fANOVA: {shares}.")
+
+
+def _curves(material: Material) -> Drawing | None:
+    rungs = ", ".join(map(str, material.sweep.rungs))
+    by_rung = f" Vertical lines are the rungs, at epochs {rungs}, where weak trials stop." if rungs else ""
+    caption = f"{material.metric} after every epoch of each trial.{by_rung}{_drawn(len(material.searched))}"
+    best = f" The best reached {number(material.value(material.best))}." if material.best else ""
+    words = f"{material.metric} of {len(material.searched)} trials by epoch.{best}"
+    return _drawing("learning_curves", "Learning curves", caption, curves.learning_curves(material), words)
+
+
+def _heat_map(material: Material) -> Drawing | None:
+    pair = space_plots.telling_pair(material, _telling_order(material))
+    if pair is None:
+        return None
+    caption = (
+        f"Mean {material.metric} after epoch {space_plots.first_rung(material)}, which every trial reaches, "
+        "so that early stopping cannot bend it. Other keys vary within a cell; shades are fifths."
+    )
+    names = [space_plots.short(key, list(material.sweep.config.space)) for key in pair]
+    words = f"Mean {material.metric} for each combination of {pair[0]} and {pair[1]}."
+    figure = space_plots.heat_map(material, pair)
+    return _drawing("heat_map", f"{names[0]} against {names[1]}", caption, figure, words)
+
+
+def _telling_order(material: Material) -> list[str]:
+    """Keys by what the analysis has to say of them; those of a sure interaction come first."""
+    findings = material.findings
+    pairs = [key for found in findings.interactions if found.p_holm < 0.05 for key in found.keys]
+    effects = sorted(findings.effects.keys, key=lambda effect: 1.0 if effect.p is None else effect.p)
+    return [*dict.fromkeys([*pairs, *(effect.key for effect in effects)])]
+
+
+def _parallel(material: Material) -> Drawing | None:
+    caption = (
+        "Each line is a trial, darker the better it was (in dark mode: lighter), by fifths; a line that "
+        f"passes left of an axis has no value there.{_drawn(len(material.ranking))}"
+    )
+    words = (
+        f"The values of {', '.join(material.sweep.config.space)} of each trial, and its {material.metric}."
+    )
+    figure = space_plots.parallel_coordinates(material)
+    return _drawing("parallel_coordinates", "What each trial was made of", caption, figure, words)
+
+
+def _rungs(material: Material) -> Drawing | None:
+    caption = (
+        "Rank correlation of the objective at each rung with that at the end, with 95% intervals. Trials "
+        "that went on were selected, which lowers it; those let live whatever their rank were not."
+    )
+    words = f"Rank correlation of {material.metric} at each rung with its value at the end."
+    figure = effects.rung_agreement(material.findings)
+    return _drawing("rung_agreement", "Did the rungs tell the end?", caption, figure, words)
+
+
+def _cost(material: Material) -> Drawing | None:
+    caption = (
+        "Trials that ran all epochs, by the time their epochs took as measured in their processes; what else "
+        "the machine did is in it."
+    )
+    count = len(material.full)
+    words = f"{material.metric} of the {count} trials that ran all epochs against their seconds of training."
+    return _drawing(
+        "cost_and_quality", "Cost against quality", caption, curves.cost_and_quality(material), words
+    )
+
+
+def _drawing(name: str, title: str, caption: str, figure: Figure | None, words: str) -> Drawing | None:
+    return None if figure is None else Drawing(name, title, caption, figure, words)
+
+
+def _drawn(count: int) -> str:
+    shown = curves.DRAWN
+    return f" {shown} of the {count} trials are drawn, evenly from best to worst." if count > shown else ""

@@ -1,0 +1,178 @@
+"""Figures and tables of what the analysis found: effects, importance, and how well rungs told the end."""
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from orchestrator.analysis.findings import Effect, Estimate, Findings, Level
+from orchestrator.reporting.space_plots import short
+from orchestrator.reporting.style import BEST, FRONT, GRID, MUTED, TEXT, canvas
+from orchestrator.reporting.tables import NONE, Table, number
+from orchestrator.reporting.words import shown_levels
+
+MAX_ROWS = 40
+"""Lines of a figure; of a larger space the surest keys are drawn."""
+
+
+def effects(findings: Findings) -> Figure | None:
+    """Each value's effect against its key's reference, with its interval; None where none is known."""
+    rows: list[tuple[str, Level | None]] = []
+    keys = [effect.key for effect in findings.effects.keys]
+    for effect in sorted(findings.effects.keys, key=lambda effect: effect.p if effect.p is not None else 1.0):
+        shown = shown_levels(effect)
+        if any(level.effect for level in shown) and len(rows) + len(shown) < MAX_ROWS:
+            rows += [(short(effect.key, keys), None), *((_clipped(level.label), level) for level in shown)]
+    if not rows:
+        return None
+    figure, axes = canvas(0.9 + 0.24 * len(rows))
+    axes.axvline(0, color=MUTED, linewidth=1)
+    for height, (_, level) in enumerate(rows):
+        if level is not None and level.is_reference:
+            axes.plot(0, -height, "|", color=TEXT, ms=9, mew=1.5)
+        elif level is not None and level.effect is not None:
+            found = level.effect
+            sure = found.low > 0 or found.high < 0
+            axes.hlines(-height, found.low, found.high, color=BEST if sure else MUTED, linewidth=2)
+            axes.plot(found.value, -height, "o", color=BEST if sure else MUTED, ms=5.5)
+    names = [name if level is None else f"{name} ({level.trials})" for name, level in rows]
+    axes.set_yticks([-height for height in range(len(rows))], names)
+    for text, (_, level) in zip(axes.get_yticklabels(), rows, strict=True):
+        text.set_fontweight("bold" if level is None else "normal")
+    axes.set(xlabel=f"difference of {findings.metric} from the reference", ylim=(-len(rows) + 0.4, 0.6))
+    axes.grid(axis="x")
+    axes.set_axisbelow(True)
+    axes.tick_params(axis="y", length=0)
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    return figure
+
+
+def importance(findings: Findings) -> Figure | None:
+    """Each key's share of what the trials' objectives differ by."""
+    found = findings.importances
+    if found is None or not found.keys:
+        return None
+    keys = sorted(found.keys, key=lambda key: key.fanova)[-MAX_ROWS // 2 :]
+    names = [short(key.key, [other.key for other in found.keys]) for key in keys]
+    figure, axes = canvas(1.2 + 0.36 * len(keys))
+    heights = range(len(keys))
+    axes.barh([h + 0.18 for h in heights], [key.fanova for key in keys], 0.32, color=BEST, label="fANOVA")
+    bars = [key.impurity for key in keys]
+    axes.barh(
+        [h - 0.18 for h in heights],
+        bars,
+        0.32,
+        color=FRONT,
+        label="decrease of impurity",
+        hatch="////",
+        ec=GRID,
+    )
+    axes.set_yticks(list(heights), names)
+    axes.set(xlabel="share of the variance", xlim=(0, None))
+    axes.grid(axis="x")
+    axes.set_axisbelow(True)
+    axes.tick_params(axis="y", length=0)
+    axes.legend(loc="lower right")
+    return figure
+
+
+def rung_agreement(findings: Findings) -> Figure | None:
+    """How well the ranks at each rung told those at the end."""
+    rungs = findings.stopping.rungs if findings.stopping else ()
+    if not any(rung.spearman or rung.audited for rung in rungs):
+        return None
+    figure, axes = canvas(2.8)
+    axes.axhline(0, color=MUTED, linewidth=1)
+    series = (
+        ("trials that went on", [rung.spearman for rung in rungs], MUTED, "o", -0.07),
+        ("let live whatever their rank", [rung.audited for rung in rungs], BEST, "s", 0.07),
+    )
+    for name, estimates, colour, marker, shift in series:
+        points = [(place + shift, found) for place, found in enumerate(estimates) if found is not None]
+        if points:
+            xs, values = [x for x, _ in points], [found.value for _, found in points]
+            reach = [[f.value - f.low for _, f in points], [f.high - f.value for _, f in points]]
+            axes.errorbar(xs, values, reach, fmt=marker, color=colour, capsize=4, ms=6, label=name)
+    axes.set_xticks(range(len(rungs)), [str(rung.epoch) for rung in rungs])
+    axes.set(xlabel="epoch of the rung", ylabel="rank correlation with the end", ylim=(-1.05, 1.05))
+    axes.set_xlim(-0.5, len(rungs) - 0.5)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2)
+    return figure
+
+
+def effects_table(findings: Findings) -> Table:
+    """Every value of every key, with what is behind its effect."""
+    rows = [_row(effect, level) for effect in findings.effects.keys for level in effect.levels]
+    found = findings.effects
+    note = (
+        f"Difference from the reference at epoch {found.epoch}, all else equal, by a model of {found.trials} "
+        "trials that reckons with the early-stopped ones; beside it the plain mean of the value's trials "
+        f"at epoch {found.common_epoch}, which all reached. p is of the whole key, corrected by Holm."
+        f"{_sentence(found.note)}"
+    )
+    columns = ["key", "value", "trials", "finished", "effect", "95% interval", "plain mean", "p (Holm)"]
+    return Table("Effects of each key", note, columns, rows)
+
+
+def _row(effect: Effect, level: Level) -> list[str]:
+    shown = level.effect
+    return [
+        effect.key,
+        level.label,
+        str(level.trials),
+        str(level.finished),
+        "reference" if level.is_reference else f"{shown.value:+.4f}" if shown else NONE,
+        _interval(shown),
+        number(level.plain.value) if level.plain else NONE,
+        f"{effect.p_holm:.2g}" if effect.p_holm is not None and level.is_reference else "",
+    ]
+
+
+def confirmation_table(findings: Findings) -> Table:
+    """The finalists and the base with fresh seeds."""
+    found = findings.confirmation
+    rows = []
+    for config in (found.base, *found.configs) if found else ():
+        rows.append(
+            [
+                f"{config.trial:04d}" + (" (base)" if found and config is found.base else ""),
+                f"{len(config.values)} of {config.asked}",
+                number(config.search_value),
+                number(config.mean),
+                _interval(config.interval, sign=False),
+                f"{config.difference.value:+.4f}" if config.difference else NONE,
+                _interval(config.difference),
+                f"{config.p_holm:.2g}" if config.p_holm is not None else NONE,
+                number(config.detectable),
+                config.verdict or "",
+            ]
+        )
+    columns = ["trial", "seeds", "in the search", "mean", "95% interval", "difference", "95% interval"]
+    columns += ["p (Holm)", "detectable", "verdict"]
+    note = (
+        "Paired by seed; p by the paired t test against the base, corrected for the number compared. "
+        "Detectable: the smallest difference that these runs would have shown with 80% power."
+    )
+    return Table("Confirmation by fresh seeds", note, columns, rows)
+
+
+def interactions_table(findings: Findings, limit: int = 10) -> Table:
+    """Pairs of keys, the surest first."""
+    rows = [
+        [*found.keys, str(found.trials), f"{found.p:.2g}", f"{found.p_holm:.2g}"]
+        for found in findings.interactions[:limit]
+    ]
+    note = "Whether one key's effect depends on the other's value; p corrected by Holm over all pairs tested."
+    return Table("Interactions", note, ["key", "with", "trials", "p", "p (Holm)"], rows)
+
+
+def _interval(found: Estimate | None, sign: bool = True) -> str:
+    if found is None:
+        return NONE
+    return f"{found.low:+.4f} to {found.high:+.4f}" if sign else f"{found.low:.4f} to {found.high:.4f}"
+
+
+def _sentence(note: str) -> str:
+    return f" {note[:1].upper()}{note[1:].rstrip('.')}." if note else ""
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= 24 else f"{text[:23]}…"

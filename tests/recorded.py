@@ -1,0 +1,81 @@
+"""Sweeps as they stand on disk, with made-up reports: the record is real, nothing was trained."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from orchestrator.definition import write_definition
+from orchestrator.environment import record_environment
+from orchestrator.search import build_sampler
+from orchestrator.space import Sweep, load_sweep
+from orchestrator.study import Study, TrialRecord
+from tests.workplace import SPACE, TINY
+
+BROAD: dict[str, Any] = {
+    "name": "broad",
+    "base": "base.yaml",
+    "space": {
+        "model.fpn.use_fpn": {"choice": [True, False]},
+        "model.fpn.fusion_method": {"choice": ["add", "concat"], "when": {"model.fpn.use_fpn": True}},
+        "loss.type": {"choice": ["mse", "smoothl1", "cosine"]},
+        "loss.hierarchy_weights": {"choice": [[1.0, 0.5], [1.0, 1.0]]},
+        "training.lr": {"loguniform": [1e-4, 1e-2]},
+    },
+    "search": {"algorithm": "random", "num_trials": 30, "seed": 0},
+    "scheduler": {"type": "asha", "max_epochs": 9, "grace_epochs": 1, "reduction_factor": 3},
+    "confirm": {"top_k": 2, "seeds": 3},
+}
+
+
+def space(folder: Path, definition: dict[str, Any] = SPACE, **sections: Any) -> Sweep:
+    """The sweep of a space that is written to `folder`."""
+    (folder / "base.yaml").write_text(yaml.safe_dump(TINY))
+    path = folder / f"{definition['name']}.yaml"
+    path.write_text(yaml.safe_dump({**definition, **sections}, sort_keys=False))
+    return load_sweep(path)
+
+
+def begun(results: Path, sweep: Sweep) -> tuple[Path, Study]:
+    """A sweep's folder and its study, in which nothing has happened."""
+    folder = results / sweep.config.name
+    study = Study(folder, sweep, build_sampler(sweep))
+    write_definition(folder, sweep)
+    record_environment(folder)
+    return folder, study
+
+
+def finished(results: Path, sweep: Sweep, seed: int = 0) -> Path:
+    """A sweep that ran to its end: two thirds of the trials stop at each rung, finalists run again."""
+    folder, study = begun(results, sweep)
+    rng = np.random.default_rng(seed)
+    base = study.ask("base", sweep.base_values())
+    _run(study, base, sweep.max_epochs, rng)
+    for number in range(sweep.num_trials):
+        record = study.ask("search")
+        stops = [rung for place, rung in enumerate(sweep.rungs) if number % 3 ** (place + 1)]
+        _run(study, record, min([*stops, sweep.max_epochs]), rng)
+    if sweep.config.confirm.top_k:
+        best = [record for record in study.ranking() if record.role == "search"]
+        for chosen in (base, *best[: sweep.config.confirm.top_k]):
+            for extra in range(sweep.config.confirm.seeds):
+                again = study.ask_again(chosen, sweep.base.seed + 1 + extra)
+                _run(study, again, sweep.max_epochs, rng)
+    return folder
+
+
+def _run(study: Study, record: TrialRecord, epochs: int, rng: np.random.Generator) -> None:
+    """Reports of a trial whose learning rate and pyramid matter."""
+    values = record.values
+    gain = 0.05 * bool(values.get("model.fpn.use_fpn", True)) - 0.02 * abs(
+        math.log10(values.get("training.lr", 1e-3)) + 3
+    )
+    for epoch in range(1, epochs + 1):
+        knn = 0.6 + 0.08 * math.log(epoch) + gain + 0.01 * float(rng.normal())
+        metrics = {"val/knn_top1": knn, "train/loss": 2.0 / epoch, "time/epoch_s": 1.0 + float(rng.random())}
+        if record.role == "base" and epoch == 1:
+            metrics |= {"raw_pixels/knn_top1": 0.95, "random_init/knn_top1": 0.6}
+        study.report(record.number, epoch, metrics, None)
+    study.end(record.number, "completed" if epochs == study.sweep.max_epochs else "pruned")
