@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -40,11 +41,11 @@ def main() -> None:
                 line = {"config": number, "seed": seed} | curve(sweep, values, seed)
                 records.write(line)
                 done[number, seed] = line
-                print(f"config {number} seed {seed}: {line['curve'][-1]:.4f}, {len(done)} runs", flush=True)
+                print(f"config {number} seed {seed}, {len(done)} runs", flush=True)
     write(sweep, list(done.values()))
 
 
-def read(lines: Path) -> Iterator[dict]:
+def read(lines: Path) -> Iterator[dict[str, Any]]:
     """The runs that are kept."""
     if lines.exists():
         yield from map(json.loads, lines.read_text(encoding="utf-8").splitlines())

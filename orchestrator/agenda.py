@@ -10,7 +10,7 @@ from orchestrator.study import Study, TrialRecord
 
 def searched(study: Study) -> int:
     """Trials that the search has asked for."""
-    return sum(record.role == "search" and record.retries is None for record in study.trials.values())
+    return study.searched
 
 
 def reruns_left(sweep: Sweep, study: Study) -> list[tuple[TrialRecord, int]]:

@@ -61,6 +61,7 @@ class SweepRun:
         for record, verdict in self.decisions.replay():
             self._apply(record, verdict)
         self.agenda = Agenda(sweep, study, self.decisions)
+        self._give_up()  # else Ray would be started for nothing, and Tune waits for ever where none begins
 
     # What Tune asks
 
@@ -69,8 +70,7 @@ class SweepRun:
         if self.stop.asked:
             self._wind_up()  # Tune asks on and on, without a turn, where nothing runs
             return None
-        for given_up, verdict in self.agenda.given_up():
-            self._apply(given_up, verdict)
+        self._give_up()
         record = self.agenda.next()
         if record is None:
             return None if self.study.unfinished() else FINISHED
@@ -154,6 +154,11 @@ class SweepRun:
         self.progress.reported(record)
         verdict = self.decisions.verdict(record, epoch)
         if verdict is not None:
+            self._apply(record, verdict)
+
+    def _give_up(self) -> None:
+        """End the trials that nothing can promote any more."""
+        for record, verdict in self.agenda.given_up():
             self._apply(record, verdict)
 
     def _apply(self, record: TrialRecord, verdict: Verdict) -> None:

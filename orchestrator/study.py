@@ -3,6 +3,7 @@
 An Optuna study in a journal file or a database. What Ray Tune knows is lost with its process; this is not.
 """
 
+import heapq
 import time
 import uuid
 import warnings
@@ -137,6 +138,11 @@ class Study:
         self._half_asked: list[int] = []
         self._runs: dict[str, int] = {}
         """Numbers of the base and the search's trials, by the identity of their run."""
+        self.searched = 0
+        """Trials that the search has asked for."""
+        self._bases: list[TrialRecord] = []
+        self._contenders: list[tuple[int, float, int]] = []
+        """A heap of who may be the best; whoever has gone on since is passed over when it comes up."""
         self._reports = 0
         self._promotions = 0
         for frozen in self._study.get_trials(deepcopy=False):
@@ -146,6 +152,7 @@ class Study:
                     self._half_asked.append(frozen._trial_id)
                 continue
             self._know(record)
+            self._contend(record)
             self._reports += len(record.reports)
             self._promotions = max(self._promotions, record.turn[1] + 1 if record.turn else 0)
             if not frozen.state.is_finished():
@@ -247,11 +254,19 @@ class Study:
         self.trials[record.number] = record
         if record.role != "confirm":
             self._runs.setdefault(self.sweep.identity(record.values), record.number)
+        self.searched += record.role == "search" and record.retries is None
+        if record.role == "base":
+            self._bases.append(record)
 
     def _enter(self, record: TrialRecord, trial: Trial) -> TrialRecord:
         self._know(record)
         self._open[record.number] = trial
         return record
+
+    def _contend(self, record: TrialRecord) -> None:
+        place = _place_of(record, self.metric, self.sweep.objective_mode)
+        if place is not None:
+            heapq.heappush(self._contenders, (-place[0], -place[1], record.number))
 
     def note(self, number: int, text: str) -> None:
         """Write down what else happened to an open trial."""
@@ -276,6 +291,7 @@ class Study:
     ) -> None:
         self._open[record.number].set_user_attr("place", {"parked": parked, "passed": passed, "turn": turn})
         record.parked, record.passed, record.turn = parked, passed, turn
+        self._contend(record)
 
     def halve(self, number: int) -> None:
         """Let an open trial go on at half the micro-batch and twice the accumulation."""
@@ -318,6 +334,7 @@ class Study:
             state = _STATES[outcome] if last is not None else TrialState.FAIL
             self._study.tell(trial, state=state)
         record.outcome, record.reason, record.parked = outcome, reason, None
+        self._contend(record)
         return record
 
     def ranking(self) -> list[TrialRecord]:
@@ -326,25 +343,32 @@ class Study:
 
     def best(self) -> TrialRecord | None:
         """The first of the ranking."""
-        return next(iter(self.ranking()), None)
+        while self._contenders:
+            epoch, value, number = self._contenders[0]
+            record = self.trials[number]
+            if _place_of(record, self.metric, self.sweep.objective_mode) == (-epoch, -value):
+                return record
+            heapq.heappop(self._contenders)
+        return None
 
     def base(self) -> TrialRecord | None:
         """The base config's trial, once it has begun."""
-        return next((record for record in standing(self.trials.values()) if record.role == "base"), None)
+        # One that was taken up again after it failed stands before the one that counts.
+        return self._bases[-1] if self._bases else None
 
 
 def rank(records: Iterable[TrialRecord], metric: str, mode: str) -> list[TrialRecord]:
     """Trials of search and base with a value, those that ran longest first, better ones first."""
-    sign = 1 if mode == "max" else -1
-    found = [
-        ((last[0], sign * last[1]), record)
-        for record in records
-        if record.role != "confirm"
-        and (record.outcome in ("completed", "pruned") or record.parked is not None)
-        and (last := record.last(metric))
-    ]
+    found = [(place, record) for record in records if (place := _place_of(record, metric, mode)) is not None]
     # sorted() keeps the older of two equal ones first.
     return [record for _, record in sorted(found, key=lambda pair: pair[0], reverse=True)]
+
+
+def _place_of(record: TrialRecord, metric: str, mode: str) -> tuple[int, float] | None:
+    """What a trial is ranked by, more being better; None where it is not ranked."""
+    over = record.outcome in ("completed", "pruned") or record.parked is not None
+    last = record.last(metric) if over and record.role != "confirm" else None
+    return None if last is None else (last[0], last[1] if mode == "max" else -last[1])
 
 
 def standing(records: Iterable[TrialRecord]) -> list[TrialRecord]:

@@ -135,3 +135,23 @@ def test_a_waiting_trial_is_promoted_once_enough_weaker_ones_have_come() -> None
     rungs.release(0)
     assert rungs.promotable() is None
     assert rungs.furthest() == 1
+
+
+def test_where_only_waiting_trials_are_left_nothing_is_left_to_run(folder: Path) -> None:
+    sweep = sweep_of(folder, 2, max_epochs=3)
+    study = Study(folder / "s", sweep, build_sampler(sweep), storage=InMemoryStorage())
+    for epoch in (1, 2, 3):
+        study.report(study.ask("base").number if epoch == 1 else 0, epoch, {study.metric: 0.5}, None)
+    weak, done = study.ask().number, study.ask().number
+    study.report(weak, 1, {study.metric: 0.01}, None)
+    for epoch in (1, 2, 3):
+        study.report(done, epoch, {study.metric: 0.9}, None)
+    decisions = Decisions(sweep, study)
+    for record, verdict in decisions.replay():
+        if verdict.outcome == "parked":
+            study.park(record.number, 1)
+        else:
+            study.end(record.number, verdict.outcome)
+    assert study.trials[weak].parked == 1
+    given_up = Agenda(sweep, study, decisions).given_up()
+    assert [(record.number, verdict.outcome) for record, verdict in given_up] == [(weak, "pruned")]
