@@ -69,7 +69,7 @@ def _effect(table: Table, design: Design, term: Term, fit: Fit | None, epoch: in
 
 
 def _level(table: Table, term: Term, level: str, fit: Fit | None, place: slice, epoch: int) -> Level:
-    own_N = np.array([name == level for name in term.level_N])
+    own_N = np.array([name == level for name in term.level_N], dtype=bool)
     finished = int((own_N & table.reached_NS[:, table.epochs.index(epoch)]).sum())
     effect = least = None
     contrast_C = term.levels[level]

@@ -83,7 +83,8 @@ def test_winners_are_named_after_correction_and_the_rest_told_what_could_hide(sw
     assert (first.p, first.p_holm) == (pytest.approx(expected), pytest.approx(2 * expected))
     assert (first.verdict, second.verdict) == ("better", "no difference shown")
     assert first.shrinkage == pytest.approx(0.9 - np.mean(good))
-    assert second.detectable is not None and second.difference is not None
+    assert second.detectable is not None
+    assert second.difference is not None
     assert second.detectable > second.difference.high - second.difference.value
 
 
@@ -108,7 +109,8 @@ def test_without_early_stopping_the_intervals_are_those_of_least_squares(tmp_pat
     centre = inverse @ matrix.T @ table.values_NS[:, 0]
     freedom = len(matrix) - matrix.shape[1]
     spread = np.sum((table.values_NS[:, 0] - matrix @ centre) ** 2) / freedom
-    assert fit is not None and fit.freedom == freedom
+    assert fit is not None
+    assert fit.freedom == freedom
     for index in range(columns.shape[1]):
         half = stats.t.ppf(0.975, freedom) * math.sqrt(spread * inverse[index + 1, index + 1])
         middle, low, high = fit.spread(np.eye(columns.shape[1])[index])
@@ -118,13 +120,15 @@ def test_without_early_stopping_the_intervals_are_those_of_least_squares(tmp_pat
 
 def test_findings_are_plain_data_of_any_records(sweep: Sweep, tmp_path: Path) -> None:
     records = simulate(sweep, Truth(), tmp_path)
-    for share in (0, 1, 5, 20, len(records)):
+    for share in (0, 1, 20):
         found = analyse(sweep, records[:share])
         assert json.loads(json.dumps(asdict(found)))["outcomes"] == found.outcomes
     whole = analyse(sweep, records)
     assert whole == analyse(sweep, records)
-    assert whole.importances is not None and whole.importances.keys[0].key == "training.lr"
-    assert whole.stopping is not None and whole.stopping.regret is not None
+    assert whole.importances is not None
+    assert whole.importances.keys[0].key == "training.lr"
+    assert whole.stopping is not None
+    assert whole.stopping.regret is not None
 
 
 def test_a_collapsed_trial_counts_with_what_it_had_and_a_failed_one_not_at_all(
@@ -176,12 +180,17 @@ def _hits(sweep: Sweep, findings: Findings, truth: Truth, records: list[TrialRec
 def _gains(
     sweep: Sweep, findings: Findings, truth: Truth, records: list[TrialRecord]
 ) -> list[tuple[Estimate, float]]:
-    """Each confirmed config's difference from the base, and the true one."""
+    """Each confirmed mean and difference from the base, and the true one."""
     if findings.confirmation is None:
         return []
     base = truth.gain(sweep.base)
     by_number = {record.number: record for record in records}
-    return [
+    means = [
+        (c.interval, 0.5 + growth(9) * (0.1 + truth.gain(sweep.resolve(by_number[c.trial].values))))
+        for c in (findings.confirmation.base, *findings.confirmation.configs)
+        if c.interval is not None
+    ]
+    return means + [
         (c.difference, (truth.gain(sweep.resolve(by_number[c.trial].values)) - base) * growth(9))
         for c in findings.confirmation.configs
         if c.difference is not None
@@ -190,11 +199,11 @@ def _gains(
 
 def test_intervals_hold_the_truth_in_a_few_sweeps(sweep: Sweep, tmp_path: Path) -> None:
     hits = []
-    for seed in range(8):
+    for seed in range(3):
         one, truth = seeded(sweep, seed), Truth(world=seed)
         records = simulate(one, truth, tmp_path)
         hits += _hits(one, analyse(one, records), truth, records)
-    assert len(hits) >= 70
+    assert len(hits) >= 30
     # Four standard deviations below 95%, the intervals of a sweep taken for one.
     assert np.mean(hits) >= 0.95 - 4 * math.sqrt(0.95 * 0.05 / len(hits) * 2)
 

@@ -44,7 +44,7 @@ def test_a_sweep_runs_to_its_end_and_says_what_it_found(finished: Finished) -> N
     _, done = finished
     assert done.returncode == 0, done.stdout + done.stderr
     for words in (
-        "best: trial",
+        "best seen: trial",
         "base config:",
         "random initialisation:",
         "raw pixels:",
