@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ from orchestrator.chronicle import Chronicle, run_config
 from orchestrator.definition import BASE, SPACE, write_whole
 from orchestrator.disk import Patience
 from orchestrator.failure import Failure
+from orchestrator.holder import Holder
 from orchestrator.progress import Counts, Progress
 from orchestrator.report import SweepResult
 from orchestrator.schedule import Asha
 from orchestrator.search import FINISHED
 from orchestrator.space import Sweep, to_yaml
+from orchestrator.status import Status
 from orchestrator.stopping import GRACE_S, Stop
 from orchestrator.study import Outcome as Ending
 from orchestrator.study import Study, TrialRecord, standing
@@ -49,6 +52,7 @@ class SweepRun:
         self.silent: dict[int, str] = {}
         self.paused: set[int] = set()
         self.said_stopping = False
+        self.holder = Holder.this()
         factor = sweep.config.scheduler.reduction_factor
         self.asha = Asha(sweep.rungs, factor, "max" if sweep.objective_mode == "max" else "min")
         for record in standing(study.trials.values()):
@@ -203,6 +207,24 @@ class SweepRun:
         else:
             self._note(record, f"{failure.reason}; tried again")
             self.agenda.waiting.append(record)
+
+    def status(self) -> Status:
+        """How the sweep stands, as `hjepa-sweep status` tells it; any thread may ask."""
+        trials = list(self.study.trials.values())
+        return Status(
+            name=self.sweep.config.name,
+            metric=self.study.metric,
+            mode=self.sweep.objective_mode,
+            total=self.counts.total,
+            max_epochs=self.sweep.max_epochs,
+            rungs=list(self.sweep.rungs),
+            # Copies, for the records change while they are drawn.
+            trials=[replace(r, reports=dict(r.reports), facts=dict(r.facts)) for r in trials],
+            begun={r.number for r in trials if r.reports} | set(self.heard),
+            runs=self.holder,
+            undelivered=0,
+            reduction_factor=self.sweep.config.scheduler.reduction_factor,
+        )
 
     # Records
 

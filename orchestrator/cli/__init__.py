@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from orchestrator.cli import listing, resume, retry, run, status, stop, sync
+from orchestrator.cli import listing, resume, retry, run, status, stop, sync, ui
 
 USER_ERROR = 2
 
@@ -16,6 +16,7 @@ COMMANDS = {
     "stop": stop,
     "retry": retry,
     "sync": sync,
+    "ui": ui,
 }
 """Each command is a module: its docstring is the command's help, `add_arguments` takes its parser, `run`
 its options and gives the exit status, and EPILOG stands below its help."""
