@@ -1,6 +1,5 @@
 """A sweep while it runs: what is made of every report, crash and silence, and the record of it."""
 
-import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from orchestrator.definition import BASE, SPACE, write_whole
 from orchestrator.disk import Patience
 from orchestrator.failure import Failure
 from orchestrator.holder import Holder
+from orchestrator.load import system_metrics
 from orchestrator.progress import Counts, Progress
 from orchestrator.report import SweepResult
 from orchestrator.schedule import Asha
@@ -58,7 +58,7 @@ class SweepRun:
         for record in standing(study.trials.values()):
             if record.outcome is not None:
                 self._count(record.outcome)
-        tracker.start_sweep({"search_space": json.dumps(sweep.definition()["sweep"]["space"])}, {})
+        self.chronicle.opened()
         self.chronicle.make_up_for(study.trials.values())
         self._replay()
         self.agenda = Agenda(sweep, study)
@@ -163,7 +163,7 @@ class SweepRun:
     def _take_in(self, record: TrialRecord, outcome: Outcome) -> None:
         epoch = outcome.epoch
         self.study.report(record.number, epoch, outcome.metrics, outcome.checkpoint, outcome.collapsed)
-        self.chronicle.reported(record, epoch)
+        self.chronicle.reported(record, epoch, system_metrics())
         self._fill_rung(record, epoch)
         self.progress.reported(record)
         self._decide(record, epoch)

@@ -1,5 +1,6 @@
 """MLflow's server on a results folder, for this machine alone."""
 
+import json
 import os
 import signal
 import socket
@@ -15,15 +16,19 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from orchestrator.space import ConfigError
+from orchestrator.definition import DEFINITION
+from orchestrator.space import ConfigError, objective_mode
 from orchestrator.stopping import wait_for
 
 HOST = "127.0.0.1"
 START_S, END_S = 120.0, 5.0
 FAILED = 1
 
-# Its trials alone, flat: below their parent they would be folded up, and its box would not tick them.
-PAGE = "{address}/#/experiments/{experiment}/runs?searchFilter={trials}"
+# Its trials alone, the best first: in another order than the usual one MLflow lists them flat, not folded up
+# below their parent, where the box above the runs would not tick them.
+PAGE = (
+    "{address}/#/experiments/{experiment}/runs?searchFilter={trials}&orderByKey={metric}&orderByAsc={least}"
+)
 
 
 def serve(results: Path, port: int, open_page: bool) -> int:
@@ -142,5 +147,23 @@ def _pages(database: Path, address: str) -> dict[str, str]:
             "SELECT name, experiment_id FROM experiments WHERE lifecycle_stage = 'active' "
             "AND experiment_id IN (SELECT experiment_id FROM runs) ORDER BY name"
         ).fetchall()
-    trials = quote("tags.`hjepa.run` = 'trial'")
-    return {name: PAGE.format(address=address, experiment=number, trials=trials) for name, number in found}
+    return {
+        name: PAGE.format(
+            address=address,
+            experiment=number,
+            trials=quote("tags.`hjepa.run` = 'trial'"),
+            metric=quote(f"metrics.`{metric}`"),
+            least=str(objective_mode(metric) == "min").lower(),
+        )
+        for name, number in found
+        if (metric := _metric_of(database.parent / name))
+    }
+
+
+def _metric_of(folder: Path) -> str | None:
+    """The objective of the sweep in `folder`; None where there is no such sweep."""
+    try:
+        telling = json.loads((folder / DEFINITION).read_text(encoding="utf-8"))
+        return telling["definition"]["sweep"]["objective"]["metric"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
