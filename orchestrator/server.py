@@ -21,6 +21,7 @@ from orchestrator.space import ConfigError, objective_mode
 from orchestrator.stopping import wait_for
 
 HOST = "127.0.0.1"
+LOG = "mlflow-server.log"
 START_S, END_S = 120.0, 5.0
 FAILED = 1
 
@@ -47,13 +48,15 @@ def serve(results: Path, port: int, open_page: bool) -> int:
             if not wait_for(lambda: server.poll() is not None or _answers(address), START_S):
                 print(f"hjepa-sweep: MLflow's server did not answer within {START_S:.0f} s", file=sys.stderr)
                 return FAILED
-            if server.poll() is None:
-                pages = _pages(database, address)
-                for name, page in pages.items():
-                    print(f"{name}: {page}", flush=True)
-                print(f"all: {address}\nCtrl-C ends the server.", flush=True)
-                if open_page:
-                    webbrowser.open(next(iter(pages.values())) if len(pages) == 1 else address)
+            if server.poll() is not None:
+                print(f"hjepa-sweep: MLflow's server has ended; see {results / LOG}", file=sys.stderr)
+                return FAILED
+            pages = _pages(database, address)
+            for name, page in pages.items():
+                print(f"{name}: {page}", flush=True)
+            print(f"all: {address}\nCtrl-C ends the server.", flush=True)
+            if open_page:
+                webbrowser.open(next(iter(pages.values())) if len(pages) == 1 else address)
             return FAILED if server.wait() else 0
     except KeyboardInterrupt:
         return 0
@@ -92,7 +95,7 @@ def _server(database: Path, port: int) -> "Iterator[subprocess.Popen[bytes]]":
         # No consumers of jobs, which are processes for each kind of them.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
-    with (database.parent / "mlflow-server.log").open("ab") as log:
+    with (database.parent / LOG).open("ab") as log:
         server = subprocess.Popen(
             command,
             env=environment,
@@ -105,8 +108,6 @@ def _server(database: Path, port: int) -> "Iterator[subprocess.Popen[bytes]]":
         yield server
     finally:
         _end(server)
-        if server.returncode not in (0, -signal.SIGTERM, -signal.SIGKILL):
-            print(f"MLflow's server has failed; see {database.parent / 'mlflow-server.log'}", file=sys.stderr)
 
 
 def _end(server: "subprocess.Popen[bytes]") -> None:
