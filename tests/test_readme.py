@@ -79,4 +79,4 @@ def test_mlflow_ui_knows_the_option_that_the_readme_names() -> None:
         [sys.executable, "-m", "mlflow", "ui", "--help"], capture_output=True, text=True, check=True
     ).stdout
     assert "--backend-store-uri" in help_text
-    assert any(line.startswith("mlflow ui --backend-store-uri sqlite:///") for line in LINES)
+    assert "hjepa-sweep ui" in LINES
