@@ -218,8 +218,7 @@ class SweepRun:
             total=self.counts.total,
             max_epochs=self.sweep.max_epochs,
             rungs=list(self.sweep.rungs),
-            # Copies, for the records change while they are drawn.
-            trials=[replace(r, reports=dict(r.reports), facts=dict(r.facts)) for r in trials],
+            trials=[_copy(record) for record in trials],
             begun={r.number for r in trials if r.reports} | set(self.heard),
             runs=self.holder,
             undelivered=0,
@@ -299,6 +298,12 @@ class SweepRun:
             self.tracker.end_trial(record.id, "KILLED", {"outcome": "interrupted"})
         self.tracker.end_sweep("KILLED", {}, {})
         self.tracker.leave(self.stop.time_left(), lambda: self.stop.twice)
+
+
+def _copy(record: TrialRecord) -> TrialRecord:
+    """As it is now, for records change while they are drawn; facts come before their reports."""
+    reports = dict(record.reports)
+    return replace(record, reports=reports, facts={epoch: record.facts[epoch] for epoch in reports})
 
 
 def result_of(folder: Path, study: Study, late: int) -> SweepResult:
