@@ -136,8 +136,8 @@ class SyneTune(Random):
 
     def __init__(self, keys: list[str], epochs: int, seed: int):
         super().__init__(keys, epochs, seed)
-        from syne_tune.config_space import uniform
-        from syne_tune.optimizer import baselines
+        from syne_tune.config_space import uniform  # pyright: ignore[reportMissingImports] (extra: benchmark)
+        from syne_tune.optimizer import baselines  # pyright: ignore[reportMissingImports] (extra: benchmark)
 
         kind: Callable[..., Any] = getattr(baselines, self.name)
         np.random.seed(seed)

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 import torch
-from ifbo.priors.ftpfn_prior import DatasetPrior
+from ifbo.priors.ftpfn_prior import DatasetPrior  # pyright: ignore[reportMissingImports] (extra: benchmark)
 
 from benchmarks.rivals import RIVALS, OneEpochThenTopK, Values
 from orchestrator.simulate import simulate

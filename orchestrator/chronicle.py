@@ -1,10 +1,12 @@
 """What MLflow is told of a sweep's trials."""
 
+import hashlib
 import json
 from collections.abc import Iterable
 from typing import Any
 
 from orchestrator.definition import flat
+from orchestrator.environment import environment
 from orchestrator.space import RunConfig, Sweep
 from orchestrator.study import Outcome, TrialRecord
 from orchestrator.tracking import Status, Tracker
@@ -24,6 +26,12 @@ class Chronicle:
     def __init__(self, tracker: Tracker, sweep: Sweep):
         self._tracker, self._sweep = tracker, sweep
 
+    def opened(self) -> None:
+        """The sweep begins or goes on."""
+        space = json.dumps(self._sweep.definition()["sweep"]["space"])
+        told = {f"environment.{name}": value for name, value in environment().items()}
+        self._tracker.start_sweep({"search_space": space}, told | _source())
+
     def started(self, record: TrialRecord) -> None:
         """A trial begins or goes on."""
         swept = {f"swept.{key}": value for key, value in self._sweep.labels(record.values).items()}
@@ -35,18 +43,21 @@ class Chronicle:
         if record.passed_over:
             own["passed_over"] = json.dumps(record.passed_over)
         run = run_config(self._sweep, record)
-        self._tracker.start_trial(record.id, _parameters(run), own | swept)
+        self._tracker.start_trial(record.id, _parameters(run), own | swept | _source(), dataset(run))
 
-    def reported(self, record: TrialRecord, epoch: int) -> None:
-        """A trial has reported `epoch`."""
+    def reported(self, record: TrialRecord, epoch: int, system: dict[str, float] | None = None) -> None:
+        """A trial has reported `epoch`, on a machine as busy as `system` says."""
         # Sent twice with one and the same time, a value stands in MLflow once.
         time_ms = record.facts[epoch].time_ms or None
-        self._tracker.log_epoch(record.id, epoch, record.reports[epoch], time_ms)
+        self._tracker.log_epoch(record.id, epoch, record.reports[epoch] | (system or {}), time_ms)
 
     def ended(self, record: TrialRecord) -> None:
         """A trial is over."""
         assert record.outcome is not None
         tags = {"outcome": record.outcome, "reason": record.reason}
+        reached = [rung for rung in self._sweep.rungs if rung <= max(record.reports, default=0)]
+        if reached:
+            tags["rung"] = str(reached[-1])
         if record.notes:
             tags["notes"] = "\n".join(record.notes)
         self._tracker.end_trial(record.id, _STATUS[record.outcome], tags)
@@ -75,6 +86,34 @@ def run_config(sweep: Sweep, record: TrialRecord) -> RunConfig:
     run = sweep.resolve(record.values, seed)
     half = half_micro_batch(run) if record.halved else None
     return run if half is None else sweep.resolve(record.values, seed | half)
+
+
+def dataset(run: RunConfig) -> dict[str, str]:
+    """What a run learns from, as MLflow's Dataset has it.
+
+    Its digest is of what the config says of the data, not of the images: those may be terabytes.
+    """
+    data = run.data
+    identity = {
+        "sets": [[name, one.dataset, one.data_path, one.class_list] for name, one in data.sets().items()],
+        "val_fraction": data.val_fraction,
+        "split_seed": data.split_seed,
+    }
+    places = {name: one.data_path or "with its package" for name, one in data.sets().items()}
+    return {
+        "name": data.title,
+        "digest": hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8],
+        "source_type": "local",
+        "source": json.dumps({"uri": next(iter(places.values()))} if len(places) == 1 else {"uris": places}),
+        "profile": json.dumps(identity | {"image_size": data.image_size}),
+    }
+
+
+def _source() -> dict[str, str]:
+    """MLflow's own tags for where a run comes from."""
+    commit = environment().get("git_commit")
+    own = {"mlflow.source.name": "hjepa-sweep", "mlflow.source.type": "LOCAL"}
+    return own if commit is None else own | {"mlflow.source.git.commit": commit}
 
 
 def _parameters(run: RunConfig) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
 from orchestrator.lock import exclusive
@@ -23,6 +23,9 @@ BATCH_METRICS, BATCH_PARAMS, BATCH_TAGS = 800, 100, 100
 
 REFUSALS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE"}
 """MLflow's codes for what will never be taken; anything else may pass at a later attempt."""
+
+KIND = "custom_model_development"
+"""What MLflow's pages take an experiment for: they show the runs of a training, not traces of an agent."""
 
 log = logging.getLogger("drainer")
 
@@ -97,6 +100,10 @@ class Delivery:
         changed = {f"hjepa.changed.{key}": v for key, v in params.items() if known.get(key, v) != v}
         new = {key: value for key, value in params.items() if key not in known}
         self._log(run.info.run_id, params=new, tags=record["tags"] | changed)
+        if "dataset" in record:
+            # MLflow takes the same one of the same run once.
+            given = DatasetInput(Dataset(**record["dataset"]), [InputTag("mlflow.data.context", "training")])
+            self._client.log_inputs(run.info.run_id, [given])
 
     def _end(self, record: Record) -> None:
         trial = record["trial"]
@@ -182,7 +189,7 @@ class Delivery:
         if experiment is None:
             # MLflow's default is ./mlruns in whatever directory the process was started from.
             location = (beside.parent / "mlartifacts" / quote(name, safe="")).as_uri() if beside else None
-            return self._client.create_experiment(name, location)
+            return self._client.create_experiment(name, location, {"mlflow.experimentKind": KIND})
         if experiment.lifecycle_stage == "deleted":
             self._client.restore_experiment(experiment.experiment_id)
         return experiment.experiment_id

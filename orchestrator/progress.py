@@ -4,18 +4,20 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
 from orchestrator.study import TrialRecord
 
+if TYPE_CHECKING:
+    from orchestrator.status import Status
+    from orchestrator.table import SweepTable
+
 HEARTBEAT_S = 10.0
-RECENT = 8
 
 
 @dataclass
@@ -140,45 +142,36 @@ class Lines(Progress):
 
 
 class LiveTable(Progress):
-    """A table that is redrawn in place: running trials first, then the latest that ended."""
+    """The sweep's table, redrawn in place."""
+
+    def __init__(self, metric: str, max_epochs: int, counts: Counts, look: "Callable[[], Status]"):
+        super().__init__(metric, max_epochs, counts)
+        self._look = look
+        self._notes: list[str] = []
 
     def __enter__(self) -> "LiveTable":
-        self._rows: dict[int, TrialRecord] = {}
-        self._notes: list[str] = []
-        self._live = Live(console=Console(), refresh_per_second=4, get_renderable=self._render)
+        self._live = Live(console=Console(), refresh_per_second=2, get_renderable=self._render)
         self._live.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._live.__exit__(None, None, None)
 
-    def started(self, record: TrialRecord) -> None:
-        self._rows[record.number] = record
-
     def note(self, text: str) -> None:
         self._notes = [*self._notes, text][-3:]
 
-    def _render(self) -> Group:
-        rows = list(self._rows.values())
-        running = [r for r in rows if r.outcome is None and r.parked is None]
-        over = [r for r in rows if r.outcome is not None or r.parked is not None][-RECENT:]
-        table = Table(box=None, pad_edge=False)
-        for name in ("trial", "epoch", self.metric, "state", "values"):
-            table.add_column(name, overflow="ellipsis", no_wrap=name != "values")
-        for record in [*over, *running]:
-            table.add_row(*self._cells(record))
-        head = Text("  ".join((self.elapsed(), self.counts.words(), self.counts.best)))
-        return Group(*(Text(note) for note in self._notes), head, table)
+    def _render(self) -> "SweepTable":
+        from orchestrator.table import SweepTable
 
-    def _cells(self, record: TrialRecord) -> Iterable[str]:
-        epoch = f"{max(record.reports, default=0)}/{self.max_epochs}"
-        state = record.outcome or ("running" if record.parked is None else "parked")
-        return record.id, epoch, self.value(record), state, describe(record, short=True)
+        return SweepTable(self._look(), self._notes)
 
 
-def progress(metric: str, max_epochs: int, counts: Counts, quiet: bool) -> Progress:
-    """The kind that suits where standard output goes."""
+def progress(
+    metric: str, max_epochs: int, counts: Counts, quiet: bool, look: "Callable[[], Status]"
+) -> Progress:
+    """The kind that suits where standard output goes; the table shows what `look` sees."""
     if quiet:
         return Progress(metric, max_epochs, counts)
-    kind = LiveTable if sys.stdout.isatty() else Lines
-    return kind(metric, max_epochs, counts)
+    if sys.stdout.isatty():
+        return LiveTable(metric, max_epochs, counts, look)
+    return Lines(metric, max_epochs, counts)

@@ -1,8 +1,8 @@
 """A sweep while it runs: what is made of every report, crash and silence, and the record of it."""
 
-import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,13 @@ from orchestrator.definition import BASE, SPACE, write_whole
 from orchestrator.disk import Patience
 from orchestrator.environment import ENVIRONMENT
 from orchestrator.failure import Failure
+from orchestrator.holder import Holder
+from orchestrator.load import system_metrics
 from orchestrator.progress import Counts, Progress
 from orchestrator.report import SweepResult
 from orchestrator.search import FINISHED
 from orchestrator.space import Sweep
+from orchestrator.status import Status
 from orchestrator.stopping import GRACE_S, Stop
 from orchestrator.study import Outcome as Ending
 from orchestrator.study import Study, TrialRecord, standing
@@ -52,11 +55,12 @@ class SweepRun:
         self.silent: dict[int, str] = {}
         self.paused: set[int] = set()
         self.said_stopping = False
+        self.holder = Holder.this()
         self.decisions = Decisions(sweep, study)
         for record in standing(study.trials.values()):
             if record.outcome is not None:
                 self._count(record.outcome)
-        tracker.start_sweep({"search_space": json.dumps(sweep.definition()["sweep"]["space"])}, {})
+        self.chronicle.opened()
         self.chronicle.make_up_for(study.trials.values())
         for record, verdict in self.decisions.replay():
             self._apply(record, verdict)
@@ -149,7 +153,7 @@ class SweepRun:
     def _take_in(self, record: TrialRecord, outcome: Outcome) -> None:
         epoch = outcome.epoch
         self.study.report(record.number, epoch, outcome.metrics, outcome.checkpoint, outcome.collapsed)
-        self.chronicle.reported(record, epoch)
+        self.chronicle.reported(record, epoch, system_metrics())
         self.decisions.enter(record, epoch)
         self.progress.reported(record)
         verdict = self.decisions.verdict(record, epoch)
@@ -203,6 +207,23 @@ class SweepRun:
         else:
             self._note(record, f"{failure.reason}; tried again")
             self.agenda.waiting.append(record)
+
+    def status(self) -> Status:
+        """How the sweep stands, as `hjepa-sweep status` tells it; any thread may ask."""
+        trials = list(self.study.trials.values())
+        return Status(
+            name=self.sweep.config.name,
+            metric=self.study.metric,
+            mode=self.sweep.objective_mode,
+            total=self.counts.total,
+            max_epochs=self.sweep.max_epochs,
+            rungs=list(self.sweep.rungs),
+            trials=[_copy(record) for record in trials],
+            begun={r.number for r in trials if r.reports} | set(self.heard),
+            runs=self.holder,
+            undelivered=0,
+            reduction_factor=self.sweep.config.scheduler.reduction_factor,
+        )
 
     # Records
 
@@ -289,6 +310,12 @@ class SweepRun:
             self.tracker.end_trial(record.id, "KILLED", {"outcome": "interrupted"})
         self.tracker.end_sweep("KILLED", {}, {})
         self.tracker.leave(self.stop.time_left(), lambda: self.stop.twice)
+
+
+def _copy(record: TrialRecord) -> TrialRecord:
+    """As it is now, for records change while they are drawn; facts come before their reports."""
+    reports = dict(record.reports)
+    return replace(record, reports=reports, facts={epoch: record.facts[epoch] for epoch in reports})
 
 
 def result_of(folder: Path, study: Study, late: int) -> SweepResult:

@@ -39,6 +39,8 @@ class Status:
     runs: Holder | None
     undelivered: int
     """Records that MLflow has not got."""
+    reduction_factor: int = 3
+    """One in how many goes on at a rung."""
 
     def state_of(self, record: TrialRecord) -> str:
         """What a trial is doing, or how it ended."""
@@ -84,13 +86,13 @@ class Status:
         times = (facts.time_ms for record in self.trials for facts in record.facts.values())
         return [datetime.fromtimestamp(time / 1000) for time in times if time]
 
-    def line(self) -> str:
-        """All of it in one line."""
+    def line(self, best: bool = True) -> str:
+        """All of it in one line, with the best value or not."""
         states = Counter(self.state_of(record).partition(",")[0] for record in self.trials)
         counted = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
         over = sum(record.outcome is not None for record in standing(self.trials))
-        best = f"; best {self._value(self.best)}" if self.best else ""
-        return f"{self.state}, {over} of {self.total} trials over ({counted or 'none begun'}){best}"
+        value = f"; best {self._value(self.best)}" if best and self.best else ""
+        return f"{self.state}, {over} of {self.total} trials over ({counted or 'none begun'}){value}"
 
     def words(self) -> str:
         """A page of it."""
@@ -100,7 +102,7 @@ class Status:
         rungs = f", rungs at {', '.join(map(str, self.rungs))}" if self.rungs else ""
         lines = [
             f"{self.name}: {self.line()}",
-            f"{self.state}{running}; {_duration(self.took)}; up to {self.max_epochs} epochs{rungs}",
+            f"{self.state}{running}; {duration(self.took)}; up to {self.max_epochs} epochs{rungs}",
             *(f"{name}: {self._value(r)}" for name, r in (("best", self.best), ("base", self.base)) if r),
             *([f"MLflow has not got {self.undelivered} records yet"] if self.undelivered else []),
             "",
@@ -116,7 +118,7 @@ class Status:
         rung = self._rung(record)
         row = (
             f"{record.id:6} {epoch:>7} {'-' if rung is None else rung:>4} "
-            f"{'-' if last is None else f'{last[1]:.4f}':>14} {_duration(self._time(record)):>8}  "
+            f"{'-' if last is None else f'{last[1]:.4f}':>14} {duration(self._time(record)):>8}  "
             f"{self.state_of(record)}"
         )
         extra = [record.reason, *record.notes]
@@ -199,6 +201,7 @@ def read_status(folder: Path, storage: str | None = None) -> Status:
         begun={record.number for record in trials if (folder / "trials" / record.id).exists()},
         runs=runs,
         undelivered=undelivered(folder),
+        reduction_factor=scheduler.get("reduction_factor", 3),
     )
 
 
@@ -226,6 +229,7 @@ def _written_at(folder: Path) -> float:
     return max((file.stat().st_mtime for file in files if file.exists()), default=0.0)
 
 
-def _duration(time: timedelta) -> str:
+def duration(time: timedelta) -> str:
+    """As 1:02:03."""
     seconds = int(time.total_seconds())
     return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"

@@ -66,7 +66,7 @@ def run_sweep(
             if work_is_left(sweep, study):
                 stop.check()
                 with some_ray(sweep.config.resources, folder) as scratch:
-                    shown = progress(study.metric, sweep.max_epochs, counts, quiet)
+                    shown = progress(study.metric, sweep.max_epochs, counts, quiet, run.status)
                     run.progress = stack.enter_context(shown)
                     patience.say = run.progress.note
                     run.progress.note(_opening(sweep, study))

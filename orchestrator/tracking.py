@@ -65,13 +65,20 @@ class Tracker:
         """Open the parent run, or reopen it. Parameters are kept as JSON text, strings as they are."""
         self._log("start", trial=PARENT, params=dict(params), tags=dict(tags))
 
-    def start_trial(self, trial_id: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
-        """Open the trial's run below the parent, or reopen it.
+    def start_trial(
+        self,
+        trial_id: str,
+        params: Mapping[str, Any],
+        tags: Mapping[str, str],
+        dataset: Mapping[str, str] | None = None,
+    ) -> None:
+        """Open the trial's run below the parent, or reopen it. `dataset` has the fields of MLflow's Dataset.
 
         MLflow never changes a parameter: one that differs from the first start becomes the tag
         `hjepa.changed.<key>`.
         """
-        self._log("start", trial=trial_id, params=dict(params), tags=dict(tags))
+        given: dict[str, Any] = {} if dataset is None else {"dataset": dict(dataset)}
+        self._log("start", trial=trial_id, params=dict(params), tags=dict(tags), **given)
 
     def log_epoch(
         self, trial_id: str, epoch: int, metrics: Mapping[str, float], timestamp_ms: int | None = None

@@ -20,6 +20,7 @@ from orchestrator.cli import (
     status,
     stop,
     sync,
+    ui,
 )
 
 USER_ERROR = 2
@@ -39,6 +40,7 @@ COMMANDS = {
     "sync": sync,
     "check": check,
     "completion": completion,
+    "ui": ui,
 }
 """Each command is a module: its docstring is the command's help, `add_arguments` takes its parser, `run`
 its options and gives the exit status, and EPILOG stands below its help."""

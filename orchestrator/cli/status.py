@@ -2,21 +2,33 @@
 
 Reads the record without locking out the sweep that writes it, and changes nothing. Without a name, the
 sweep that was written to last.
+
+--watch shows the table that the sweep itself shows, and ends with it; not on a terminal, a line whenever
+something has changed. Ctrl-C ends the watching, with exit status 0; the sweep does not hear of it.
 """
 
 import argparse
 import json
+import math
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.cli.going import add_storage
+
+if TYPE_CHECKING:
+    from orchestrator.status import Status
 
 EPILOG = """\
 examples:
   hjepa-sweep status
   hjepa-sweep status fpn
-  watch -n 10 hjepa-sweep status fpn
+  hjepa-sweep status fpn --watch
   hjepa-sweep status fpn --json | jq .best
 """
+WATCH_S, LEAST_S = 2.0, 0.2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,15 +36,70 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", help="name of the sweep; `hjepa-sweep list` shows them")
     add_storage(parser, "the sweep's")
     parser.add_argument("--json", action="store_true", help="the whole of it as one JSON object")
+    parser.add_argument(
+        "--watch",
+        nargs="?",
+        type=_seconds,
+        const=WATCH_S,
+        metavar="SECONDS",
+        help=f"show the sweep's table, drawn anew every SECONDS ({WATCH_S:g}), until it ends or Ctrl-C",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Show it; the exit status."""
     from orchestrator.definition import find_sweep
+    from orchestrator.space import ConfigError
     from orchestrator.status import newest_sweep, read_status
 
     results = Path(options.results)
     folder = find_sweep(results, options.name) if options.name else newest_sweep(results)
+    if options.watch is not None:
+        if options.json:
+            raise ConfigError("--watch and --json exclude each other.")
+        return _watch(lambda: read_status(folder, options.storage), options.watch)
     status = read_status(folder, options.storage)
     print(json.dumps(status.data(), indent=1) if options.json else status.words())
     return 0
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not LEAST_S <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: at least {LEAST_S:g} seconds")
+    return seconds
+
+
+def _watch(read: "Callable[[], Status]", every_s: float) -> int:
+    """Show what `read` finds until the sweep does not run; the exit status."""
+    try:
+        _draw(read, every_s) if sys.stdout.isatty() else _print_changes(read, every_s)
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+def _draw(read: "Callable[[], Status]", every_s: float) -> None:
+    from rich.console import Console
+    from rich.live import Live
+
+    from orchestrator.table import SweepTable
+
+    status = read()
+    with Live(SweepTable(status), console=Console(), auto_refresh=False) as live:
+        while status.runs:
+            time.sleep(every_s)
+            status = read()
+            live.update(SweepTable(status), refresh=True)
+
+
+def _print_changes(read: "Callable[[], Status]", every_s: float) -> None:
+    status, shown = read(), ""
+    while True:
+        if (line := f"{status.name}: {status.line()}") != shown:
+            print(line, flush=True)
+            shown = line
+        if not status.runs:
+            return
+        time.sleep(every_s)
+        status = read()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import shlex
 import signal
 import subprocess
@@ -98,6 +99,24 @@ def test_mlflow_has_canonical_parameters_and_each_epochs_metrics_once(finished: 
             (epoch, metrics["val/knn_top1"]) for epoch, metrics in record.reports.items()
         ]
         assert run.data.tags["outcome"] == record.outcome
+
+
+def test_mlflow_says_where_each_trial_comes_from_what_it_learnt_from_and_how_busy_the_machine_was(
+    finished: Finished,
+) -> None:
+    workplace, _ = finished
+    kept = records(workplace)
+    for run in mlflow_runs(workplace):
+        assert run.data.tags["mlflow.source.name"] == "hjepa-sweep"
+    for trial, run in children(workplace).items():
+        (given,) = run.inputs.dataset_inputs
+        assert given.dataset.name == "digits"
+        assert len(given.dataset.digest) == 8
+        assert 0 < run.data.metrics["system/system_memory_usage_percentage"] <= 100
+        epochs = max(kept[int(trial)].reports)
+        assert run.data.tags["rung"] == ("1" if epochs >= 1 else "")
+    (parent,) = [run for run in mlflow_runs(workplace) if run.data.tags["hjepa.run"] == "sweep"]
+    assert parent.data.tags["environment.python"] == platform.python_version()
 
 
 def test_best_yaml_gives_the_winners_metric_again_to_the_last_digit(finished: Finished) -> None:
