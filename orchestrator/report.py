@@ -46,7 +46,7 @@ def summary(result: SweepResult, sweep: Sweep, tracking_uri: str) -> str:
             f"MLflow has not got {result.undelivered} records; they are kept in {result.folder}. "
             f"Send them: {sync_command(result.folder)}"
         )
-    lines.append(_where_to_look(sweep.config.name, tracking_uri))
+    lines.append(_where_to_look(result.folder, tracking_uri))
     return "\n".join(lines)
 
 
@@ -55,7 +55,11 @@ def sync_command(folder: Path) -> str:
     return shlex.join(["hjepa-sweep", "sync", folder.name, "--results", str(folder.parent)])
 
 
-def _where_to_look(name: str, tracking_uri: str) -> str:
+def _where_to_look(folder: Path, tracking_uri: str) -> str:
+    name, results = folder.name, folder.parent
+    if tracking_uri == f"sqlite:///{results / 'mlflow.db'}":
+        where = [] if results == Path("results") else ["--results", str(results)]
+        return f"compare: {shlex.join(['hjepa-sweep', 'ui', *where])} (experiment {name})"
     if urlsplit(tracking_uri).scheme == "sqlite":
         return f"compare: mlflow ui --backend-store-uri {tracking_uri} (experiment {name})"
     return f"compare: experiment {name} on your MLflow server"  # its URL may hold a password

@@ -13,16 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from optuna.storages import InMemoryStorage
 
 from hjepa.config import RunConfig
 from hjepa.train import Report
-from orchestrator.agenda import Agenda
 from orchestrator.chronicle import run_config
-from orchestrator.schedule import Asha, audited
-from orchestrator.search import build_sampler
+from orchestrator.simulate import simulate
 from orchestrator.space import Sweep, load_sweep
-from orchestrator.study import Study, TrialRecord
+from orchestrator.study import TrialRecord
 from tests.workplace import TINY
 
 METRIC = "val/knn_top1"
@@ -103,36 +100,17 @@ def seeded(sweep: Sweep, seed: int) -> Sweep:
     return replace(sweep, config=sweep.config.model_copy(update={"search": search}))
 
 
-def simulate(sweep: Sweep, truth: Truth, folder: Path, at_a_time: int = 4) -> list[TrialRecord]:
+def simulated(sweep: Sweep, truth: Truth, at_a_time: int = 4) -> list[TrialRecord]:
     """The records of a whole sweep of the double, its confirmation included.
 
-    Trials that run at a time take turns at random, as those of unlike length would.
+    Trials that run at a time are of unlike length.
     """
-    study = Study(folder, sweep, build_sampler(sweep), storage=InMemoryStorage())
-    agenda = Agenda(sweep, study)
-    asha = Asha(sweep.rungs, sweep.config.scheduler.reduction_factor, "max")
-    turns = np.random.default_rng(sweep.config.search.seed)
-    running: dict[int, Iterator[Report]] = {}
-    while True:
-        while len(running) < at_a_time and (record := agenda.next()) is not None:
-            running[record.number] = synthetic_train(run_config(sweep, record), truth)
-        if not running:
-            return list(study.trials.values())
-        number = int(turns.choice(list(running)))
-        if _turn(sweep, study, asha, number, next(running[number])):
-            del running[number]
 
+    def curve(record: TrialRecord) -> list[float]:
+        return [report.metrics[METRIC] for report in synthetic_train(run_config(sweep, record), truth)]
 
-def _turn(sweep: Sweep, study: Study, asha: Asha, number: int, report: Report) -> bool:
-    """Take in a report; whether its trial is over."""
-    record = study.report(number, report.epoch, report.metrics, None)
-    asha.record(number, report.epoch, report.metrics[METRIC])
-    settings = sweep.config
-    stoppable = record.role == "search" and not audited(
-        settings.search.seed, settings.scheduler.audit, number
-    )
-    if report.epoch >= sweep.max_epochs:
-        study.end(number, "completed")
-    elif stoppable and not asha.goes_on(number, report.epoch):
-        study.end(number, "pruned", asha.rank(number, report.epoch))
-    return record.outcome is not None
+    def epoch_s(record: TrialRecord) -> float:
+        return float(np.random.default_rng([truth.world, record.number]).uniform(0.5, 2))
+
+    found = {step.trial.number: step.trial for step in simulate(sweep, curve, at_a_time, epoch_s)}
+    return [found[number] for number in sorted(found)]

@@ -19,7 +19,7 @@ from orchestrator.analysis.model import fit_effects
 from orchestrator.analysis.table import table_of
 from orchestrator.space import Sweep
 from orchestrator.study import TrialRecord
-from tests.synthetic import METRIC, Truth, growth, seeded, simulate, synthetic_sweep
+from tests.synthetic import METRIC, Truth, growth, seeded, simulated, synthetic_sweep
 
 
 def test_the_interval_is_students() -> None:
@@ -101,7 +101,7 @@ def test_reruns_that_are_lost_are_counted_and_never_compared(sweep: Sweep) -> No
 
 def test_without_early_stopping_the_intervals_are_those_of_least_squares(tmp_path: Path) -> None:
     sweep = synthetic_sweep(tmp_path, scheduler={"type": "fifo", "max_epochs": 2}, confirm={"top_k": 0})
-    table = table_of(sweep, simulate(sweep, Truth(), tmp_path))
+    table = table_of(sweep, simulated(sweep, Truth()))
     columns = design_of(sweep, table.records).columns_NP
     fit = fit_effects(table, columns)
     matrix = np.column_stack([np.ones(len(columns)), columns])
@@ -119,7 +119,7 @@ def test_without_early_stopping_the_intervals_are_those_of_least_squares(tmp_pat
 
 
 def test_findings_are_plain_data_of_any_records(sweep: Sweep, tmp_path: Path) -> None:
-    records = simulate(sweep, Truth(), tmp_path)
+    records = simulated(sweep, Truth())
     for share in (0, 1, 20):
         found = analyse(sweep, records[:share])
         assert json.loads(json.dumps(asdict(found)))["outcomes"] == found.outcomes
@@ -134,7 +134,7 @@ def test_findings_are_plain_data_of_any_records(sweep: Sweep, tmp_path: Path) ->
 def test_a_collapsed_trial_counts_with_what_it_had_and_a_failed_one_not_at_all(
     sweep: Sweep, tmp_path: Path
 ) -> None:
-    records = simulate(replace_confirm(sweep), Truth(), tmp_path)
+    records = simulated(replace_confirm(sweep), Truth())
     pruned = [record for record in records if record.outcome == "pruned"]
     pruned[0].outcome, pruned[1].outcome = "collapsed", "failed"
     table = table_of(sweep, records)
@@ -201,7 +201,7 @@ def test_intervals_hold_the_truth_in_a_few_sweeps(sweep: Sweep, tmp_path: Path) 
     hits = []
     for seed in range(3):
         one, truth = seeded(sweep, seed), Truth(world=seed)
-        records = simulate(one, truth, tmp_path)
+        records = simulated(one, truth)
         hits += _hits(one, analyse(one, records), truth, records)
     assert len(hits) >= 30
     # Four standard deviations below 95%, the intervals of a sweep taken for one.
@@ -217,7 +217,7 @@ def test_intervals_hold_the_truth_and_power_is_what_is_claimed_in_200_sweeps(
     sweep, hits, claimed, found = synthetic_sweep(tmp_path, search=search), [], [], []
     for seed in range(200):
         one, truth = seeded(sweep, seed), Truth(world=seed)
-        records = simulate(one, truth, tmp_path)
+        records = simulated(one, truth)
         findings = analyse(one, records)
         hits += _hits(one, findings, truth, records)
         (loss,) = [effect for effect in findings.effects.keys if effect.key == "loss.type"]
@@ -238,7 +238,7 @@ def test_where_nothing_has_an_effect_none_is_shown_in_19_of_20_sweeps(algorithm:
     sweep, shown = synthetic_sweep(tmp_path, search=search), {"effects": [], "confirmed": []}
     for seed in range(200):
         one = seeded(sweep, seed)
-        findings = analyse(one, simulate(one, Truth.nothing(seed), tmp_path))
+        findings = analyse(one, simulated(one, Truth.nothing(seed)))
         ps = [effect.p_holm for effect in findings.effects.keys if effect.p_holm is not None]
         shown["effects"].append(min(ps) <= 0.05)
         assert findings.confirmation is not None

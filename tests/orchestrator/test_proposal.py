@@ -9,6 +9,7 @@ import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from orchestrator.agenda import Agenda, searched, work_is_left
+from orchestrator.decision import Decisions
 from orchestrator.proposal import near, propose
 from orchestrator.report import SweepResult, summary
 from orchestrator.search import build_sampler
@@ -38,14 +39,14 @@ def opened(folder: Path, sweep: Sweep) -> Study:
 def run_all(folder: Path, sweep: Sweep, reopened: bool = False) -> Study:
     """Every trial of the agenda, each with a value that rises with the weight of the finest level."""
     study = opened(folder, sweep)
-    agenda = Agenda(sweep, study)
+    agenda = Agenda(sweep, study, Decisions(sweep, study))
     while (record := agenda.next()) is not None:
         weights = record.values.get("loss.hierarchy_weights", [0.5])
         study.report(record.number, 3, {"val/knn_top1": 0.1 + 0.8 * weights[0]}, None)
         study.end(record.number, "completed")
         if reopened:
             study = opened(folder, sweep)
-            agenda = Agenda(sweep, study)
+            agenda = Agenda(sweep, study, Decisions(sweep, study))
     return study
 
 
