@@ -1,6 +1,5 @@
 """What a sweep shows while it runs: a live table on a terminal, plain lines elsewhere."""
 
-import json
 import sys
 import threading
 import time
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.live import Live
 
+from orchestrator.caption import describe
 from orchestrator.study import TrialRecord
 
 if TYPE_CHECKING:
@@ -35,22 +35,6 @@ class Counts:
         over = sum(self.ended.values())
         parts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(self.ended.items()))
         return f"{over} of {self.total} trials over" + (f": {parts}" if parts else "")
-
-
-def describe(record: TrialRecord, short: bool = False) -> str:
-    """What a trial is: its values, or that it is the base, or which one it runs again."""
-    if record.role == "base":
-        return "base config"
-    if record.role == "confirm":
-        return f"trial {record.confirms:04d} again, seed {record.seed}"
-    shown = ((key.rsplit(".", 1)[-1] if short else key, value) for key, value in record.values.items())
-    return "  ".join(f"{key}={_short(value)}" for key, value in shown)
-
-
-def _short(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 class Progress:

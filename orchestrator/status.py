@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.access import has_begun, read_study, who_runs
+from orchestrator.caption import describe
 from orchestrator.definition import DEFINITION, sweep_folders
 from orchestrator.holder import Holder
 from orchestrator.journal import JOURNAL
-from orchestrator.progress import describe
 from orchestrator.space import ConfigError, objective_mode
 from orchestrator.spool import SPOOL
 from orchestrator.storage import place_of

@@ -11,7 +11,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.progress import describe
+from orchestrator.caption import describe
 from orchestrator.status import Status, duration
 from orchestrator.study import TrialRecord
 

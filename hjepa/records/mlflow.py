@@ -2,10 +2,14 @@
 
 import os
 import re
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from types import FrameType
 from typing import Any
 from urllib.parse import quote
 
@@ -43,6 +47,7 @@ class MlflowSink:
         self._told = False
         try:
             database = _database(uri)
+            self._own_database = database is not None
             self._client = mlflow.MlflowClient(f"sqlite:///{database}" if database else uri)
             self._run_id = self._open(config, folder, database, resumed)
             self._describe(config, settings)
@@ -65,7 +70,8 @@ class MlflowSink:
         if not self._deliver():
             return
         try:
-            self._client.set_terminated(self._run_id, _STATUS[outcome])
+            with self._whole():
+                self._client.set_terminated(self._run_id, _STATUS[outcome])
         except self._errors as error:
             self._tell(error)
 
@@ -105,12 +111,19 @@ class MlflowSink:
         """Offer what is pending; whether all of it was taken."""
         try:
             while self._pending:
-                self._client.log_batch(self._run_id, metrics=self._pending[:_BATCH])
+                with self._whole():
+                    self._client.log_batch(self._run_id, metrics=self._pending[:_BATCH])
                 del self._pending[:_BATCH]
         except self._errors as error:
             self._tell(error)
             return False
         return True
+
+    def _whole(self) -> AbstractContextManager[None]:
+        """Within, Ctrl-C waits: a transaction that it broke off would keep the database locked, and the
+        run's end could not be written. A server's answer it does not wait for.
+        """
+        return _interrupt_later() if self._own_database else nullcontext()
 
     def _tell(self, error: Exception) -> None:
         if not self._told:
@@ -120,6 +133,21 @@ class MlflowSink:
                 file=sys.stderr,
             )
         self._told = True
+
+
+@contextmanager
+def _interrupt_later() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard: list[tuple[int, FrameType | None]] = []
+    before = signal.signal(signal.SIGINT, lambda *given: heard.append(given))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before if before is not None else signal.SIG_DFL)
+        if heard and callable(before):
+            before(*heard[0])
 
 
 def _database(uri: str) -> Path | None:

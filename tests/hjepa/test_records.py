@@ -1,5 +1,6 @@
 import json
 import shutil
+import signal
 import sqlite3
 import struct
 import sys
@@ -244,6 +245,28 @@ def test_mlflow_takes_more_parameters_and_metrics_than_fit_a_batch(
     records.close()
     (run,) = runs(mlflow_config)
     assert len(run.data.params) == len(run.data.metrics) == 250
+
+
+@of_mlflow
+def test_ctrl_c_within_a_transaction_of_mlflow_waits_for_its_end(
+    mlflow_config: LoggingConfig, tmp_path: Path
+) -> None:
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    def press_ctrl_c(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        if statement.startswith("INSERT INTO metrics"):
+            event.remove(Engine, "after_cursor_execute", press_ctrl_c)
+            signal.raise_signal(signal.SIGINT)
+
+    records = Records(mlflow_config, tmp_path / "run", {"seed": 42})
+    event.listen(Engine, "after_cursor_execute", press_ctrl_c)
+    with pytest.raises(KeyboardInterrupt):
+        records.write(1, 10, METRICS)
+    records.close("interrupted")
+    (run,) = runs(mlflow_config)
+    assert run.info.status == "KILLED"
+    assert history(mlflow_config, run, "train/loss") == [(1, 2.0)]
 
 
 @of_mlflow

@@ -106,13 +106,14 @@ def test_a_name_that_does_not_exist_gets_the_nearest(workplace: Workplace, comma
 def test_help_of_every_command_has_an_example() -> None:
     from orchestrator.cli import COMMANDS, parser
 
+    needed = {"retry": ["--failed"], "export": ["--trial", "0"], "reproduce": ["--trial", "0"]}
     for name, module in COMMANDS.items():
         assert f"hjepa-sweep {name}" in module.EPILOG or name == "run"
         assert parser().parse_args(
             [
                 name,
-                *({"list": [], "status": [], "completion": ["bash"]}.get(name, ["x"])),
-                *(["--failed"] if name == "retry" else []),
+                *({"list": [], "status": [], "ui": [], "completion": ["bash"]}.get(name, ["x"])),
+                *needed.get(name, []),
             ]
         )
 

@@ -80,7 +80,7 @@ def offered(shell: str, folder: Path, line: str) -> set[str]:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("hjepa-sweep re", {"resume", "retry", "results"}),
+        ("hjepa-sweep re", {"report", "reproduce", "resume", "retry", "results"}),
         ("hjepa-sweep fpn", {"fpn.yaml", "fpn.yml"}),
         ("hjepa-sweep sp", {"spaces"}),
         ("hjepa-sweep spaces/", {"spaces/loss.yaml"}),

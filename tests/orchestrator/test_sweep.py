@@ -151,7 +151,7 @@ def test_a_finished_sweep_started_again_only_repeats_its_answer(finished: Finish
     done = workplace.sweep("tiny.yaml")
     assert done.returncode == 0, done.stderr
     assert records(workplace) == before
-    assert first.stdout[first.stdout.index("best:") :] == done.stdout[done.stdout.index("best:") :]
+    assert first.stdout[first.stdout.index("best seen:") :] == done.stdout[done.stdout.index("best seen:") :]
 
 
 def test_another_definition_under_the_same_name_is_refused_with_the_difference(finished: Finished) -> None:

@@ -12,6 +12,7 @@ scheduler.type
 scheduler.max_epochs
 scheduler.grace_epochs
 scheduler.reduction_factor
+scheduler.audit
 resources.workers
 resources.cpus_per_worker
 resources.gpus_per_worker
