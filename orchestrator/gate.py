@@ -10,8 +10,8 @@ from orchestrator.space import ConfigError, ResourcesConfig
 
 HEAD = "node:__internal_head__"
 """Ray's name for a cluster's first node, and for something to ask for there: it has 1."""
-MOST = 1000
-"""Trials that can pass at a time."""
+SHARE, TRAIN_SHARE = 0.01, 0.001
+"""What a trial takes of it, and what Ray Train takes besides for each of its runs."""
 LOOK_S = 2.0
 """Seconds between two looks at a cluster's nodes."""
 
@@ -21,11 +21,13 @@ class Gate:
 
     A trial under Ray Train has workers that are placed after it has begun, so it must not begin without
     room for them. Each trial takes a small share of a resource that the head node has 1 of, and a placement
-    group holds what no trial may have.
+    group holds what no trial may have. What is left for Train lets one trial in ten too many begin, at most,
+    until Train has taken it; such a trial waits for its workers' places.
     """
 
     def __init__(self, config: ResourcesConfig):
         self._config = config
+        self._each = SHARE + (TRAIN_SHARE if config.uses_train else 0)
         self._held: PlacementGroup | None = None
         self._places = 0
         self._looked = 0.0
@@ -34,7 +36,7 @@ class Gate:
     @property
     def share(self) -> dict[str, float]:
         """What a trial takes."""
-        return {HEAD: 1 / MOST}
+        return {HEAD: SHARE}
 
     def adjust(self) -> None:
         """Look, every few seconds, how many places there are."""
@@ -42,11 +44,11 @@ class Gate:
         if self._held is not None and now - self._looked < LOOK_S:
             return
         self._looked = now
-        found = min(self._count(), MOST - 1)
+        found = min(self._count(), int(1 / self._each) - 1)
         if found != self._places:
             self.open()
             # Where there are fewer places than trials that run, Ray makes this one when enough have ended.
-            self._held = placement_group([{HEAD: (MOST - found) / MOST}])
+            self._held = placement_group([{HEAD: round(1 - found * self._each, 4)}])
             self._places = found
 
     def _count(self) -> int:

@@ -27,6 +27,8 @@ from orchestrator.trial import TIMEOUT, LostRankError, Outcome, Task, TrialWork
 
 LOOK_S = 0.5
 """Seconds between two looks at whether the group is alive, ours and Train's."""
+START_S = 21_600.0
+"""Seconds that a group waits for its places; `resources.trial_timeout` may end it earlier."""
 END_S = 4.0
 """Seconds that a group has to end by itself."""
 
@@ -90,6 +92,8 @@ class Group:
     def __init__(self, config: ResourcesConfig, storage: str):
         # Train looks after its workers this often; it reads this where the trainer is made.
         os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = str(LOOK_S)
+        # A trial that has begun before its workers' places are free waits for them.
+        os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(START_S)
         self.desk: Any = ray.remote(num_cpus=0)(Desk).remote()
         self.error: Exception | None = None
         per_worker = {"CPU": float(config.cpus_per_worker)}

@@ -10,12 +10,21 @@ import pytest
 
 from orchestrator.study import TrialRecord
 from tests.nodes import LOOPBACK, Nodes, cluster_of
-from tests.workplace import SPACE, Workplace, end_session, learnt, records, uninterrupted, wait_for
+from tests.workplace import (
+    SPACE,
+    Workplace,
+    end_session,
+    learnt,
+    records,
+    uninterrupted,
+    wait_for,
+    wait_until,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
 LONG = SPACE | {
-    "search": {"algorithm": "random", "num_trials": 3},
-    "scheduler": {"type": "fifo", "max_epochs": 12},
+    "search": {"algorithm": "random", "num_trials": 1},
+    "scheduler": {"type": "fifo", "max_epochs": 100},
     "resources": {"max_failures": 0},
 }
 
@@ -36,7 +45,7 @@ def cluster(workplace: Workplace) -> Iterator[Nodes]:
 
 def require_all_as_alone(workplace: Workplace, found: list[TrialRecord]) -> None:
     """Every trial ran to its end, with the numbers that it has without a sweep around it."""
-    assert [record.outcome for record in found] == ["completed"] * 4
+    assert [record.outcome for record in found] == ["completed"] * 2
     for record in found:
         kept = uninterrupted(workplace, record)
         assert [{k: m[k] for k in kept[0]} for m in map(learnt, record.reports.values())] == kept
@@ -85,7 +94,8 @@ def test_a_node_that_is_taken_back_costs_its_trial_no_failure(workplace: Workpla
 def test_nodes_that_are_added_are_used(workplace: Workplace, cluster: Nodes):
     """A second node is added to the only one; trials under Ray Train then run two at a time."""
     cluster.add()
-    workplace.write("tiny.yaml", LONG | {"resources": {"engine": "train"}})
+    endless = {"scheduler": {"type": "fifo", "max_epochs": 10_000}, "resources": {"engine": "train"}}
+    workplace.write("tiny.yaml", LONG | endless)
     process = workplace.start_sweep("tiny.yaml", "--address", cluster.address)
     first, second = (workplace.folder / f"results/tiny/trials/{n}/metrics.jsonl" for n in ("0000", "0001"))
     try:
@@ -93,12 +103,13 @@ def test_nodes_that_are_added_are_used(workplace: Workplace, cluster: Nodes):
         assert not second.exists()
         cluster.add()
         wait_for(second, '"epoch": 1', process)
-        assert '"epoch": 12' not in first.read_text()
-        output, _ = process.communicate(timeout=240)
+        before = len(first.read_text())
+        wait_until(lambda: len(first.read_text()) > before, process)
+        process.terminate()
+        output, _ = process.communicate(timeout=60)
     finally:
         end_session(process)
-    assert process.returncode == 0, output
-    require_all_as_alone(workplace, records(workplace))
+    assert process.returncode == 130, output
 
 
 @pytest.mark.slow
