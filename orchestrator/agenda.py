@@ -1,10 +1,12 @@
 """What a sweep has yet to run, told from its study alone."""
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
+from orchestrator.budget import Purse
 from orchestrator.space import Sweep
-from orchestrator.study import Study, TrialRecord
+from orchestrator.study import Role, Study, TrialRecord
 
 
 def searched(study: Study) -> int:
@@ -31,34 +33,48 @@ def reruns_left(sweep: Sweep, study: Study) -> list[tuple[TrialRecord, int]]:
 
 
 def work_is_left(sweep: Sweep, study: Study) -> bool:
-    """Whether any trial is to be begun or gone on with."""
-    if study.unfinished() or study.base() is None or searched(study) < sweep.num_trials:
+    """Whether any trial is to be begun or gone on with, as far as the budgets allow."""
+    allows = Purse(sweep, study).allows
+    if any(record.role == "confirm" or allows(record.role) for record in study.unfinished()):
         return True
-    return bool(reruns_left(sweep, study))
+    if study.base() is None and allows("base"):
+        return True
+    if searched(study) < sweep.num_trials and allows("search"):
+        return True
+    return bool(reruns_left(sweep, study)) and allows("confirm")
 
 
 class Agenda:
     """Which trial is next: interrupted ones first, then the base, then proposals, then fresh seeds."""
 
-    def __init__(self, sweep: Sweep, study: Study):
-        self._sweep, self._study = sweep, study
+    def __init__(self, sweep: Sweep, study: Study, allows: Callable[[Role], bool] = lambda role: True):
+        """`allows` says whether the budgets have something left for a trial of a role."""
+        self._sweep, self._study, self._allows = sweep, study, allows
         self.waiting = deque(study.unfinished())
-        """Trials that have begun and are to go on."""
+        """Trials that have begun and are to go on, as far as the budgets allow."""
         self._grid = self._grid_left()
 
     def next(self) -> TrialRecord | None:
         """The next trial; None where it depends on those that run, or nothing is left."""
-        if self.waiting:
-            return self.waiting.popleft()
+        for record in self.waiting:
+            # What has begun with a fresh seed is ended, so that it was not in vain.
+            if record.role == "confirm" or self._allows(record.role):
+                self.waiting.remove(record)
+                return record
         if self._study.base() is None:
-            return self._study.ask("base", self._sweep.base_values())
-        if searched(self._study) < self._sweep.num_trials:
+            return self._study.ask("base", self._sweep.base_values()) if self._allows("base") else None
+        if searched(self._study) < self._sweep.num_trials and self._allows("search"):
             return self._study.ask("search", self._grid.popleft() if self._grid is not None else None)
         # Who is best is known when all have ended.
-        if any(record.role != "confirm" for record in self._study.unfinished()):
+        if any(record.role != "confirm" for record in self.out()):
             return None
         reruns = reruns_left(self._sweep, self._study)
-        return self._study.ask_again(*reruns[0]) if reruns else None
+        return self._study.ask_again(*reruns[0]) if reruns and self._allows("confirm") else None
+
+    def out(self) -> list[TrialRecord]:
+        """Trials that have been given out and are not over, nor back among those that wait."""
+        waiting = {record.number for record in self.waiting}
+        return [record for record in self._study.unfinished() if record.number not in waiting]
 
     def _grid_left(self) -> deque[dict[str, Any]] | None:
         if self._sweep.listed is None:

@@ -4,7 +4,7 @@ import math
 import shlex
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,6 +24,8 @@ class SweepResult:
     base: TrialRecord | None
     undelivered: int
     """Records that MLflow has not got."""
+    budgets: list[str] = field(default_factory=list)
+    """How its budgets stand, in words, and that one ended the search."""
 
     @property
     def failed(self) -> list[TrialRecord]:
@@ -95,11 +97,16 @@ def _where_to_look(name: str, tracking_uri: str) -> str:
 
 
 def _trials(result: SweepResult) -> list[str]:
-    outcomes = Counter(str(record.outcome) for record in result.records)
+    outcomes = Counter(record.outcome or "parked" for record in result.records)
     counted = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
     epochs = sum(len(record.reports) for record in result.records)
     failed = [f"  trial {record.id} failed: {record.reason}" for record in result.failed]
-    return [f"{len(result.records)} trials: {counted}; {epochs} epochs in all", *_not_run(result), *failed]
+    return [
+        f"{len(result.records)} trials: {counted}; {epochs} epochs in all",
+        *_not_run(result),
+        *failed,
+        *result.budgets,
+    ]
 
 
 def _not_run(result: SweepResult) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.agenda import Agenda
+from orchestrator.budget import Purse
 from orchestrator.chronicle import Chronicle, run_config
 from orchestrator.definition import BASE, SPACE, write_whole
 from orchestrator.disk import Patience
@@ -17,7 +18,7 @@ from orchestrator.search import FINISHED
 from orchestrator.space import Sweep, to_yaml
 from orchestrator.stopping import GRACE_S, Stop
 from orchestrator.study import Outcome as Ending
-from orchestrator.study import Study, TrialRecord, standing
+from orchestrator.study import Role, Study, TrialRecord, standing
 from orchestrator.tracking import Tracker
 from orchestrator.trial import Outcome, Task, checkpoints, half_micro_batch
 
@@ -56,8 +57,13 @@ class SweepRun:
                 self._count(record.outcome)
         tracker.start_sweep({"search_space": json.dumps(sweep.definition()["sweep"]["space"])}, {})
         self.chronicle.make_up_for(study.trials.values())
+        self.purse = Purse(sweep, study)
+        self.parked: set[int] = set()
+        """Trials that a budget holds up."""
+        self.surplus: list[int] = []
+        """Of these, those whose processes have begun nevertheless."""
         self._replay()
-        self.agenda = Agenda(sweep, study)
+        self.agenda = Agenda(sweep, study, self._allows)
 
     def _replay(self) -> None:
         """Fill the rungs with the reports in their order, and decide what was left undecided.
@@ -84,7 +90,8 @@ class SweepRun:
             return None
         record = self.agenda.next()
         if record is None:
-            return None if self.study.unfinished() else FINISHED
+            return None if self.agenda.out() else FINISHED
+        self.parked.discard(record.number)
         folder = self._trial_folder(record)
         resume = self._checkpoints(record)
         if record.checkpoint is not None and not resume:
@@ -109,7 +116,8 @@ class SweepRun:
         for number in silent:
             self.silent[number] = f"reported nothing for {limit:g} s and was killed"
             del self.heard[number]
-        return silent
+        surplus, self.surplus = self.surplus, []
+        return silent + surplus
 
     def _wind_up(self) -> None:
         if not self.said_stopping:
@@ -127,6 +135,9 @@ class SweepRun:
         self.heard[record.number] = time.monotonic()
         self.chronicle.started(record)
         self.progress.started(record)
+        if not self._allows(record.role):  # Tune asks for a trial ahead of a free place
+            self.surplus.append(record.number)
+            self._park(record)
 
     def reported(self, config: dict[str, Any], result: dict[str, Any]) -> bool:
         """Record a report, and decide whether its trial goes on."""
@@ -150,7 +161,26 @@ class SweepRun:
             self._take_in(record, outcome)
         return self._goes_on(record)
 
+    def _allows(self, role: Role) -> bool:
+        """Whether the budgets have something left for a trial of that role."""
+        if not self.purse.budget.is_set:
+            return True
+        now = time.monotonic()
+        return self.purse.allows(role, [now - heard for heard in self.heard.values()])
+
+    def _park(self, record: TrialRecord) -> None:
+        """Hold a trial up, to go on where a budget is raised."""
+        if record.number not in self.parked:
+            self.parked.add(record.number)
+            self.agenda.waiting.append(record)
+            self.chronicle.parked(record)
+            self.progress.parked(record)
+        self.heard.pop(record.number, None)
+
     def _goes_on(self, record: TrialRecord) -> bool:
+        if record.outcome is None and record.role != "confirm" and not self._allows(record.role):
+            self._park(record)
+            return False
         goes_on = record.outcome is None and not self.stop.asked
         if not goes_on:
             self.heard.pop(record.number, None)
@@ -158,7 +188,10 @@ class SweepRun:
 
     def _take_in(self, record: TrialRecord, outcome: Outcome) -> None:
         epoch = outcome.epoch
-        self.study.report(record.number, epoch, outcome.metrics, outcome.checkpoint, outcome.collapsed)
+        self.study.report(
+            record.number, epoch, outcome.metrics, outcome.checkpoint, outcome.collapsed, outcome.seconds
+        )
+        self.purse.ledger.enter(record.facts[epoch].time_ms / 1000, outcome.seconds)
         self.chronicle.reported(record, epoch)
         self._fill_rung(record, epoch)
         self.progress.reported(record)
@@ -183,7 +216,7 @@ class SweepRun:
         """A trial's process died: try again from its checkpoint, or give the trial up."""
         record = self.study.trials[Task.of(config).number]
         self.heard.pop(record.number, None)
-        if record.outcome is not None or self.stop.asked:
+        if record.outcome is not None or self.stop.asked or record.number in self.parked:
             return
         failure = Failure.of(self.silent.pop(record.number, None) or error)
         if failure.gpu_memory and not record.halved and half_micro_batch(run_config(self.sweep, record)):
@@ -269,7 +302,9 @@ class SweepRun:
             if last is not None:
                 summary[f"{name}/{self.study.metric}"] = last[1]
         self.tracker.end_sweep("FINISHED", {"best_trial": best.id if best else ""}, summary)
-        return result_of(self.folder, self.study, self.tracker.close(DELIVERY_S, lambda: self.stop.asked))
+        return result_of(
+            self.folder, self.sweep, self.study, self.tracker.close(DELIVERY_S, lambda: self.stop.asked)
+        )
 
     def abandon(self) -> None:
         """Stop in the middle: MLflow's open runs are closed, the study keeps its trials open."""
@@ -279,9 +314,10 @@ class SweepRun:
         self.tracker.leave(self.stop.time_left(), lambda: self.stop.twice)
 
 
-def result_of(folder: Path, study: Study, late: int) -> SweepResult:
+def result_of(folder: Path, sweep: Sweep, study: Study, late: int) -> SweepResult:
     """How the sweep stands; `late` records have not reached MLflow."""
-    return SweepResult(folder, list(study.trials.values()), study.best(), study.base(), late)
+    budgets = Purse(sweep, study).words()
+    return SweepResult(folder, list(study.trials.values()), study.best(), study.base(), late, budgets)
 
 
 def _best_yaml(sweep: Sweep, study: Study, best: TrialRecord) -> str:

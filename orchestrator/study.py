@@ -38,6 +38,9 @@ _NEW: dict[str, Any] = {"outcome": None, "reason": "", "passed_over": {}}
 """What a trial made of another one does not take from it."""
 
 
+ENDED_BY = "ended_by"
+
+
 @dataclass(frozen=True)
 class Facts:
     """What else is known of a report."""
@@ -48,6 +51,8 @@ class Facts:
     """When it came, Unix time in milliseconds."""
     collapsed: str | None = None
     """Why its features count as collapsed."""
+    seconds: float = 0.0
+    """How long the epoch held its workers, evaluation included."""
 
 
 @dataclass
@@ -145,6 +150,15 @@ class Study:
                 self._open[record.number] = Trial(self._study, frozen._trial_id)
                 if record.outcome is not None:  # the process died while it was told
                     self.end(record.number, record.outcome, record.reason)
+
+    @property
+    def ended_by(self) -> dict[str, Any] | None:
+        """The budget that ended the search, where one did."""
+        return self._study.user_attrs.get(ENDED_BY)
+
+    def end_search(self, ended_by: Mapping[str, Any]) -> None:
+        """Write down which budget ends the search."""
+        self.describe({ENDED_BY: dict(ended_by)})
 
     def describe(self, attributes: Mapping[str, Any]) -> None:
         """Write down what is known of the study as a whole."""
@@ -258,11 +272,12 @@ class Study:
         metrics: Mapping[str, float],
         checkpoint: str | None,
         collapsed: str | None = None,
+        seconds: float = 0.0,
     ) -> TrialRecord:
         """Take in an epoch's metrics; an epoch that is there already keeps what it has."""
         record, trial = self.trials[number], self._open[number]
         if epoch not in record.reports:
-            facts = Facts(self._reports, time.time_ns() // 1_000_000, collapsed)
+            facts = Facts(self._reports, time.time_ns() // 1_000_000, collapsed, seconds)
             record.facts[epoch] = facts
             kept = dict(metrics)
             trial.set_user_attr(
@@ -328,13 +343,26 @@ def read_trials(folder: Path) -> list[TrialRecord]:
 
     Raises ConfigError where there is none.
     """
+    storage = read_journal(folder)
+    studies = storage.get_all_studies()
+    return trials_of(storage, studies[0].study_name) if studies else []
+
+
+def read_journal(folder: Path) -> JournalStorage:
+    """A journal, to be read only. Raises ConfigError where there is none."""
     path = folder / JOURNAL
     if not path.exists():
         raise ConfigError(f"{path}: no such record of a sweep.")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = JournalStorage(JournalFileBackend(str(path)))
-    studies = storage.get_all_studies()
-    return trials_of(storage, studies[0].study_name) if studies else []
+    return JournalStorage(JournalFileBackend(str(path)))
+
+
+def ending_of(storage: BaseStorage, name: str) -> dict[str, Any] | None:
+    """The budget that ended the search of the study `name`, if one did."""
+    try:
+        return storage.get_study_user_attrs(storage.get_study_id_from_name(name)).get(ENDED_BY)
+    except KeyError:
+        return None
 
 
 def trials_of(storage: BaseStorage, name: str) -> list[TrialRecord]:

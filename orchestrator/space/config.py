@@ -1,9 +1,11 @@
 """The sections of a search space file."""
 
 import difflib
-from typing import TYPE_CHECKING, Any, Literal, Self
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
+    BeforeValidator,
     Field,
     SerializerFunctionWrapHandler,
     field_validator,
@@ -20,6 +22,22 @@ from orchestrator.space.distribution import Distribution
 
 if TYPE_CHECKING:
     pass
+
+
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def _seconds(value: Any) -> Any:
+    """`1h30m` as seconds; what is no text stays as it is."""
+    if not isinstance(value, str):
+        return value
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*([smhd])", value)
+    if not parts or re.sub(r"\s", "", value) != "".join(number + unit for number, unit in parts):
+        raise ValueError(f"{value} is no time; write seconds, or a text such as 90m, 2h, 1h30m or 1d")
+    return float(sum(float(number) * _UNITS_S[unit] for number, unit in parts))
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds)]
 
 
 class ObjectiveConfig(Config):
@@ -60,6 +78,11 @@ class SearchConfig(Config):
     """Trials in all; with grid an upper limit, and null: every combination."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of the proposals; that of a trial is the base's."""
+    time_budget: Seconds | None = Field(default=None, gt=0, json_schema_extra=NO_EFFECT)
+    """Time that the sweep may run, in seconds or as text such as 90m, 2h or 1d; what `confirm` will take is
+    kept back from the search. null: no limit."""
+    cost_budget: float | None = Field(default=None, gt=0, json_schema_extra=NO_EFFECT)
+    """Worker-hours that it may cost, likewise. null: no limit."""
 
     def inert(self) -> dict[str, str]:
         return {"seed": "search.algorithm is grid"} if self.algorithm == "grid" else {}
