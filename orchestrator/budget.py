@@ -180,6 +180,7 @@ class Purse:
         self.budget = Budget.of(sweep)
         self.ledger = Ledger.of(study.trials.values(), self.budget.workers)
         self._study = study
+        self._refused: set[Role] = set()
 
     @property
     def over(self) -> bool:
@@ -194,15 +195,19 @@ class Purse:
     def allows(self, role: Role, running_s: Sequence[float] = ()) -> bool:
         """Whether a trial of that role may begin, or begin another epoch.
 
-        The base's and those with fresh seeds may use what is kept for these from the search.
+        The base's and those with fresh seeds may use what is kept for these from the search. Once refused, a
+        role stays so in this process, whatever becomes of the epochs that were running.
         """
-        if not self.budget.is_set or (role == "search" and self.over):
-            return not self.budget.is_set
+        if not self.budget.is_set:
+            return True
+        if role in self._refused or (role == "search" and self.over):
+            return False
         for left in self.left(running_s):
             if (left.for_search if role == "search" else left.overall) <= 0:
                 if not self.over:
                     ended = {"key": left.key, "whole": left.whole, "spent": left.spent}
                     self._study.end_search(ended)
+                self._refused.add(role)
                 return False
         return True
 

@@ -16,7 +16,7 @@ from orchestrator.study import TrialRecord
 
 HEARTBEAT_S = 10.0
 RECENT = 8
-PARKED = "a budget of the search is used up"
+HELD = "a budget of the search is used up"
 
 
 @dataclass
@@ -74,7 +74,7 @@ class Progress:
     def ended(self, record: TrialRecord) -> None:
         """A trial is over."""
 
-    def parked(self, record: TrialRecord) -> None:
+    def held(self, record: TrialRecord) -> None:
         """A budget holds a trial up."""
 
     def note(self, text: str) -> None:
@@ -119,9 +119,9 @@ class Lines(Progress):
         reason = f" ({record.reason})" if record.reason else ""
         self._write(f"trial {record.id} {record.outcome}{reason}; {self.counts.words()}; {self.counts.best}")
 
-    def parked(self, record: TrialRecord) -> None:
+    def held(self, record: TrialRecord) -> None:
         self._running.pop(record.number, None)
-        self._write(f"trial {record.id} is parked after epoch {max(record.reports, default=0)}: {PARKED}")
+        self._write(f"trial {record.id} is held up after epoch {max(record.reports, default=0)}: {HELD}")
 
     def note(self, text: str) -> None:
         self._write(text)
@@ -155,9 +155,9 @@ class LiveTable(Progress):
     def started(self, record: TrialRecord) -> None:
         self._rows[record.number] = record
 
-    def parked(self, record: TrialRecord) -> None:
+    def held(self, record: TrialRecord) -> None:
         self._rows.pop(record.number, None)
-        self.note(f"trial {record.id} is parked: {PARKED}")
+        self.note(f"trial {record.id} is held up: {HELD}")
 
     def note(self, text: str) -> None:
         self._notes = [*self._notes, text][-3:]

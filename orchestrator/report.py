@@ -97,7 +97,7 @@ def _where_to_look(name: str, tracking_uri: str) -> str:
 
 
 def _trials(result: SweepResult) -> list[str]:
-    outcomes = Counter(record.outcome or "parked" for record in result.records)
+    outcomes = Counter(record.outcome or "held" for record in result.records)
     counted = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
     epochs = sum(len(record.reports) for record in result.records)
     failed = [f"  trial {record.id} failed: {record.reason}" for record in result.failed]

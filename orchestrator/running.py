@@ -58,7 +58,7 @@ class SweepRun:
         tracker.start_sweep({"search_space": json.dumps(sweep.definition()["sweep"]["space"])}, {})
         self.chronicle.make_up_for(study.trials.values())
         self.purse = Purse(sweep, study)
-        self.parked: set[int] = set()
+        self.held: set[int] = set()
         """Trials that a budget holds up."""
         self.surplus: list[int] = []
         """Of these, those whose processes have begun nevertheless."""
@@ -91,7 +91,7 @@ class SweepRun:
         record = self.agenda.next()
         if record is None:
             return None if self.agenda.out() else FINISHED
-        self.parked.discard(record.number)
+        self.held.discard(record.number)
         folder = self._trial_folder(record)
         resume = self._checkpoints(record)
         if record.checkpoint is not None and not resume:
@@ -135,9 +135,11 @@ class SweepRun:
         self.heard[record.number] = time.monotonic()
         self.chronicle.started(record)
         self.progress.started(record)
-        if not self._allows(record.role):  # Tune asks for a trial ahead of a free place
+        if record.role == "search" and not self._allows(
+            "search"
+        ):  # Tune asks for a trial ahead of a free place
             self.surplus.append(record.number)
-            self._park(record)
+            self._hold(record)
 
     def reported(self, config: dict[str, Any], result: dict[str, Any]) -> bool:
         """Record a report, and decide whether its trial goes on."""
@@ -168,18 +170,18 @@ class SweepRun:
         now = time.monotonic()
         return self.purse.allows(role, [now - heard for heard in self.heard.values()])
 
-    def _park(self, record: TrialRecord) -> None:
+    def _hold(self, record: TrialRecord) -> None:
         """Hold a trial up, to go on where a budget is raised."""
-        if record.number not in self.parked:
-            self.parked.add(record.number)
+        if record.number not in self.held:
+            self.held.add(record.number)
             self.agenda.waiting.append(record)
-            self.chronicle.parked(record)
-            self.progress.parked(record)
+            self.chronicle.held(record)
+            self.progress.held(record)
         self.heard.pop(record.number, None)
 
     def _goes_on(self, record: TrialRecord) -> bool:
         if record.outcome is None and record.role != "confirm" and not self._allows(record.role):
-            self._park(record)
+            self._hold(record)
             return False
         goes_on = record.outcome is None and not self.stop.asked
         if not goes_on:
@@ -216,7 +218,7 @@ class SweepRun:
         """A trial's process died: try again from its checkpoint, or give the trial up."""
         record = self.study.trials[Task.of(config).number]
         self.heard.pop(record.number, None)
-        if record.outcome is not None or self.stop.asked or record.number in self.parked:
+        if record.outcome is not None or self.stop.asked or record.number in self.held:
             return
         failure = Failure.of(self.silent.pop(record.number, None) or error)
         if failure.gpu_memory and not record.halved and half_micro_batch(run_config(self.sweep, record)):

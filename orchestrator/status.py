@@ -40,8 +40,8 @@ class Status:
     runs: Holder | None
     undelivered: int
     """Records that MLflow has not got."""
-    budget: Budget = Budget(None, None)
-    ended_by: dict[str, Any] | None = None
+    budget: Budget
+    ended_by: dict[str, Any] | None
     """The budget that ended the search, where one did."""
 
     def state_of(self, record: TrialRecord) -> str:
@@ -53,7 +53,7 @@ class Status:
             return "waiting"
         if self.runs:
             return "running"
-        return "parked" if self.budget_ended else "interrupted"
+        return "held" if self.budget_ended else "interrupted"
 
     @property
     def budget_ended(self) -> bool:

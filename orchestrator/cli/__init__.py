@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from orchestrator.cli import check, completion, listing, resume, retry, run, status, stop, sync
+from orchestrator.cli import check, completion, listing, plan, resume, retry, run, status, stop, sync
 
 USER_ERROR = 2
 
@@ -17,6 +17,7 @@ COMMANDS = {
     "retry": retry,
     "sync": sync,
     "check": check,
+    "plan": plan,
     "completion": completion,
 }
 """Each command is a module: its docstring is the command's help, `add_arguments` takes its parser, `run`
