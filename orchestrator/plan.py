@@ -6,7 +6,7 @@ from statistics import mean, median
 from typing import Any
 
 from orchestrator.budget import Budget, clock
-from orchestrator.capacity import places
+from orchestrator.engine import places
 from orchestrator.forecast import Play, Range, Rates, plays
 from orchestrator.probe import Probe, probe
 from orchestrator.space import Sweep, describe

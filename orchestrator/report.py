@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from orchestrator.front import figure
+from orchestrator.progress import describe
 from orchestrator.space import Sweep
 from orchestrator.study import TrialRecord, standing
 
@@ -26,6 +28,8 @@ class SweepResult:
     """Records that MLflow has not got."""
     budgets: list[str] = field(default_factory=list)
     """How its budgets stand, in words, and that one ended the search."""
+    front: list[TrialRecord] = field(default_factory=list)
+    """Of several objectives the trials that no other one beats."""
 
     @property
     def failed(self) -> list[TrialRecord]:
@@ -73,6 +77,7 @@ def summary(result: SweepResult, sweep: Sweep, tracking_uri: str) -> str:
         "",
         *_trials(result),
         *_best(result, sweep),
+        *_front(result, sweep),
         *_references(result, sweep),
         *_confirmed(result, sweep),
     ]
@@ -129,6 +134,19 @@ def _best(result: SweepResult, sweep: Sweep) -> list[str]:
         *(f"  {key}: {label}" for key, label in sweep.labels(best.values).items()),
         f"  run it: hjepa-train {result.folder / 'best.yaml'}",
     ]
+
+
+def _front(result: SweepResult, sweep: Sweep) -> list[str]:
+    """The trials that no other one beats in all objectives."""
+    metrics = sweep.config.objective.metrics
+    if len(metrics) == 1:
+        return []
+    lines = [f"completed trials that none beats in all of {', '.join(metrics)}:"]
+    for record in result.front:
+        values = (figure(record, metric) for metric in metrics)
+        shown = ", ".join("-" if value is None else f"{value:.5g}" for value in values)
+        lines.append(f"  trial {record.id}: {shown}; {describe(record, short=True)}")
+    return lines if result.front else [f"{lines[0]} none"]
 
 
 def _references(result: SweepResult, sweep: Sweep) -> list[str]:

@@ -319,7 +319,9 @@ class SweepRun:
 def result_of(folder: Path, sweep: Sweep, study: Study, late: int) -> SweepResult:
     """How the sweep stands; `late` records have not reached MLflow."""
     budgets = Purse(sweep, study).words()
-    return SweepResult(folder, list(study.trials.values()), study.best(), study.base(), late, budgets)
+    return SweepResult(
+        folder, list(study.trials.values()), study.best(), study.base(), late, budgets, study.front()
+    )
 
 
 def _best_yaml(sweep: Sweep, study: Study, best: TrialRecord) -> str:

@@ -16,12 +16,14 @@ import optuna
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
 from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState, create_trial
 
 from orchestrator.disk import Patience
+from orchestrator.front import figures, front
 from orchestrator.journal import JOURNAL, Journal
 from orchestrator.proposal import propose
-from orchestrator.space import ConfigError, Sweep
+from orchestrator.space import ConfigError, Sweep, objective_mode
 
 Role = Literal["base", "search", "confirm"]
 Outcome = Literal["completed", "pruned", "collapsed", "failed"]
@@ -118,13 +120,14 @@ class Study:
         """
         self.folder, self.sweep = folder, sweep
         self.metric = sweep.config.objective.metric
-        direction = "maximize" if sweep.objective_mode == "max" else "minimize"
+        self.metrics = sweep.config.objective.metrics
+        ways = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         folder.mkdir(parents=True, exist_ok=True)
         self._study = optuna.create_study(
             study_name=sweep.config.name,
             storage=storage or JournalStorage(Journal(folder, patience or Patience())),
-            direction=direction,
+            directions=[ways[objective_mode(metric)] for metric in self.metrics],
             sampler=sampler,
             load_if_exists=True,
         )
@@ -223,7 +226,11 @@ class Study:
             params=fixed.params,
             distributions=fixed.distributions,
             user_attrs=attributes,
-            intermediate_values={e: m[self.metric] for e, m in record.reports.items() if self.metric in m},
+            intermediate_values={
+                epoch: metrics[self.metric]
+                for epoch, metrics in record.reports.items()
+                if self.metric in metrics and len(self.metrics) == 1
+            },
         )
         trial_id = self._study._storage.create_new_trial(self._study._study_id, template_trial=template)
         trial = Trial(self._study, trial_id)
@@ -283,7 +290,8 @@ class Study:
             trial.set_user_attr(
                 f"epoch:{epoch}", {"metrics": kept, "checkpoint": checkpoint, "facts": asdict(facts)}
             )
-            if self.metric in kept:
+            # Of several objectives Optuna takes no values on the way.
+            if self.metric in kept and len(self.metrics) == 1:
                 trial.report(kept[self.metric], epoch)
             record.reports[epoch] = kept
             self._reports += 1
@@ -294,15 +302,19 @@ class Study:
         """Close a trial."""
         record, trial = self.trials[number], self._open.pop(number)
         trial.set_user_attr("end", {"outcome": outcome, "reason": reason})
-        last = record.last(self.metric)
-        if outcome == "completed" and last is not None:
-            self._study.tell(trial, last[1])
+        values = figures(record, self.metrics)
+        if outcome == "completed" and values is not None:
+            self._study.tell(trial, values)
         else:
             # Optuna takes a pruned trial's newest report as its value; without one it has none.
-            state = _STATES[outcome] if last is not None else TrialState.FAIL
+            state = _STATES[outcome] if values is not None and outcome != "completed" else TrialState.FAIL
             self._study.tell(trial, state=state)
         record.outcome, record.reason = outcome, reason
         return record
+
+    def front(self) -> list[TrialRecord]:
+        """Of several objectives the completed trials that no other one beats; of a single one none."""
+        return front(standing(self.trials.values()), self.metrics) if len(self.metrics) > 1 else []
 
     def ranking(self) -> list[TrialRecord]:
         """Trials of search and base with a value, those that ran longest first, better ones first."""

@@ -1,7 +1,7 @@
 """What a search space will likely take: epochs, wall time, cost, memory and disk, with a range.
 
 Some steps and an evaluation of the base and of the dearest configurations are measured on this machine, as
-many at once as trials would run; the search is then played through with its own scheduler. Nothing is written.
+many at once as trials would run; the search is then played through with its own scheduler. Writes nothing.
 """
 
 import argparse
