@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def figure(record: "TrialRecord", metric: str) -> float | None:
-    """A trial's newest value of `metric`; of what is measured in time, where neighbours disturb, the median."""
+    """A trial's newest value of `metric`; the median of what is measured in time, which neighbours disturb."""
     if metric.startswith("time/"):
         values = [metrics[metric] for metrics in record.reports.values() if metric in metrics]
         return median(values) if values else None

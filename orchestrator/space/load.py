@@ -107,8 +107,8 @@ def _take_several_objectives(path: Path, layers: Layers) -> None:
         wanted, mode = one.get("mode"), metric_mode(str(one["metric"]))
         if wanted is not None and mode is not None and wanted != mode:
             raise ConfigError(
-                f"{path}: objective: mode {wanted} would look for the worst trial by {one['metric']}; leave mode "
-                "out."
+                f"{path}: objective: mode {wanted} would look for the worst trial by {one['metric']}; "
+                "leave mode out."
             )
     if not named:
         raise ConfigError(f"{path}: objective: is empty; name a metric, such as val/knn_top1.")

@@ -85,8 +85,10 @@ def test_a_search_by_two_objectives_proposes_learns_and_goes_on(tmp_path: Path, 
         for _ in range(count):
             record = study.ask()
             lr = record.values["training.lr"]
-            study.report(record.number, 1, {KNN: lr, SPEED: 1 / lr}, None)
-            study.end(record.number, "pruned" if record.number % 3 == 0 else "completed")
+            stopped = record.number % 3 == 0
+            for epoch in (1,) if stopped else (1, 2, 3):
+                study.report(record.number, epoch, {KNN: lr, SPEED: 1 / lr}, None)
+            study.end(record.number, "pruned" if stopped else "completed")
 
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     run(Study(whole, sweep, build_sampler(sweep)), 2 * POPULATION)
