@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from orchestrator.front import figure
 from orchestrator.progress import describe
 from orchestrator.space import Sweep
 from orchestrator.study import TrialRecord, standing
@@ -143,7 +142,7 @@ def _front(result: SweepResult, sweep: Sweep) -> list[str]:
         return []
     lines = [f"completed trials that none beats in all of {', '.join(metrics)}:"]
     for record in result.front:
-        values = (figure(record, metric) for metric in metrics)
+        values = (record.figure(metric) for metric in metrics)
         shown = ", ".join("-" if value is None else f"{value:.5g}" for value in values)
         lines.append(f"  trial {record.id}: {shown}; {describe(record, short=True)}")
     return lines if result.front else [f"{lines[0]} none"]

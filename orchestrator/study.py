@@ -6,10 +6,11 @@ An Optuna study in a journal file or a database. What Ray Tune knows is lost wit
 import time
 import uuid
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
 import optuna
@@ -20,7 +21,6 @@ from optuna.study import StudyDirection
 from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState, create_trial
 
 from orchestrator.disk import Patience
-from orchestrator.front import figures, front
 from orchestrator.journal import JOURNAL, Journal
 from orchestrator.proposal import propose
 from orchestrator.space import ConfigError, Sweep, objective_mode
@@ -101,6 +101,19 @@ class TrialRecord:
         """Epoch and value of the newest report that holds `metric`."""
         epochs = [epoch for epoch, metrics in self.reports.items() if metric in metrics]
         return (max(epochs), self.reports[max(epochs)][metric]) if epochs else None
+
+    def figure(self, metric: str) -> float | None:
+        """Its newest value of `metric`; of a time, which neighbours disturb, the median over its epochs."""
+        if metric.startswith("time/"):
+            values = [metrics[metric] for metrics in self.reports.values() if metric in metrics]
+            return median(values) if values else None
+        last = self.last(metric)
+        return None if last is None else last[1]
+
+    def figures(self, metrics: Sequence[str]) -> list[float] | None:
+        """Its value of each of `metrics`; None where it lacks one."""
+        found = [value for metric in metrics if (value := self.figure(metric)) is not None]
+        return found if len(found) == len(metrics) else None
 
 
 class Study:
@@ -302,7 +315,7 @@ class Study:
         """Close a trial."""
         record, trial = self.trials[number], self._open.pop(number)
         trial.set_user_attr("end", {"outcome": outcome, "reason": reason})
-        values = figures(record, self.metrics)
+        values = record.figures(self.metrics)
         if outcome == "completed" and values is not None:
             self._study.tell(trial, values)
         else:
@@ -311,10 +324,6 @@ class Study:
             self._study.tell(trial, state=state)
         record.outcome, record.reason = outcome, reason
         return record
-
-    def front(self) -> list[TrialRecord]:
-        """Of several objectives the completed trials that no other one beats; of a single one none."""
-        return front(standing(self.trials.values()), self.metrics) if len(self.metrics) > 1 else []
 
     def ranking(self) -> list[TrialRecord]:
         """Trials of search and base with a value, those that ran longest first, better ones first."""
