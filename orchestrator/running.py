@@ -11,6 +11,7 @@ from orchestrator.chronicle import Chronicle, run_config
 from orchestrator.definition import BASE, SPACE, write_whole
 from orchestrator.disk import Patience
 from orchestrator.failure import Failure
+from orchestrator.front import front
 from orchestrator.progress import Counts, Progress
 from orchestrator.report import SweepResult
 from orchestrator.schedule import Asha
@@ -318,9 +319,10 @@ class SweepRun:
 
 def result_of(folder: Path, sweep: Sweep, study: Study, late: int) -> SweepResult:
     """How the sweep stands; `late` records have not reached MLflow."""
-    budgets = Purse(sweep, study).words()
+    budgets, metrics = Purse(sweep, study).words(), sweep.config.objective.metrics
+    beaten_by_none = front(standing(study.trials.values()), metrics) if len(metrics) > 1 else []
     return SweepResult(
-        folder, list(study.trials.values()), study.best(), study.base(), late, budgets, study.front()
+        folder, list(study.trials.values()), study.best(), study.base(), late, budgets, beaten_by_none
     )
 
 
