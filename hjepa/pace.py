@@ -51,10 +51,6 @@ class Pace:
     """Most of main memory that the process has held."""
     gpu_peak_bytes: int
 
-    def epoch_s(self, evaluated: float = 1.0) -> float:
-        """An epoch with its checkpoint, where this share of epochs is evaluated."""
-        return self.steps * self.step_s + evaluated * self.evaluation_s + self.save_s
-
 
 def measure_pace(run: Run, steps: int, build_s: float = 0.0, with_baselines: bool = False) -> Pace:
     """Train `run` for some steps, evaluate and save it; an epoch has `steps` of them. Leaves it changed."""

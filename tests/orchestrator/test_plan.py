@@ -69,6 +69,7 @@ def test_the_dearest_configuration_is_found_through_conditions(tmp_path: Path) -
     assert cost(sweep.resolve(by_work)).work == pytest.approx(most)
 
 
+@pytest.mark.slow
 def test_plan_measures_and_writes_nothing(workplace: Workplace) -> None:
     """The figures of a plan fit together."""
     workplace.write("tiny.yaml", SPACE | {"search": {"num_trials": 4, "time_budget": "100h"}})
