@@ -17,7 +17,7 @@ from orchestrator.lease import Lease, leaseholder
 from orchestrator.search import build_sampler
 from orchestrator.space import ConfigError, Sweep
 from orchestrator.storage import Place
-from orchestrator.study import Study, TrialRecord, read_trials, trials_of
+from orchestrator.study import Study, TrialRecord, ending_of, read_journal, read_trials, trials_of
 
 _DEFINITION, _FORKING = "definition", "forking"
 
@@ -86,6 +86,14 @@ def read_study(folder: Path, place: Place | None) -> list[TrialRecord]:
         return read_trials(folder)
     with _reading(place) as storage:
         return trials_of(storage, folder.name)
+
+
+def read_ending(folder: Path, place: Place | None) -> dict[str, Any] | None:
+    """The budget that ended the search of the sweep in `folder`, if one did."""
+    if place is None:
+        return ending_of(read_journal(folder), folder.name)
+    with _reading(place) as storage:
+        return ending_of(storage, folder.name)
 
 
 def who_runs(folder: Path, place: Place | None) -> Holder | None:

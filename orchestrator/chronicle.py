@@ -62,6 +62,10 @@ class Chronicle:
             tags["notes"] = "\n".join(record.notes)
         self._tracker.end_trial(record.id, _STATUS[record.outcome], tags)
 
+    def held(self, record: TrialRecord) -> None:
+        """A budget holds a trial up."""
+        self._tracker.end_trial(record.id, "KILLED", {"outcome": "held", "reason": "a budget is used up"})
+
     def make_up_for(self, records: Iterable[TrialRecord]) -> None:
         """Tell what the study knows and the spool does not.
 

@@ -32,10 +32,11 @@ def fork(results: Path, name: str, sweep: Sweep, place: Place | None = None) -> 
         return [f"{sweep.config.name}: is there already, and goes on"]
     require_empty(target)
     other = load_sweep(source / SPACE)
-    if other.config.objective.metric != sweep.config.objective.metric:
+    judged, judges = other.config.objective.metrics, sweep.config.objective.metrics
+    if not set(judges) <= set(judged):
         raise ConfigError(
-            f"--fork {sweep.config.name}: {name} was judged by {other.config.objective.metric}, "
-            f"this sweep by {sweep.config.objective.metric}; nothing could be taken over."
+            f"--fork {sweep.config.name}: {name} was judged by {', '.join(judged)}, "
+            f"this sweep by {', '.join(judges)}; nothing could be taken over."
         )
     half_made = results / f".{sweep.config.name}.fork"
     shutil.rmtree(half_made, ignore_errors=True)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from orchestrator.table import SweepTable
 
 HEARTBEAT_S = 10.0
+HELD = "a budget of the search is used up"
 
 
 @dataclass
@@ -61,6 +62,9 @@ class Progress:
 
     def ended(self, record: TrialRecord) -> None:
         """A trial is over."""
+
+    def held(self, record: TrialRecord) -> None:
+        """A budget holds a trial up."""
 
     def note(self, text: str) -> None:
         """Something else to know."""
@@ -109,6 +113,10 @@ class Lines(Progress):
         reason = f" ({record.reason})" if record.reason else ""
         self._write(f"trial {record.id} {record.outcome}{reason}; {self.counts.words()}; {self.counts.best}")
 
+    def held(self, record: TrialRecord) -> None:
+        self._running.pop(record.number, None)
+        self._write(f"trial {record.id} is held up after epoch {max(record.reports, default=0)}: {HELD}")
+
     def note(self, text: str) -> None:
         self._write(text)
 
@@ -140,6 +148,9 @@ class LiveTable(Progress):
 
     def __exit__(self, *error: object) -> None:
         self._live.__exit__(None, None, None)
+
+    def held(self, record: TrialRecord) -> None:
+        self.note(f"trial {record.id} is held up: {HELD}")
 
     def note(self, text: str) -> None:
         self._notes = [*self._notes, text][-3:]

@@ -2,12 +2,13 @@
 
 import shlex
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from orchestrator.analysis import analyse
 from orchestrator.analysis.findings import Confirmed, Effect, Findings
+from orchestrator.caption import describe
 from orchestrator.space import Sweep
 from orchestrator.study import TrialRecord, standing
 
@@ -22,6 +23,10 @@ class SweepResult:
     base: TrialRecord | None
     undelivered: int
     """Records that MLflow has not got."""
+    budgets: list[str] = field(default_factory=list)
+    """How its budgets stand, in words, and that one ended the search."""
+    front: list[TrialRecord] = field(default_factory=list)
+    """Of several objectives the trials that no other one beats."""
 
     @property
     def failed(self) -> list[TrialRecord]:
@@ -39,6 +44,7 @@ def summary(result: SweepResult, sweep: Sweep, tracking_uri: str) -> str:
         *_stopping(findings),
         *_trials(result),
         *_best(result, sweep),
+        *_front(result, sweep),
         *_references(result, sweep),
     ]
     if result.undelivered:
@@ -66,11 +72,16 @@ def _where_to_look(folder: Path, tracking_uri: str) -> str:
 
 
 def _trials(result: SweepResult) -> list[str]:
-    outcomes = Counter(str(record.outcome) for record in result.records)
+    outcomes = Counter(record.outcome or "held" for record in result.records)
     counted = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
     epochs = sum(len(record.reports) for record in result.records)
     failed = [f"  trial {record.id} failed: {record.reason}" for record in result.failed]
-    return [f"{len(result.records)} trials: {counted}; {epochs} epochs in all", *_not_run(result), *failed]
+    return [
+        f"{len(result.records)} trials: {counted}; {epochs} epochs in all",
+        *_not_run(result),
+        *failed,
+        *result.budgets,
+    ]
 
 
 def _not_run(result: SweepResult) -> list[str]:
@@ -93,6 +104,19 @@ def _best(result: SweepResult, sweep: Sweep) -> list[str]:
         *(f"  {key}: {label}" for key, label in sweep.labels(best.values).items()),
         f"  run it: hjepa-train {result.folder / 'best.yaml'}",
     ]
+
+
+def _front(result: SweepResult, sweep: Sweep) -> list[str]:
+    """The trials that no other one beats in all objectives."""
+    metrics = sweep.config.objective.metrics
+    if len(metrics) == 1:
+        return []
+    lines = [f"completed trials that none beats in all of {', '.join(metrics)}:"]
+    for record in result.front:
+        values = (record.figure(metric) for metric in metrics)
+        shown = ", ".join("-" if value is None else f"{value:.5g}" for value in values)
+        lines.append(f"  trial {record.id}: {shown}; {describe(record, short=True)}")
+    return lines if result.front else [f"{lines[0]} none"]
 
 
 def _references(result: SweepResult, sweep: Sweep) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.agenda import Agenda
+from orchestrator.budget import Purse
 from orchestrator.chronicle import Chronicle, run_config
 from orchestrator.config_file import config_yaml
 from orchestrator.decision import Decisions, Verdict
@@ -14,6 +15,7 @@ from orchestrator.definition import BASE, SPACE, write_whole
 from orchestrator.disk import Patience
 from orchestrator.environment import ENVIRONMENT
 from orchestrator.failure import Failure
+from orchestrator.front import front
 from orchestrator.holder import Holder
 from orchestrator.load import system_metrics
 from orchestrator.progress import Counts, Progress
@@ -23,7 +25,7 @@ from orchestrator.space import Sweep
 from orchestrator.status import Status
 from orchestrator.stopping import GRACE_S, Stop
 from orchestrator.study import Outcome as Ending
-from orchestrator.study import Study, TrialRecord, standing
+from orchestrator.study import Role, Study, TrialRecord, standing
 from orchestrator.tracking import Tracker
 from orchestrator.trial import Outcome, Task, checkpoints, half_micro_batch
 
@@ -62,9 +64,14 @@ class SweepRun:
                 self._count(record.outcome)
         self.chronicle.opened()
         self.chronicle.make_up_for(study.trials.values())
+        self.purse = Purse(sweep, study)
+        self.held: set[int] = set()
+        """Trials that a budget holds up."""
+        self.surplus: list[int] = []
+        """Of these, those whose processes have begun nevertheless."""
         for record, verdict in self.decisions.replay():
             self._apply(record, verdict)
-        self.agenda = Agenda(sweep, study, self.decisions)
+        self.agenda = Agenda(sweep, study, self.decisions, self._allows)
         self._give_up()  # else Ray would be started for nothing, and Tune waits for ever where none begins
 
     # What Tune asks
@@ -77,7 +84,8 @@ class SweepRun:
         self._give_up()
         record = self.agenda.next()
         if record is None:
-            return None if self.study.unfinished() else FINISHED
+            return None if self.agenda.out() else FINISHED
+        self.held.discard(record.number)
         folder = self._trial_folder(record)
         resume = self._checkpoints(record)
         if record.checkpoint is not None and not resume:
@@ -103,7 +111,8 @@ class SweepRun:
         for number in silent:
             self.silent[number] = f"reported nothing for {limit:g} s and was killed"
             del self.heard[number]
-        return silent
+        surplus, self.surplus = self.surplus, []
+        return silent + surplus
 
     def _wind_up(self) -> None:
         if not self.said_stopping:
@@ -121,6 +130,11 @@ class SweepRun:
         self.heard[record.number] = time.monotonic()
         self.chronicle.started(record)
         self.progress.started(record)
+        if record.role == "search" and not self._allows(
+            "search"
+        ):  # Tune asks for a trial ahead of a free place
+            self.surplus.append(record.number)
+            self._hold(record)
 
     def reported(self, config: dict[str, Any], result: dict[str, Any]) -> bool:
         """Record a report, and decide whether its trial goes on."""
@@ -144,15 +158,38 @@ class SweepRun:
             self._take_in(record, outcome)
         return self._goes_on(record)
 
+    def _allows(self, role: Role) -> bool:
+        """Whether the budgets have something left for a trial of that role."""
+        if not self.purse.budget.is_set:
+            return True
+        now = time.monotonic()
+        return self.purse.allows(role, [now - heard for heard in self.heard.values()])
+
+    def _hold(self, record: TrialRecord) -> None:
+        """Hold a trial up, to go on where a budget is raised."""
+        if record.number not in self.held:
+            self.held.add(record.number)
+            self.agenda.waiting.append(record)
+            self.chronicle.held(record)
+            self.progress.held(record)
+        self.heard.pop(record.number, None)
+
     def _goes_on(self, record: TrialRecord) -> bool:
-        goes_on = record.outcome is None and record.parked is None and not self.stop.asked
+        open_ = record.outcome is None and record.parked is None
+        if open_ and record.role != "confirm" and not self._allows(record.role):
+            self._hold(record)
+            return False
+        goes_on = open_ and not self.stop.asked
         if not goes_on:
             self.heard.pop(record.number, None)
         return goes_on
 
     def _take_in(self, record: TrialRecord, outcome: Outcome) -> None:
         epoch = outcome.epoch
-        self.study.report(record.number, epoch, outcome.metrics, outcome.checkpoint, outcome.collapsed)
+        self.study.report(
+            record.number, epoch, outcome.metrics, outcome.checkpoint, outcome.collapsed, outcome.seconds
+        )
+        self.purse.ledger.enter(record.facts[epoch].time_ms / 1000, outcome.seconds)
         self.chronicle.reported(record, epoch, system_metrics())
         self.decisions.enter(record, epoch)
         self.progress.reported(record)
@@ -183,7 +220,8 @@ class SweepRun:
         """A trial's process died: try again from its checkpoint, or give the trial up."""
         record = self.study.trials[Task.of(config).number]
         self.heard.pop(record.number, None)
-        if record.outcome is not None or record.parked is not None or self.stop.asked:
+        over = record.outcome is not None or record.parked is not None
+        if over or self.stop.asked or record.number in self.held:
             return
         failure = Failure.of(self.silent.pop(record.number, None) or error)
         if failure.gpu_memory and not record.halved and half_micro_batch(run_config(self.sweep, record)):
@@ -222,6 +260,8 @@ class SweepRun:
             begun={r.number for r in trials if r.reports} | set(self.heard),
             runs=self.holder,
             undelivered=0,
+            budget=self.purse.budget,
+            ended_by=self.study.ended_by,
             reduction_factor=self.sweep.config.scheduler.reduction_factor,
         )
 
@@ -288,7 +328,9 @@ class SweepRun:
             if last is not None:
                 summary[f"{name}/{self.study.metric}"] = last[1]
         self.tracker.end_sweep("FINISHED", {"best_trial": best.id if best else ""}, summary)
-        return result_of(self.folder, self.study, self.tracker.close(DELIVERY_S, lambda: self.stop.asked))
+        return result_of(
+            self.folder, self.sweep, self.study, self.tracker.close(DELIVERY_S, lambda: self.stop.asked)
+        )
 
     def _draw(self) -> None:
         """Write the report, for MLflow too. What was found does not depend on its being drawn."""
@@ -318,6 +360,10 @@ def _copy(record: TrialRecord) -> TrialRecord:
     return replace(record, reports=reports, facts={epoch: record.facts[epoch] for epoch in reports})
 
 
-def result_of(folder: Path, study: Study, late: int) -> SweepResult:
+def result_of(folder: Path, sweep: Sweep, study: Study, late: int) -> SweepResult:
     """How the sweep stands; `late` records have not reached MLflow."""
-    return SweepResult(folder, list(study.trials.values()), study.best(), study.base(), late)
+    budgets, metrics = Purse(sweep, study).words(), sweep.config.objective.metrics
+    beaten_by_none = front(standing(study.trials.values()), metrics) if len(metrics) > 1 else []
+    return SweepResult(
+        folder, list(study.trials.values()), study.best(), study.base(), late, budgets, beaten_by_none
+    )

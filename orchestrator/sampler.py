@@ -9,13 +9,15 @@ from typing import Any, cast
 import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.study import Study as OptunaStudy
 from optuna.trial import FrozenTrial, TrialState
 
 from orchestrator.proposal import ATTEMPT
 from orchestrator.space import Sweep
 
+POPULATION = 16
+"""Completed trials of a generation of NSGA-II; with its usual 50 most sweeps would end in the first."""
 LEARNED_ATTEMPTS = 100
 """Proposals for a trial that TPE makes before it is left to chance to find one that may be run."""
 
@@ -69,6 +71,8 @@ class NumberedSampler(BaseSampler):
         attempt = trial.system_attrs.get(ATTEMPT, 0)
         place = (self._seed, trial.number, *place, *([attempt] if attempt else []))
         (seed,) = np.random.SeedSequence(place).generate_state(1)
+        if self._algorithm == "nsga2" and attempt < LEARNED_ATTEMPTS:
+            return NSGAIISampler(seed=int(seed), population_size=POPULATION)
         if self._algorithm != "tpe" or attempt >= LEARNED_ATTEMPTS:
             return RandomSampler(seed=int(seed))
         with warnings.catch_warnings():

@@ -2,12 +2,13 @@
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from orchestrator.access import has_begun, read_study, who_runs
+from orchestrator.access import has_begun, read_ending, read_study, who_runs
+from orchestrator.budget import Budget, Ledger, Left, is_over
 from orchestrator.caption import describe
 from orchestrator.definition import DEFINITION, sweep_folders
 from orchestrator.holder import Holder
@@ -41,6 +42,9 @@ class Status:
     """Records that MLflow has not got."""
     reduction_factor: int = 3
     """One in how many goes on at a rung."""
+    budget: Budget = Budget(None, None)
+    ended_by: dict[str, Any] | None = None
+    """The budget that ended the search, where one did."""
 
     def state_of(self, record: TrialRecord) -> str:
         """What a trial is doing, or how it ended."""
@@ -51,7 +55,14 @@ class Status:
             return "parked"
         if record.number not in self.begun:
             return "waiting"
-        return "running" if self.runs else "interrupted"
+        if self.runs:
+            return "running"
+        return "held" if self.budget_ended else "interrupted"
+
+    @property
+    def budget_ended(self) -> bool:
+        """Whether a budget has ended the search, and has not been raised since."""
+        return is_over(self.budget, self.ended_by)
 
     @property
     def state(self) -> str:
@@ -59,7 +70,10 @@ class Status:
         if self.runs:
             return "running"
         trials = standing(self.trials)
-        over = len(trials) >= self.total and all(record.outcome for record in trials)
+        if self.budget_ended:
+            over = all(record.outcome for record in trials if record.role == "confirm")
+        else:
+            over = len(trials) >= self.total and all(record.outcome for record in trials)
         return "finished" if over else "interrupted"
 
     @property
@@ -104,6 +118,7 @@ class Status:
             f"{self.name}: {self.line()}",
             f"{self.state}{running}; {duration(self.took)}; up to {self.max_epochs} epochs{rungs}",
             *(f"{name}: {self._value(r)}" for name, r in (("best", self.best), ("base", self.base)) if r),
+            *self.budgets(),
             *([f"MLflow has not got {self.undelivered} records yet"] if self.undelivered else []),
             "",
             f"{'trial':6} {'epoch':>7} {'rung':>4} {self.metric:>14} {'time':>8}  state",
@@ -111,6 +126,15 @@ class Status:
             *([f"and {len(shown) - SHOWN} more; --json has them all"] if len(shown) > SHOWN else []),
         ]
         return "\n".join(lines)
+
+    def budgets(self) -> list[str]:
+        ended = [f"{self.ended_by['key']} ended the search"] if self.ended_by and self.budget_ended else []
+        return [*ended, *(left.words() for left in self.left())]
+
+    def left(self) -> list[Left]:
+        """How each budget stands, by what has been reported."""
+        confirmed = sum(record.role == "confirm" for record in self.trials)
+        return self.budget.left(Ledger.of(self.trials, self.budget.workers), confirmed)
 
     def _row(self, record: TrialRecord) -> str:
         last = record.last(self.metric)
@@ -155,6 +179,8 @@ class Status:
             "trials_by_state": dict(Counter(self.state_of(r).partition(",")[0] for r in self.trials)),
             "best": self.best.id if self.best else None,
             "undelivered": self.undelivered,
+            "budgets": [asdict(left) for left in self.left()],
+            "ended_by": self.ended_by["key"] if self.ended_by and self.budget_ended else None,
         }
         if trials:
             found["trials"] = [self._data(record) for record in self.trials]
@@ -184,12 +210,14 @@ def read_status(folder: Path, storage: str | None = None) -> Status:
         sweep, base = telling["definition"]["sweep"], telling["definition"]["base"]
         metric, max_epochs = sweep["objective"]["metric"], base["training"]["epochs"]
         scheduler, total = sweep["scheduler"], telling["trials"]
+        budget = Budget.read(telling["definition"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{folder / DEFINITION}: cannot be read: {error}.") from None
     place = place_of(folder, storage)
     runs = who_runs(folder, place)
     # After the lock: what ends in between is then shown as ended, not as interrupted.
-    trials = read_study(folder, place) if has_begun(folder, place) else []
+    begun = has_begun(folder, place)
+    trials = read_study(folder, place) if begun else []
     return Status(
         name=folder.name,
         metric=metric,
@@ -202,6 +230,9 @@ def read_status(folder: Path, storage: str | None = None) -> Status:
         runs=runs,
         undelivered=undelivered(folder),
         reduction_factor=scheduler.get("reduction_factor", 3),
+        budget=budget,
+        # Asked for where there is a budget only, for the record is read once more for it.
+        ended_by=read_ending(folder, place) if begun and budget.is_set else None,
     )
 
 

@@ -7,22 +7,24 @@ import heapq
 import time
 import uuid
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
 import optuna
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
 from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState, create_trial
 
 from orchestrator.disk import Patience
 from orchestrator.journal import JOURNAL, Journal
 from orchestrator.proposal import propose
-from orchestrator.space import ConfigError, Sweep
+from orchestrator.space import ConfigError, Sweep, objective_mode
 
 Role = Literal["base", "search", "confirm"]
 Outcome = Literal["completed", "pruned", "collapsed", "failed"]
@@ -39,6 +41,9 @@ _NEW: dict[str, Any] = {"outcome": None, "reason": "", "passed_over": {}}
 """What a trial made of another one does not take from it."""
 
 
+ENDED_BY = "ended_by"
+
+
 @dataclass(frozen=True)
 class Facts:
     """What else is known of a report."""
@@ -49,6 +54,8 @@ class Facts:
     """When it came, Unix time in milliseconds."""
     collapsed: str | None = None
     """Why its features count as collapsed."""
+    seconds: float = 0.0
+    """How long the epoch held its workers, evaluation included."""
 
 
 @dataclass
@@ -102,6 +109,19 @@ class TrialRecord:
         epochs = [epoch for epoch, metrics in self.reports.items() if metric in metrics]
         return (max(epochs), self.reports[max(epochs)][metric]) if epochs else None
 
+    def figure(self, metric: str) -> float | None:
+        """Its newest value of `metric`; of a time, which neighbours disturb, the median over its epochs."""
+        if metric.startswith("time/"):
+            values = [metrics[metric] for metrics in self.reports.values() if metric in metrics]
+            return median(values) if values else None
+        last = self.last(metric)
+        return None if last is None else last[1]
+
+    def figures(self, metrics: Sequence[str]) -> list[float] | None:
+        """Its value of each of `metrics`; None where it lacks one."""
+        found = [value for metric in metrics if (value := self.figure(metric)) is not None]
+        return found if len(found) == len(metrics) else None
+
 
 class Study:
     """One sweep's record. Open it under `SweepLock`: a second writer would double every trial."""
@@ -120,13 +140,14 @@ class Study:
         """
         self.folder, self.sweep = folder, sweep
         self.metric = sweep.config.objective.metric
-        direction = "maximize" if sweep.objective_mode == "max" else "minimize"
+        self.metrics = sweep.config.objective.metrics
+        ways = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         folder.mkdir(parents=True, exist_ok=True)
         self._study = optuna.create_study(
             study_name=sweep.config.name,
             storage=storage or JournalStorage(Journal(folder, patience or Patience())),
-            direction=direction,
+            directions=[ways[objective_mode(metric)] for metric in self.metrics],
             sampler=sampler,
             load_if_exists=True,
         )
@@ -160,6 +181,15 @@ class Study:
                 self._open[record.number] = Trial(self._study, frozen._trial_id)
                 if record.outcome is not None:  # the process died while it was told
                     self.end(record.number, record.outcome, record.reason)
+
+    @property
+    def ended_by(self) -> dict[str, Any] | None:
+        """The budget that ended the search, where one did."""
+        return self._study.user_attrs.get(ENDED_BY)
+
+    def end_search(self, ended_by: Mapping[str, Any]) -> None:
+        """Write down which budget ends the search."""
+        self.describe({ENDED_BY: dict(ended_by)})
 
     def describe(self, attributes: Mapping[str, Any]) -> None:
         """Write down what is known of the study as a whole."""
@@ -229,7 +259,11 @@ class Study:
             params=fixed.params,
             distributions=fixed.distributions,
             user_attrs=attributes,
-            intermediate_values={e: m[self.metric] for e, m in record.reports.items() if self.metric in m},
+            intermediate_values={
+                epoch: metrics[self.metric]
+                for epoch, metrics in record.reports.items()
+                if self.metric in metrics and len(self.metrics) == 1
+            },
         )
         trial_id = self._study._storage.create_new_trial(self._study._study_id, template_trial=template)
         trial = Trial(self._study, trial_id)
@@ -305,17 +339,19 @@ class Study:
         metrics: Mapping[str, float],
         checkpoint: str | None,
         collapsed: str | None = None,
+        seconds: float = 0.0,
     ) -> TrialRecord:
         """Take in an epoch's metrics; an epoch that is there already keeps what it has."""
         record, trial = self.trials[number], self._open[number]
         if epoch not in record.reports:
-            facts = Facts(self._reports, time.time_ns() // 1_000_000, collapsed)
+            facts = Facts(self._reports, time.time_ns() // 1_000_000, collapsed, seconds)
             record.facts[epoch] = facts
             kept = dict(metrics)
             trial.set_user_attr(
                 f"epoch:{epoch}", {"metrics": kept, "checkpoint": checkpoint, "facts": asdict(facts)}
             )
-            if self.metric in kept:
+            # Of several objectives Optuna takes no values on the way.
+            if self.metric in kept and len(self.metrics) == 1:
                 trial.report(kept[self.metric], epoch)
             record.reports[epoch] = kept
             self._reports += 1
@@ -326,12 +362,12 @@ class Study:
         """Close a trial."""
         record, trial = self.trials[number], self._open.pop(number)
         trial.set_user_attr("end", {"outcome": outcome, "reason": reason})
-        last = record.last(self.metric)
-        if outcome == "completed" and last is not None:
-            self._study.tell(trial, last[1])
+        values = record.figures(self.metrics)
+        if outcome == "completed" and values is not None:
+            self._study.tell(trial, values)
         else:
             # Optuna takes a pruned trial's newest report as its value; without one it has none.
-            state = _STATES[outcome] if last is not None else TrialState.FAIL
+            state = _STATES[outcome] if values is not None and outcome != "completed" else TrialState.FAIL
             self._study.tell(trial, state=state)
         record.outcome, record.reason, record.parked = outcome, reason, None
         self._contend(record)
@@ -383,13 +419,26 @@ def read_trials(folder: Path) -> list[TrialRecord]:
 
     Raises ConfigError where there is none.
     """
+    storage = read_journal(folder)
+    studies = storage.get_all_studies()
+    return trials_of(storage, studies[0].study_name) if studies else []
+
+
+def read_journal(folder: Path) -> JournalStorage:
+    """A journal, to be read only. Raises ConfigError where there is none."""
     path = folder / JOURNAL
     if not path.exists():
         raise ConfigError(f"{path}: no such record of a sweep.")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = JournalStorage(JournalFileBackend(str(path)))
-    studies = storage.get_all_studies()
-    return trials_of(storage, studies[0].study_name) if studies else []
+    return JournalStorage(JournalFileBackend(str(path)))
+
+
+def ending_of(storage: BaseStorage, name: str) -> dict[str, Any] | None:
+    """The budget that ended the search of the study `name`, if one did."""
+    try:
+        return storage.get_study_user_attrs(storage.get_study_id_from_name(name)).get(ENDED_BY)
+    except KeyError:
+        return None
 
 
 def trials_of(storage: BaseStorage, name: str) -> list[TrialRecord]:

@@ -58,7 +58,7 @@ def run_sweep(
                     study.take_up(record)
         told = (folder / BEST).exists() and undelivered(folder) == 0
         if told and not work_is_left(sweep, study):
-            return result_of(folder, study, 0)
+            return result_of(folder, sweep, study, 0)
         counts = Counts(total=sweep.num_trials + 1 + sweep.num_confirmations)
         tracker = Tracker(folder, tracking_uri, sweep.config.name, study.id, patience)
         run = SweepRun(folder, sweep, study, tracker, counts, stop, patience)

@@ -52,7 +52,7 @@ def _head(status: Status) -> list[Text]:
         lines.append(Text(f"{status.metric}: {'; '.join(values)}"))
     if speed is not None:
         lines.append(Text(f"{speed.epochs_per_min:.3g} epochs/min, {speed.images_per_s:,.0f} images/s"))
-    return lines
+    return lines + [Text(line) for line in status.budgets()]
 
 
 def _value(status: Status, record: TrialRecord) -> str:

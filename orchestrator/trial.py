@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -77,6 +77,8 @@ class Outcome:
     """Why the epoch could not be written yet, for want of space; it is tried again."""
     began: float = 0.0
     """Unix time at which the epoch's computation was asked for, in seconds."""
+    seconds: float = 0.0
+    """From then until its checkpoint was written."""
 
     def result(self) -> dict[str, Any]:
         """As a Tune result."""
@@ -125,7 +127,7 @@ class TrialWork:
             time.sleep(PAUSE_S)
             return Outcome(self.epoch, {}, None, False, paused=explain(error), began=began)
         self.done, self.notes = None, ()
-        return outcome
+        return replace(outcome, seconds=time.time() - outcome.began)
 
     def _epoch(self, reports: Iterator[Report], began: float) -> tuple[Report, Outcome] | Outcome:
         """Compute an epoch; a report that is still to be saved, or the trial's failure."""

@@ -12,6 +12,7 @@ from orchestrator.cli import (
     completion,
     export,
     listing,
+    plan,
     report,
     reproduce,
     resume,
@@ -39,6 +40,7 @@ COMMANDS = {
     "retry": retry,
     "sync": sync,
     "check": check,
+    "plan": plan,
     "completion": completion,
     "ui": ui,
 }

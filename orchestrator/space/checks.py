@@ -81,16 +81,21 @@ def check_search(sweep: Sweep) -> None:
 
 
 def check_objective(sweep: Sweep, base_path: Path) -> None:
-    metric = sweep.config.objective.metric
-    where = f"{sweep.path}: objective.metric: {metric}"
+    """Every objective can be compared, and is measured where it is needed: the first at the rungs too."""
     evaluation = sweep.base.evaluation
-    for key in (*sweep.config.space, *sweep.rules.derived):
-        if reason := incomparable(metric, key):
-            hint = "Take val/knn_top1."
-            raise ConfigError(f"{where} cannot be compared between values of {key}, {reason}.\n{hint}")
-    if missing := evaluation.unmeasured(metric):
-        raise ConfigError(f"{where} is not measured: {missing[0]} in {base_path}.\nAdd --set {missing[1]}.")
-    if metric.startswith("train/"):
+    for metric in sweep.config.objective.metrics:
+        key = "metric" if metric == sweep.config.objective.metric else "beside"
+        where = f"{sweep.path}: objective.{key}: {metric}"
+        for swept in (*sweep.config.space, *sweep.rules.derived):
+            if reason := incomparable(metric, swept):
+                hint = "Take val/knn_top1." if key == "metric" else "Leave it out."
+                raise ConfigError(f"{where} cannot be compared between values of {swept}, {reason}.\n{hint}")
+        if missing := evaluation.unmeasured(metric):
+            raise ConfigError(
+                f"{where} is not measured: {missing[0]} in {base_path}.\nAdd --set {missing[1]}."
+            )
+    where = f"{sweep.path}: objective.metric: {sweep.config.objective.metric}"
+    if sweep.config.objective.metric.startswith("train/"):
         return
     for epoch in sweep.rungs:
         if epoch % evaluation.eval_frequency:

@@ -1,9 +1,11 @@
 """The sections of a search space file."""
 
 import difflib
-from typing import TYPE_CHECKING, Any, Literal, Self
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
+    BeforeValidator,
     Field,
     SerializerFunctionWrapHandler,
     field_validator,
@@ -22,6 +24,22 @@ if TYPE_CHECKING:
     pass
 
 
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def _seconds(value: Any) -> Any:
+    """`1h30m` as seconds; what is no text stays as it is."""
+    if not isinstance(value, str):
+        return value
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*([smhd])", value)
+    if not parts or re.sub(r"\s", "", value) != "".join(number + unit for number, unit in parts):
+        raise ValueError(f"{value} is no time; write seconds, or a text such as 90m, 2h, 1h30m or 1d")
+    return float(sum(float(number) * _UNITS_S[unit] for number, unit in parts))
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds)]
+
+
 class ObjectiveConfig(Config):
     """What makes a trial better than another."""
 
@@ -29,16 +47,26 @@ class ObjectiveConfig(Config):
     """Metric of a run's reports that is compared between trials."""
     mode: Literal["max", "min"] | None = None
     """Whether more or less of it is better; null: as the metric has it."""
+    beside: tuple[str, ...] = ()
+    """Further metrics, each better the way it is: the search looks for the trials that no other one beats in
+    all. Trials are stopped, ranked and confirmed by the first."""
+
+    @field_validator("beside")
+    @classmethod
+    def _are_reported(cls, beside: tuple[str, ...]) -> tuple[str, ...]:
+        for metric in beside:
+            _require_reported(metric)
+        return beside
 
     @field_validator("metric")
     @classmethod
     def _is_reported(cls, metric: str) -> str:
-        if metric_mode(metric) is None:
-            near = difflib.get_close_matches(metric, METRIC_MODES, n=1, cutoff=0.3)
-            hint = f"nearest: {near[0]}; " if near else ""
-            raise ValueError(f"no run reports it; {hint}one of {', '.join(METRIC_MODES)}, val/knn_top1_k<n>")
+        _require_reported(metric)
         if metric.startswith("time/"):
-            raise ValueError("it says how fast a trial is, not what it learns; the smallest model would win")
+            raise ValueError(
+                "it says how fast a trial is, not what it learns; the smallest model would win. It may stand "
+                "beside a first objective"
+            )
         return metric
 
     @model_validator(mode="after")
@@ -47,19 +75,47 @@ class ObjectiveConfig(Config):
             raise ValueError(
                 f"mode {self.mode} would look for the worst trial by {self.metric}; leave mode out"
             )
+        twice = next((name for name in self.metrics if self.metrics.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{twice} is named twice; each objective once")
         return self
+
+    @model_serializer(mode="wrap")
+    def _only_what_is_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without an empty `beside`, so that a single objective is written, and fingerprinted, as ever."""
+        return {name: value for name, value in handler(self).items() if name != "beside" or value}
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """All of them, the one that decides first."""
+        return (self.metric, *self.beside)
+
+
+def _require_reported(metric: str) -> None:
+    if metric_mode(metric) is None:
+        near = difflib.get_close_matches(metric, METRIC_MODES, n=1, cutoff=0.3)
+        hint = f"nearest: {near[0]}; " if near else ""
+        raise ValueError(
+            f"no run reports {metric}; {hint}one of {', '.join(METRIC_MODES)}, val/knn_top1_k<n>"
+        )
 
 
 class SearchConfig(Config):
     """How values are proposed."""
 
-    algorithm: Literal["tpe", "random", "grid"] = "tpe"
-    """tpe learns from finished trials, random does not, grid takes every combination once."""
+    algorithm: Literal["tpe", "random", "grid", "nsga2"] = "tpe"
+    """tpe learns from finished trials, random does not, grid takes every combination once; nsga2, for several
+    objectives, crosses and mutates completed trials that no other one beats."""
     # More trials extend a sweep; they do not make it another one.
     num_trials: int | None = Field(default=None, ge=1, json_schema_extra=NO_EFFECT)
     """Trials in all; with grid an upper limit, and null: every combination."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of the proposals; that of a trial is the base's."""
+    time_budget: Seconds | None = Field(default=None, gt=0, json_schema_extra=NO_EFFECT)
+    """Time that the sweep may run, in seconds or as text such as 90m, 2h or 1d; what `confirm` will take is
+    kept back from the search. null: no limit."""
+    cost_budget: float | None = Field(default=None, gt=0, json_schema_extra=NO_EFFECT)
+    """Worker-hours that it may cost, likewise. null: no limit."""
 
     def inert(self) -> dict[str, str]:
         return {"seed": "search.algorithm is grid"} if self.algorithm == "grid" else {}
@@ -167,11 +223,20 @@ class SweepConfig(Config):
     confirm: ConfirmConfig = ConfirmConfig()
 
     @model_validator(mode="after")
+    def _algorithm_suits_the_objective(self) -> Self:
+        if self.search.algorithm == "nsga2" and not self.objective.beside:
+            raise ValueError(
+                "search.algorithm nsga2 is for several objectives; name others under objective.beside, or "
+                "write tpe"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _design_has_its_algorithm(self) -> Self:
         lists = self.design in ("factorial", "one_at_a_time")
         if self.design is not None and lists != (self.search.algorithm == "grid"):
             does = "lists its trials" if lists else "has them proposed"
-            wants = "grid" if lists else "tpe or random"
+            wants = "grid" if lists else "tpe, random or nsga2"
             raise ValueError(
                 f"design {self.design} {does}, and search.algorithm is {self.search.algorithm}; "
                 f"write {wants}, or leave one of the two out"

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from hjepa.config import RunConfig, load_layers
+from hjepa.evaluate import metric_mode
 from hjepa.run import check_run_data
 from hjepa.schema import ConfigError, Layers
 from orchestrator.space.checks import check_combinations, check_objective, check_search, check_trials
@@ -84,11 +85,34 @@ def _sweep_layers(path: Path, base: str | None, trials: int | None) -> Layers:
         layers.set("base", base, "--base")
     if trials is not None:
         layers.set("search.num_trials", trials, "--trials")
+    _take_several_objectives(path, layers)
     # Before pydantic sees the distributions: a key written as nested sections is no distribution.
     space = layers.data.get("space")
     for key in space if isinstance(space, dict) else ():
         require_sweepable(f"{path}: space.{key}", str(key))
     return layers
+
+
+def _take_several_objectives(path: Path, layers: Layers) -> None:
+    """`objective: [first, second]`, of metrics or {metric: ...}, as the first with the others beside it."""
+    given = layers.data.get("objective")
+    if not isinstance(given, list):
+        return
+    named = [one if isinstance(one, dict) else {"metric": one} for one in given]
+    for one in named:
+        if "metric" not in one or one.keys() - {"metric", "mode"}:
+            raise ConfigError(
+                f"{path}: objective: each of a list is a metric, or {{metric: NAME, mode: max}}."
+            )
+        wanted, mode = one.get("mode"), metric_mode(str(one["metric"]))
+        if wanted is not None and mode is not None and wanted != mode:
+            raise ConfigError(
+                f"{path}: objective: mode {wanted} would look for the worst trial by {one['metric']}; "
+                "leave mode out."
+            )
+    if not named:
+        raise ConfigError(f"{path}: objective: is empty; name a metric, such as val/knn_top1.")
+    layers.data["objective"] = {**named[0], "beside": [one["metric"] for one in named[1:]]}
 
 
 def _take_the_designs_algorithm(layers: Layers) -> None:

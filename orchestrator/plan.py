@@ -1,0 +1,224 @@
+"""What a sweep will likely take, before it runs: its trials played through, its epochs measured."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from statistics import mean, median
+from typing import Any
+
+from orchestrator.budget import Budget, clock
+from orchestrator.capacity import places
+from orchestrator.forecast import Play, Range, Rates, plays
+from orchestrator.probe import Probe, probe
+from orchestrator.space import Sweep, describe
+from orchestrator.space.cost import cost, dearest, sample_costs
+from orchestrator.trial import KEPT_CHECKPOINTS
+
+MOST_AT_ONCE = 16
+"""Processes that measure at once; of more trials side by side, so many stand for all."""
+STARTS = 2.0
+"""The start of a sweep in starts of a measuring process: Ray's own, and then its first trials'."""
+REPORT_S = 0.05
+"""From a trial's report to its next epoch, on two cores."""
+CHANGE_S = 0.2
+"""From one trial to the next one in a warm process, on two cores."""
+UNCERTAINTY = 0.15
+"""By how much a measured pace may be off for longer, as a share: what else runs on the machine changes."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A config, and what its epochs take."""
+
+    values: dict[str, Any]
+    """Values of swept keys; none for the base."""
+    work: float
+    probe: Probe
+    epoch_s: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep will likely take."""
+
+    sweep: Sweep
+    places: int
+    """Trials at a time."""
+    measured: list[Measured]
+    """The base, and the dearest configurations by time and by memory."""
+    epochs: Range
+    completed: Range
+    reached: dict[int, float]
+    """Of the search's trials, how many get to each rung, in the median."""
+    wall_s: Range
+    worker_hours: Range
+
+    @property
+    def peak_bytes(self) -> int:
+        """Main memory of the largest trial."""
+        return max(one.probe.peak_bytes for one in self.measured) * self.sweep.config.resources.workers
+
+    @property
+    def disk_bytes(self) -> Range:
+        """Checkpoints at the end, and those of running trials."""
+        size = max(one.probe.checkpoint_bytes for one in self.measured)
+        under_way = KEPT_CHECKPOINTS * self.places
+        ends = (self.completed.median, self.completed.low, self.completed.high)
+        return Range(*(size * (number + under_way) for number in ends))
+
+    def data(self) -> dict[str, Any]:
+        """As JSON has it."""
+        resources = self.sweep.config.resources
+        hours = asdict(self.worker_hours)
+        return {
+            "name": self.sweep.config.name,
+            "trials": self.sweep.num_trials,
+            "confirm_runs": self.sweep.num_confirmations,
+            "places": self.places,
+            "space": describe(self.sweep),
+            "measured": [asdict(one) for one in self.measured],
+            "epochs": asdict(self.epochs),
+            "trials_at_rung": {str(rung): count for rung, count in self.reached.items()},
+            "wall_s": asdict(self.wall_s),
+            "worker_hours": hours,
+            "gpu_hours": {name: value * resources.gpus_per_worker for name, value in hours.items()},
+            "peak_bytes_of_a_trial": self.peak_bytes,
+            "peak_bytes": self.peak_bytes * self.places,
+            "gpu_peak_bytes": max(one.probe.gpu_peak_bytes for one in self.measured),
+            "disk_bytes": asdict(self.disk_bytes),
+            "budgets": self._budgets(),
+        }
+
+    def words(self) -> str:
+        """A page of it."""
+        resources = self.sweep.config.resources
+        full = (self.sweep.num_trials + 1 + self.sweep.num_confirmations) * self.sweep.max_epochs
+        reached = "".join(f"; {count:g} trials get to epoch {rung}" for rung, count in self.reached.items())
+        hours = self.worker_hours
+        gpus = f", {_range(_times(hours, resources.gpus_per_worker), _two)} GPU-hours"
+        lines = [
+            *describe(self.sweep),
+            "",
+            f"measured here, {self.places} at a time, {_workers(resources.workers)} each:",
+            *(f"  {_measured(one)}" for one in self.measured),
+            "",
+            f"epochs: {_range(self.epochs, _whole)} of {full} without early stopping{reached}",
+            f"wall time: {_range(self.wall_s, clock)}",
+            f"cost: {_range(hours, _two)} worker-hours" + (gpus if resources.gpus_per_worker else ""),
+            f"memory: {size(self.peak_bytes)} a trial, {size(self.peak_bytes * self.places)} in all",
+            f"disk: {_range(self.disk_bytes, size)} of checkpoints",
+            *self._budgets(),
+        ]
+        return "\n".join(lines)
+
+    def _budgets(self) -> list[str]:
+        """Whether the budgets suffice."""
+        budget, found = Budget.of(self.sweep), []
+        for key, whole, needed in (
+            ("search.time_budget", budget.time_s, self.wall_s),
+            ("search.cost_budget", budget.cost_h, self.worker_hours),
+        ):
+            if whole is not None:
+                is_enough = (
+                    "is enough" if whole >= needed.high else "may end the search before its last trial"
+                )
+                found.append(f"{key}: {is_enough if whole >= needed.low else 'will end the search early'}")
+        return found
+
+
+def plan(sweep: Sweep, say: Callable[[str], None] = lambda text: None) -> Plan:
+    """Measure on this machine and play the sweep through; `say` hears how far it is. Writes nothing.
+
+    Raises ConfigError where a trial does not fit here, or cannot be measured.
+    """
+    resources = sweep.config.resources
+    at_a_time = places(resources)
+    configs: list[dict[str, Any]] = []
+    for values in ({}, dearest(sweep, "work"), dearest(sweep, "memory_bytes")):
+        if values not in configs:
+            configs.append(values)
+    measured = []
+    for number, values in enumerate(configs, start=1):
+        say(f"measuring {_named(sweep, values)}, {number} of {len(configs)}")
+        run = sweep.resolve(values)
+        found = probe(run, resources, min(at_a_time, MOST_AT_ONCE), baselines=not values)
+        measured.append(Measured(values, cost(run).work, found, found.epoch_s(run.evaluation.eval_frequency)))
+    say("playing the sweep through")
+    rates = _rates(measured, sample_costs(sweep))
+    return _plan(sweep, at_a_time, measured, plays(sweep, at_a_time, rates))
+
+
+def _rates(measured: Sequence[Measured], works: Sequence[float]) -> Rates:
+    """Epoch times of trials with these amounts of work, on the line through what was measured."""
+    base = measured[0]
+    dear = max(measured, key=lambda one: one.work)
+    slope = 0.0
+    if dear.work > base.work:
+        slope = max(0.0, (dear.epoch_s - base.epoch_s) / (dear.work - base.work))
+    epochs = [max(0.1 * base.epoch_s, base.epoch_s + slope * (work - base.work)) for work in works]
+    return Rates(
+        base_epoch_s=base.epoch_s + REPORT_S,
+        epoch_s=[seconds + REPORT_S for seconds in epochs],
+        baselines_s=base.probe.baselines_s,
+        start_s=STARTS * base.probe.build_s,
+        change_s=CHANGE_S + mean(one.probe.step_s for one in measured),
+    )
+
+
+def _plan(sweep: Sweep, at_a_time: int, measured: list[Measured], found: Sequence[Play]) -> Plan:
+    workers = sweep.config.resources.workers
+    return Plan(
+        sweep=sweep,
+        places=at_a_time,
+        measured=measured,
+        epochs=Range.of([one.epochs for one in found]),
+        completed=Range.of([one.completed for one in found]),
+        reached={rung: median(one.reached[rung] for one in found) for rung in sweep.rungs},
+        wall_s=Range.of([one.wall_s for one in found], UNCERTAINTY),
+        worker_hours=Range.of([one.worker_s * workers / 3600 for one in found], UNCERTAINTY),
+    )
+
+
+def size(count: float) -> str:
+    """Bytes for people."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def _named(sweep: Sweep, values: dict[str, Any]) -> str:
+    shown = ", ".join(f"{key.rsplit('.', 1)[-1]}={label}" for key, label in sweep.labels(values).items())
+    return f"the dearest configuration ({shown})" if values else "the base config"
+
+
+def _measured(one: Measured) -> str:
+    found = one.probe
+    name = (
+        "base config"
+        if not one.values
+        else "dearest: " + ", ".join(f"{k} {v}" for k, v in one.values.items())
+    )
+    memory = f"peak {size(found.peak_bytes)}"
+    if found.gpu_peak_bytes:
+        memory += f", {size(found.gpu_peak_bytes)} on the GPU"
+    return (
+        f"{name}: {one.epoch_s:.2f} s an epoch ({found.steps} steps of {found.step_s * 1000:.0f} ms, "
+        f"evaluation {found.evaluation_s:.2f} s); {memory}; checkpoint {size(found.checkpoint_bytes)}"
+    )
+
+
+def _workers(count: int) -> str:
+    return "1 worker" if count == 1 else f"one of {count} workers, without their talk,"
+
+
+def _range(found: Range, show: Callable[[float], str]) -> str:
+    return f"{show(found.median)} ({show(found.low)} to {show(found.high)})"
+
+
+def _times(found: Range, factor: float) -> Range:
+    return Range(found.median * factor, found.low * factor, found.high * factor)
+
+
+def _whole(value: float) -> str:
+    return f"{value:.0f}"
+
+
+def _two(value: float) -> str:
+    return f"{value:.2g}"
