@@ -50,7 +50,7 @@ def test_a_sweep_runs_to_its_end_and_says_what_it_found(finished: Finished) -> N
         "random initialisation:",
         "raw pixels:",
         "fresh seeds",
-        "mlflow ui",
+        "compare: hjepa-sweep ui",
     ):
         assert words in done.stdout
     assert done.stderr == ""
