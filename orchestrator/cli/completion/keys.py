@@ -4,10 +4,13 @@ SWEEP_KEYS = """
 name
 objective.metric
 objective.mode
+objective.beside
 design
 search.algorithm
 search.num_trials
 search.seed
+search.time_budget
+search.cost_budget
 scheduler.type
 scheduler.max_epochs
 scheduler.grace_epochs
