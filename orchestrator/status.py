@@ -19,6 +19,7 @@ from orchestrator.storage import place_of
 from orchestrator.study import TrialRecord, rank, standing
 from orchestrator.tracking import undelivered
 
+NO_BUDGET = Budget(None, None)
 SHOWN = 40
 """Trials in the table of words: the running ones, then the newest."""
 
@@ -42,7 +43,7 @@ class Status:
     """Records that MLflow has not got."""
     reduction_factor: int = 3
     """One in how many goes on at a rung."""
-    budget: Budget = Budget(None, None)
+    budget: Budget = NO_BUDGET
     ended_by: dict[str, Any] | None = None
     """The budget that ended the search, where one did."""
 
