@@ -98,7 +98,7 @@ def test_a_metric_that_is_not_measured_is_refused_with_the_mend(metric: str, rea
 def test_a_number_of_neighbours_that_is_measured_may_be_the_objective() -> None:
     sweep = load(LR, {"evaluation": {"knn": {"k_values": [5]}}}, objective={"metric": "val/knn_top1_k5"})
     assert sweep.objective_mode == "max"
-    assert "no run reports it" in refusal(LR, objective={"metric": "val/knn_top1_k05"})
+    assert "no run reports val/knn_top1_k05" in refusal(LR, objective={"metric": "val/knn_top1_k05"})
 
 
 def test_rungs_that_are_not_evaluated_are_refused() -> None:
