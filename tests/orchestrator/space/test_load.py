@@ -67,7 +67,7 @@ def test_a_missing_base_is_named() -> None:
         ),
         (
             {"objective": {"metric": "val/knn"}},
-            "s.yaml: objective.metric: 'val/knn' is not allowed: no run reports val/knn; nearest: val/knn_top1;",
+            "s.yaml: objective.metric: 'val/knn' is not allowed: no run reports val/knn; nearest: ",
         ),
         (
             {"objective": {"metric": "time/images_per_s"}},
