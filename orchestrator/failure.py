@@ -10,10 +10,11 @@ _HOST_MEMORY = re.compile(
     r"Cannot allocate memory|node running low on memory|worker died due to OOM)[^\n]*"
 )
 
+# Ray's own words of an actor that went with its node; a trial's own error may speak of nodes too.
 _NODE = re.compile(
-    r"[^\n]*(?:its node has died|node (?:was|is) (?:dead|lost|preempted|drained)|the node .{0,80} died|"
-    r"owner's node has crashed|NodeDiedError|due to preemption|was preempted)[^\n]*",
-    re.IGNORECASE,
+    r"The actor is dead because its node has died|^\s*the actor's node was (?:terminated|drained|preempted)|"
+    r"^ray\.exceptions\.NodeDiedError",
+    re.M,
 )
 _DEATH = "The actor is dead because"  # Ray goes on with guesses
 
