@@ -63,12 +63,12 @@ class RayAsha(Random):
 
     def propose(self, trial: int) -> Values:
         self.trials[trial] = SimpleNamespace(trial_id=f"{trial:05d}")
-        self.scheduler.on_trial_add(None, self.trials[trial])  # type: ignore[arg-type]
+        self.scheduler.on_trial_add(None, self.trials[trial])  # pyright: ignore[reportArgumentType]
         return super().propose(trial)
 
     def goes_on(self, trial: int, epoch: int, value: float) -> bool:
         result = {"epoch": epoch, "value": value}
-        answer = self.scheduler.on_trial_result(None, self.trials[trial], result)  # type: ignore[arg-type]
+        answer = self.scheduler.on_trial_result(None, self.trials[trial], result)  # pyright: ignore[reportArgumentType]
         return answer == TrialScheduler.CONTINUE
 
 
@@ -90,7 +90,8 @@ class RayAshaOptuna(RayAsha):
 
     def propose(self, trial: int) -> Values:
         super().propose(trial)
-        return dict(self.searcher.suggest(f"{trial:05d}"))  # type: ignore[arg-type]
+        suggested: Any = self.searcher.suggest(f"{trial:05d}")
+        return dict(suggested)
 
     def goes_on(self, trial: int, epoch: int, value: float) -> bool:
         goes_on = super().goes_on(trial, epoch, value)

@@ -14,7 +14,7 @@ from orchestrator.disk import Patience
 from orchestrator.holder import Holder, holder
 from orchestrator.journal import JOURNAL
 from orchestrator.lease import Lease, leaseholder
-from orchestrator.search import build_sampler
+from orchestrator.sampler import build_sampler
 from orchestrator.space import ConfigError, Sweep
 from orchestrator.storage import Place
 from orchestrator.study import Study, TrialRecord, ending_of, read_journal, read_trials, trials_of

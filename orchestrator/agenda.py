@@ -10,11 +10,6 @@ from orchestrator.space import Sweep
 from orchestrator.study import Role, Study, TrialRecord
 
 
-def searched(study: Study) -> int:
-    """Trials that the search has asked for."""
-    return study.searched
-
-
 def reruns_left(sweep: Sweep, study: Study) -> list[tuple[TrialRecord, int]]:
     """Trials and fresh seeds that are still to be run again: the base's and the best ones'."""
     settings, base = sweep.config.confirm, study.base()
@@ -40,7 +35,7 @@ def work_is_left(sweep: Sweep, study: Study) -> bool:
         return True
     if study.base() is None and allows("base"):
         return True
-    if searched(study) < sweep.num_trials and allows("search"):
+    if study.searched < sweep.num_trials and allows("search"):
         return True
     return bool(reruns_left(sweep, study)) and allows("confirm")
 
@@ -74,7 +69,7 @@ class Agenda:
         searches = self._allows("search")
         if searches and (promoted := self._decisions.promotable()) is not None:
             return self._decisions.promote(promoted)
-        if searches and searched(self._study) < self._sweep.num_trials:
+        if searches and self._study.searched < self._sweep.num_trials:
             return self._study.ask("search", self._grid.popleft() if self._grid is not None else None)
         # Who is best is known when all have ended.
         if any(record.role != "confirm" for record in self.out()):
@@ -91,7 +86,7 @@ class Agenda:
 
     def given_up(self) -> list[tuple[TrialRecord, Verdict]]:
         """The trials at a rung that nothing can promote any more, for the search is over."""
-        if self.waiting or searched(self._study) < self._sweep.num_trials or self._study.base() is None:
+        if self.waiting or self._study.searched < self._sweep.num_trials or self._study.base() is None:
             return []
         busy = any(record.role != "confirm" for record in self._study.at_work())
         if busy or self._decisions.promotable() or self._decisions.last_resort():

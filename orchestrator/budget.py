@@ -178,7 +178,8 @@ class Purse:
 
     def __init__(self, sweep: Sweep, study: Study):
         self.budget = Budget.of(sweep)
-        self.ledger = Ledger.of(study.trials.values(), self.budget.workers)
+        spent = study.trials.values() if self.budget.is_set else ()
+        self.ledger = Ledger.of(spent, self.budget.workers)
         self._study = study
         self._refused: set[Role] = set()
 

@@ -16,11 +16,11 @@ from orchestrator.trial import KEPT_CHECKPOINTS
 MOST_AT_ONCE = 16
 """Processes that measure at once; of more trials side by side, so many stand for all."""
 STARTS = 2.0
-"""The start of a sweep in starts of a measuring process: Ray's own, and then its first trials'."""
+"""The start of a sweep in starts of a measuring process: Ray's own, and then its first trials'. Rough."""
 REPORT_S = 0.05
-"""From a trial's report to its next epoch, on two cores."""
+"""From a trial's report to its next epoch; a rough figure, not measured."""
 CHANGE_S = 0.2
-"""From one trial to the next one in a warm process, on two cores."""
+"""From one trial to the next one in a warm process; docs/performance.md has a median of 0.04 to 0.06."""
 UNCERTAINTY = 0.15
 """By how much a measured pace may be off for longer, as a share: what else runs on the machine changes."""
 

@@ -11,22 +11,12 @@ from statistics import mean
 from typing import Any, Self
 
 from orchestrator.space import ConfigError, ResourcesConfig, RunConfig
+from orchestrator.trial import Pace
 
 
 @dataclass(frozen=True)
-class Probe:
+class Probe(Pace):
     """What `hjepa.pace` measured: means over the processes, of memory the most."""
-
-    steps: int
-    step_s: float
-    step_spread: float
-    evaluation_s: float
-    save_s: float
-    build_s: float
-    baselines_s: float
-    checkpoint_bytes: int
-    peak_bytes: int
-    gpu_peak_bytes: int
 
     @classmethod
     def of(cls, answers: Sequence[dict[str, Any]]) -> Self:

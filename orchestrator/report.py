@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from orchestrator.analysis import analyse
 from orchestrator.analysis.findings import Confirmed, Effect, Findings
-from orchestrator.caption import describe
+from orchestrator.caption import describe, references
 from orchestrator.space import Sweep
 from orchestrator.study import TrialRecord, standing
 
@@ -125,14 +125,7 @@ def _references(result: SweepResult, sweep: Sweep) -> list[str]:
     if base is None or last is None:
         return ["The base config has no value to compare with."]
     lines = [f"base config: {metric} {last[1]:.4f} after epoch {last[0]}"]
-    references = {
-        "pretrained": "pretrained weights",
-        "random_init": "random initialisation",
-        "raw_pixels": "raw pixels",
-    }
-    for name, words in references.items():
-        values = [m[f"{name}/knn_top1"] for m in base.reports.values() if f"{name}/knn_top1" in m]
-        lines += [f"{words}: knn_top1 {value:.4f}" for value in values[:1]]
+    lines += [f"{words}: knn_top1 {value:.4f}" for words, value in references(base).items()]
     return lines
 
 

@@ -130,9 +130,8 @@ class SweepRun:
         self.heard[record.number] = time.monotonic()
         self.chronicle.started(record)
         self.progress.started(record)
-        if record.role == "search" and not self._allows(
-            "search"
-        ):  # Tune asks for a trial ahead of a free place
+        # Tune asks for a trial ahead of a free place, and a budget may have ended meanwhile.
+        if record.role == "search" and not self._allows("search"):
             self.surplus.append(record.number)
             self._hold(record)
 

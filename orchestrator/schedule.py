@@ -9,10 +9,7 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from orchestrator.halving import Asha, audited
 from orchestrator.trial import Task
-
-__all__ = ["Asha", "Listener", "TuneEvents", "TuneScheduler", "audited"]
 
 
 class TuneScheduler(FIFOScheduler):

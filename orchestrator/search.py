@@ -5,10 +5,6 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from orchestrator.sampler import build_sampler
-
-__all__ = ["FINISHED", "TuneSearcher", "build_sampler"]
-
 FINISHED = Searcher.FINISHED
 
 

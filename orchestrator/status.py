@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.access import has_begun, read_ending, read_study, who_runs
-from orchestrator.budget import Budget, Ledger, Left, is_over
+from orchestrator.budget import Budget, Ledger, Left, clock, is_over
 from orchestrator.caption import describe
 from orchestrator.definition import DEFINITION, sweep_folders
 from orchestrator.holder import Holder
@@ -129,11 +129,14 @@ class Status:
         return "\n".join(lines)
 
     def budgets(self) -> list[str]:
+        """That a budget ended the search, and how all stand, in words."""
         ended = [f"{self.ended_by['key']} ended the search"] if self.ended_by and self.budget_ended else []
         return [*ended, *(left.words() for left in self.left())]
 
     def left(self) -> list[Left]:
         """How each budget stands, by what has been reported."""
+        if not self.budget.is_set:
+            return []
         confirmed = sum(record.role == "confirm" for record in self.trials)
         return self.budget.left(Ledger.of(self.trials, self.budget.workers), confirmed)
 
@@ -263,5 +266,4 @@ def _written_at(folder: Path) -> float:
 
 def duration(time: timedelta) -> str:
     """As 1:02:03."""
-    seconds = int(time.total_seconds())
-    return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+    return clock(time.total_seconds())

@@ -14,6 +14,7 @@ from hjepa.distributed import TIMEOUT as TIMEOUT  # for the group, which may not
 from hjepa.distributed import LostRankError as LostRankError
 from hjepa.distributed import require_divisible, team_of
 from hjepa.judge import baselines
+from hjepa.pace import Pace as Pace  # for the probe, likewise
 from hjepa.records import JsonLines
 from hjepa.run import Run, build_run
 from hjepa.schema import ConfigError, to_yaml

@@ -9,7 +9,7 @@ import yaml
 
 from orchestrator.definition import write_definition
 from orchestrator.environment import record_environment
-from orchestrator.search import build_sampler
+from orchestrator.sampler import build_sampler
 from orchestrator.space import Sweep, load_sweep
 from orchestrator.study import Study, TrialRecord
 from tests.workplace import SPACE, TINY

@@ -15,6 +15,7 @@ from orchestrator.analysis.importances import importances
 from orchestrator.analysis.interactions import interactions
 from orchestrator.analysis.stopping import stopping
 from orchestrator.analysis.table import Table, table_of
+from orchestrator.halving import audited
 from orchestrator.space import Sweep
 from orchestrator.study import TrialRecord
 
@@ -38,7 +39,5 @@ def analyse(sweep: Sweep, records: Sequence[TrialRecord]) -> Findings:
 
 def _audited(table: Table) -> list[bool]:
     """Which trials were let live whatever their rank."""
-    from orchestrator.schedule import audited  # imports Ray
-
     seed, share = table.sweep.config.search.seed, table.sweep.config.scheduler.audit
     return [r.role == "search" and audited(seed, share, r.number) for r in table.records]

@@ -8,18 +8,12 @@ from typing import Any
 
 from orchestrator.analysis import analyse
 from orchestrator.analysis.findings import Findings
+from orchestrator.caption import references
 from orchestrator.definition import SPACE
 from orchestrator.environment import read_environments
 from orchestrator.space import ConfigError, Sweep, load_sweep
 from orchestrator.status import read_status
 from orchestrator.study import TrialRecord, rank, standing
-
-REFERENCES = {
-    "pretrained": "pretrained weights",
-    "random_init": "random initialisation",
-    "raw_pixels": "raw pixels",
-}
-"""What learning has to beat; the base's reports hold their figures."""
 
 
 @dataclass(frozen=True)
@@ -114,12 +108,7 @@ class Material:
         """Figures of what learning has to beat, in words, for an objective of k-NN accuracy."""
         if self.base is None or not self.metric.startswith("val/knn_top1"):
             return {}
-        return {
-            words: metrics[f"{name}/knn_top1"]
-            for name, words in REFERENCES.items()
-            for metrics in self.base.reports.values()
-            if f"{name}/knn_top1" in metrics
-        }
+        return references(self.base)
 
 
 def read_material(folder: Path, storage: str | None = None) -> Material:

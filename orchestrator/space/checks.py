@@ -5,7 +5,7 @@ import random
 from collections.abc import Iterator, Mapping
 from itertools import chain, combinations, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import (
     ValidationError,
@@ -22,10 +22,6 @@ from orchestrator.space.keys import schema_reason, under, value_at
 from orchestrator.space.satisfiable import allowed_draws
 from orchestrator.space.space import assigned
 from orchestrator.space.sweep import MAX_GRID, Sweep
-
-if TYPE_CHECKING:
-    pass
-
 
 MAX_COMBINATIONS = 2000
 """Combinations of values that are all tried before a sweep; of more, pairs and a random sample."""

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BeforeValidator,
@@ -19,10 +19,6 @@ from hjepa.schema import (
     Config,
 )
 from orchestrator.space.distribution import Distribution
-
-if TYPE_CHECKING:
-    pass
-
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 

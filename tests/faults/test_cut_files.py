@@ -10,7 +10,7 @@ import pytest
 from orchestrator.definition import require_same_sweep, write_definition
 from orchestrator.drainer import LOCK
 from orchestrator.lock import exclusive
-from orchestrator.search import build_sampler
+from orchestrator.sampler import build_sampler
 from orchestrator.space import ConfigError, load_sweep
 from orchestrator.status import read_status
 from orchestrator.study import Study, read_trials

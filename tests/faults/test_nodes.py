@@ -3,12 +3,11 @@
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from orchestrator.study import TrialRecord
 from tests.nodes import LOOPBACK, Nodes, cluster_of
 from tests.workplace import (
     SPACE,
@@ -43,51 +42,52 @@ def cluster(workplace: Workplace) -> Iterator[Nodes]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def require_all_as_alone(workplace: Workplace, found: list[TrialRecord]) -> None:
-    """Every trial ran to its end, with the numbers that it has without a sweep around it."""
+def swept_while(fault: Callable[[str], None], workplace: Workplace, cluster: Nodes) -> str:
+    """A sweep on two nodes to its end, to one of which `fault` happens; what it printed.
+
+    Every trial runs to its end with its numbers, and the one on that node has been noted.
+    """
+    first, _ = cluster.add(), cluster.add()
+    workplace.write("tiny.yaml", LONG)
+    process = workplace.start_sweep("tiny.yaml", "--address", cluster.address)
+    try:
+        for number in ("0000", "0001"):
+            wait_for(workplace.folder / f"results/tiny/trials/{number}/metrics.jsonl", '"epoch": 2', process)
+        fault(first)
+        output, _ = process.communicate(timeout=240)
+    finally:
+        end_session(process)
+    assert process.returncode == 0, output
+    found = records(workplace)
     assert [record.outcome for record in found] == ["completed"] * 2
+    lost = [record.notes for record in found if record.notes]
+    assert lost == [["its node was lost; goes on elsewhere"]], output
     for record in found:
         kept = uninterrupted(workplace, record)
         assert [{k: m[k] for k in kept[0]} for m in map(learnt, record.reports.values())] == kept
+    return output
 
 
 @pytest.mark.slow
 def test_a_lost_node_costs_its_trial_no_report_and_no_failure(workplace: Workplace, cluster: Nodes):
     """A node of two vanishes, and another is added."""
-    first, _ = cluster.add(), cluster.add()
-    workplace.write("tiny.yaml", LONG)
-    process = workplace.start_sweep("tiny.yaml", "--address", cluster.address)
-    try:
-        for number in ("0000", "0001"):
-            wait_for(workplace.folder / f"results/tiny/trials/{number}/metrics.jsonl", '"epoch": 2', process)
-        cluster.kill(first)
+
+    def vanish(node: str) -> None:
+        cluster.kill(node)
         cluster.add()
-        output, _ = process.communicate(timeout=240)
-    finally:
-        end_session(process)
-    assert process.returncode == 0, output
-    assert "on a cluster of 3 nodes" in output
-    found = records(workplace)
-    lost = [record for record in found if record.notes]
-    assert [record.notes for record in lost] == [["its node was lost; goes on elsewhere"]], output
-    require_all_as_alone(workplace, found)
+
+    assert "on a cluster of 3 nodes" in swept_while(vanish, workplace, cluster)
 
 
 @pytest.mark.slow
 def test_a_node_that_is_taken_back_costs_its_trial_no_failure(workplace: Workplace, cluster: Nodes):
     """A node of two is drained, as a spot instance is, and then vanishes."""
-    first, _ = cluster.add(), cluster.add()
-    workplace.write("tiny.yaml", LONG)
-    process = workplace.start_sweep("tiny.yaml", "--address", cluster.address)
-    try:
-        for number in ("0000", "0001"):
-            wait_for(workplace.folder / f"results/tiny/trials/{number}/metrics.jsonl", '"epoch": 2', process)
-        cluster.drain(first)
-        output, _ = process.communicate(timeout=240)
-    finally:
-        end_session(process)
-    assert process.returncode == 0, output
-    require_all_as_alone(workplace, records(workplace))
+
+    def take_back(node: str) -> None:
+        cluster.drain(node)
+        cluster.kill(node)
+
+    swept_while(take_back, workplace, cluster)
 
 
 @pytest.mark.slow

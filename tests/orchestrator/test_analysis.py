@@ -96,7 +96,7 @@ def test_reruns_that_are_lost_are_counted_and_never_compared(sweep: Sweep) -> No
     assert (one_pair.verdict, one_pair.failed, one_pair.difference) == ("too few runs", 1, None)
     assert no_spread.difference == Estimate(pytest.approx(0.1), pytest.approx(0.1), pytest.approx(0.1), 2)
     assert (no_spread.p, no_spread.verdict) == (0.0, "better")
-    assert confirmation(sweep, _confirmed([nan, nan], [0.5, 0.6])).base.mean is None  # type: ignore[union-attr]
+    assert confirmation(sweep, _confirmed([nan, nan], [0.5, 0.6])).base.mean is None
 
 
 def test_without_early_stopping_the_intervals_are_those_of_least_squares(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_a_collapsed_trial_counts_with_what_it_had_and_a_failed_one_not_at_all(
     table = table_of(sweep, records)
     assert len(table.records) == len(records) - 1
     row = table.values_NS[table.records.index(pruned[0])]
-    assert row[-1] == pruned[0].last(METRIC)[1]  # type: ignore[index]
+    assert row[-1] == pruned[0].last(METRIC)[1]
 
 
 def replace_confirm(sweep: Sweep) -> Sweep:

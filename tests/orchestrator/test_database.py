@@ -22,7 +22,7 @@ from orchestrator.definition import write_definition
 from orchestrator.disk import Patience
 from orchestrator.fork import fork
 from orchestrator.lease import Lease
-from orchestrator.search import build_sampler
+from orchestrator.sampler import build_sampler
 from orchestrator.space import ConfigError, Sweep, load_sweep
 from orchestrator.storage import Place, place_of, record_place
 from orchestrator.study import Study, trials_of

@@ -10,7 +10,7 @@ import yaml
 
 from orchestrator.definition import write_definition
 from orchestrator.fork import fork
-from orchestrator.search import build_sampler
+from orchestrator.sampler import build_sampler
 from orchestrator.space import ConfigError, Sweep, load_sweep
 from orchestrator.study import Study, read_trials
 from tests.workplace import SPACE, TINY

@@ -8,11 +8,11 @@ import pytest
 import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from orchestrator.agenda import Agenda, searched, work_is_left
+from orchestrator.agenda import Agenda, work_is_left
 from orchestrator.decision import Decisions
 from orchestrator.proposal import near, propose
 from orchestrator.report import SweepResult, summary
-from orchestrator.search import build_sampler
+from orchestrator.sampler import build_sampler
 from orchestrator.space import ConfigError, Sweep, load_sweep
 from orchestrator.study import Study, TrialRecord
 from tests.workplace import TINY
@@ -89,7 +89,7 @@ def test_each_configuration_of_a_finite_space_is_run_once(tmp_path: Path, algori
     study = run_all(tmp_path, sweep)
     runs = [sweep.identity(record.values) for record in study.trials.values()]
     assert len(runs) == len(set(runs)) == 6
-    assert searched(study) == sweep.num_trials
+    assert study.searched == sweep.num_trials
     assert not work_is_left(sweep, study)
     if algorithm == "random":
         assert any("again" in reason for record in study.trials.values() for reason in record.passed_over)

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.schedule import Asha, audited
+from orchestrator.halving import Asha, audited
 
 
 def asha(values: list[float], mode: str = "max", factor: int = 3) -> list[bool]:

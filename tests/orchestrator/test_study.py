@@ -12,7 +12,7 @@ import yaml
 
 from orchestrator.holder import SweepLock
 from orchestrator.lock import exclusive
-from orchestrator.search import build_sampler
+from orchestrator.sampler import build_sampler
 from orchestrator.space import ConfigError, Sweep, load_sweep
 from orchestrator.study import Study, read_trials, standing
 from tests.workplace import SPACE, TINY
@@ -206,7 +206,7 @@ def test_equal_seeds_propose_equal_values(tmp_path: Path, sweep: Sweep) -> None:
 def test_what_a_killed_process_reported_is_there(folder: Path, sweep: Sweep) -> None:
     code = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from orchestrator.search import build_sampler\n"
+        "from orchestrator.sampler import build_sampler\n"
         "from orchestrator.space import load_sweep\n"
         "from orchestrator.study import Study\n"
         "sweep = load_sweep(sys.argv[1]); study = Study(Path(sys.argv[2]), sweep, build_sampler(sweep))\n"

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from orchestrator.search import build_sampler
+from orchestrator.sampler import build_sampler
 from orchestrator.space import load_sweep
 from orchestrator.study import Study
 from tests.workplace import (

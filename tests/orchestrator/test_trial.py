@@ -150,3 +150,17 @@ def test_a_loss_that_is_no_number_is_an_outcome_and_the_process_goes_on(tiny: Ti
     result = actor.step()
     assert result["done"]
     assert "at step" in (Outcome.of(result).failure or "")
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        ("The actor is dead because its node has died. Node Id: 1f", True),
+        ("The actor died.\n\tthe actor's node was terminated unexpectedly: health check failed", True),
+        ("RuntimeError: the job was preempted by my own data loader", False),
+        ("Traceback\n  File x\nValueError: node is dead", False),
+        ("The actor is dead because its worker process has died.", False),
+    ],
+)
+def test_a_lost_node_is_told_by_rays_words_and_not_by_a_trials(error: str, lost: bool):
+    assert Failure.of(error).node_lost == lost
