@@ -214,9 +214,13 @@ def random_stream(seed: int, *stream: int) -> Iterator[None]:
 
 def autocast(run: Run) -> torch.autocast:
     """bfloat16 where the config asks for it and the device has it."""
-    kind = run.device.type
-    wanted = run.config.training.use_amp and kind in ("cpu", "cuda")
-    return torch.autocast(kind if kind != "mps" else "cpu", torch.bfloat16, enabled=wanted)
+    return bfloat16_where(run.config.training.use_amp, run.device)
+
+
+def bfloat16_where(wanted: bool, device: torch.device) -> torch.autocast:
+    """Autocast to bfloat16 on a device that has it; else nothing."""
+    has_it = device.type in ("cpu", "cuda")
+    return torch.autocast(device.type if has_it else "cpu", torch.bfloat16, enabled=wanted and has_it)
 
 
 def to_device(run: Run, split: Split, indices_B: np.ndarray) -> Tensor:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from orchestrator.definition import flat
@@ -10,7 +11,7 @@ from orchestrator.environment import environment
 from orchestrator.space import RunConfig, Sweep
 from orchestrator.study import Outcome, TrialRecord
 from orchestrator.tracking import Status, Tracker
-from orchestrator.trial import half_micro_batch
+from orchestrator.trial import half_micro_batch, write_features
 
 _STATUS: dict[Outcome, Status] = {
     "completed": "FINISHED",
@@ -61,6 +62,14 @@ class Chronicle:
         if record.notes:
             tags["notes"] = "\n".join(record.notes)
         self._tracker.end_trial(record.id, _STATUS[record.outcome], tags)
+
+    def found(self, record: TrialRecord, checkpoint: Path, folder: Path) -> None:
+        """The search's best trial: its features are kept as a function in `folder`, and MLflow gets them.
+
+        Raises ConfigError where its checkpoint or its data cannot be read.
+        """
+        example = write_features(run_config(self._sweep, record), checkpoint, folder)
+        self._tracker.log_model(record.id, example, max(record.reports))
 
     def held(self, record: TrialRecord) -> None:
         """A budget holds a trial up."""

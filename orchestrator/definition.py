@@ -11,6 +11,8 @@ from typing import Any
 from orchestrator.space import ConfigError, Sweep, load_sweep, to_yaml
 
 DEFINITION, SPACE, BASE = "definition.json", "sweep.yaml", "base.yaml"
+PLAN = "plan.txt"
+"""What was expected of the sweep at its start."""
 BEGINNING = {"lock", "storage.json"}
 """Files that are there before the definition is."""
 

@@ -11,7 +11,7 @@ from orchestrator.budget import Purse
 from orchestrator.chronicle import Chronicle, run_config
 from orchestrator.config_file import config_yaml
 from orchestrator.decision import Decisions, Verdict
-from orchestrator.definition import BASE, SPACE, write_whole
+from orchestrator.definition import BASE, PLAN, SPACE, write_whole
 from orchestrator.disk import Patience
 from orchestrator.environment import ENVIRONMENT
 from orchestrator.failure import Failure
@@ -21,7 +21,7 @@ from orchestrator.load import system_metrics
 from orchestrator.progress import Counts, Progress
 from orchestrator.report import SweepResult
 from orchestrator.search import FINISHED
-from orchestrator.space import Sweep
+from orchestrator.space import ConfigError, Sweep
 from orchestrator.status import Status
 from orchestrator.stopping import GRACE_S, Stop
 from orchestrator.study import Outcome as Ending
@@ -29,7 +29,8 @@ from orchestrator.study import Role, Study, TrialRecord, standing
 from orchestrator.tracking import Tracker
 from orchestrator.trial import Outcome, Task, checkpoints, half_micro_batch
 
-BEST = "best.yaml"
+BEST, MODEL = "best.yaml", "model"
+"""The best trial's config, and the folder of its features as a function."""
 DELIVERY_S = 60.0
 """Seconds that the end of a sweep waits for MLflow; what is late stays in the spool."""
 
@@ -318,8 +319,10 @@ class SweepRun:
             text = config_yaml(self.sweep, best, str(path), chosen=True)
             self.patience(lambda: write_whole(path, text))
             self.tracker.log_artifact(path)
-        for name in (SPACE, BASE, ENVIRONMENT):
-            self.tracker.log_artifact(self.folder / name)
+            self._keep_model(best)
+        for name in (SPACE, BASE, ENVIRONMENT, PLAN):
+            if (self.folder / name).exists():
+                self.tracker.log_artifact(self.folder / name)
         self._draw()
         summary = {}
         for name, record in (("best", best), ("base", base)):
@@ -330,6 +333,16 @@ class SweepRun:
         return result_of(
             self.folder, self.sweep, self.study, self.tracker.close(DELIVERY_S, lambda: self.stop.asked)
         )
+
+    def _keep_model(self, best: TrialRecord) -> None:
+        """Keep the best trial's features as a function. What was found does not depend on it."""
+        kept = self._checkpoints(best)
+        if not kept:
+            return
+        try:
+            self.patience(lambda: self.chronicle.found(best, kept[0], self.folder / MODEL))
+        except (ConfigError, OSError) as error:
+            self.progress.note(f"the best trial's features are not kept as a model: {error}")
 
     def _draw(self) -> None:
         """Write the report, for MLflow too. What was found does not depend on its being drawn."""

@@ -6,12 +6,13 @@ from pathlib import Path
 from orchestrator import cluster_address
 from orchestrator.access import open_study
 from orchestrator.agenda import work_is_left
-from orchestrator.capacity import cluster_nodes, places
-from orchestrator.definition import require_same_sweep, write_definition
+from orchestrator.capacity import cluster_nodes, places, places_now
+from orchestrator.definition import DEFINITION, PLAN, require_same_sweep, write_definition, write_whole
 from orchestrator.disk import Patience
-from orchestrator.engine import run_trials, some_ray
+from orchestrator.engine import connection, run_trials, some_ray
 from orchestrator.environment import record_environment
 from orchestrator.holder import SweepLock
+from orchestrator.plan import outlook
 from orchestrator.progress import Counts, progress
 from orchestrator.report import SweepResult
 from orchestrator.running import BEST, SweepRun, result_of
@@ -38,11 +39,14 @@ def run_sweep(
     Raises ConfigError, before anything is written, where the results folder belongs to another
     sweep or a trial cannot be placed; KeyboardInterrupt leaves a sweep that can be gone on with.
     """
-    if cluster_address() is None:
-        places(sweep.config.resources)
+    resources, address = sweep.config.resources, cluster_address()
+    if address is None:
+        places(resources)
     folder = results / sweep.config.name
     require_same_sweep(folder, sweep)
     with ExitStack() as stack:
+        if address is not None and not (folder / DEFINITION).exists():
+            stack.enter_context(connection(resources, address))  # which may refuse, so before anything else
         lock = SweepLock(folder)
         stack.callback(lock.release)
         stop = stack.enter_context(Stop())
@@ -65,12 +69,13 @@ def run_sweep(
         try:
             if work_is_left(sweep, study):
                 stop.check()
-                with some_ray(sweep.config.resources, folder) as scratch:
+                with some_ray(resources, folder) as scratch:
                     shown = progress(study.metric, sweep.max_epochs, counts, quiet, run.status)
                     run.progress = stack.enter_context(shown)
                     patience.say = run.progress.note
                     run.progress.note(_opening(sweep, study))
-                    run_trials(sweep.config.resources, run.next_trial, run, stop, scratch)
+                    write_plan(folder, sweep)
+                    run_trials(resources, run.next_trial, run, stop, scratch)
             result = run.finish()
         except BaseException:
             run.abandon()
@@ -78,11 +83,16 @@ def run_sweep(
         return result
 
 
+def write_plan(folder: Path, sweep: Sweep) -> None:
+    """Write what is expected of the sweep, once: on which it is judged in the end."""
+    if not (folder / PLAN).exists():
+        write_whole(folder / PLAN, outlook(sweep, places_now(sweep.config.resources)))
+
+
 def _opening(sweep: Sweep, study: Study) -> str:
-    resources = sweep.config.resources
     over = sum(record.outcome is not None for record in study.trials.values())
     if cluster_address() is None:
-        at_a_time = f"{places(resources)} at a time"
+        at_a_time = f"{places(sweep.config.resources)} at a time"
     else:
         at_a_time = f"on a cluster of {len(cluster_nodes())} nodes"
     going_on = f", {over} of them over already" if over else ""

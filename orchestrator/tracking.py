@@ -103,6 +103,13 @@ class Tracker:
         """
         self._log("artifact", path=str(path.absolute()), under=under)
 
+    def log_model(self, trial_id: str, example: Path, step: int) -> None:
+        """Log the features function beside `example` as a model of the trial's run, of its epoch `step`.
+
+        It is read when the drainer gets to it, as an artifact is.
+        """
+        self._log("model", trial=trial_id, path=str(example.absolute()), step=step)
+
     def end_sweep(self, status: Status, tags: Mapping[str, str], metrics: Mapping[str, float]) -> None:
         """Close the parent run; `metrics` stand at step 0."""
         values = {key: float(value) for key, value in metrics.items()}

@@ -13,8 +13,9 @@ from hjepa.config import RunConfig
 from hjepa.distributed import TIMEOUT as TIMEOUT  # for the group, which may not import the core
 from hjepa.distributed import LostRankError as LostRankError
 from hjepa.distributed import require_divisible, team_of
+from hjepa.features import write_features as write_features  # for MLflow's record, likewise
 from hjepa.judge import baselines
-from hjepa.pace import Pace as Pace  # for the probe, likewise
+from hjepa.pace import Pace as Pace  # for the probe
 from hjepa.records import JsonLines
 from hjepa.run import Run, build_run
 from hjepa.schema import ConfigError, to_yaml

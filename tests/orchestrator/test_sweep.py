@@ -6,6 +6,7 @@ import platform
 import shlex
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -30,6 +31,19 @@ from tests.workplace import (
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
 CONFIRMED = SPACE | {"confirm": {"top_k": 1, "seeds": 2}}
+
+
+PREDICTS = """
+import sys
+import numpy as np
+import mlflow.pyfunc
+model = mlflow.pyfunc.load_model(sys.argv[1])
+told = np.load(sys.argv[2], allow_pickle=False)
+images = model.input_example
+features = model.predict(images)
+(output,) = model.metadata.signature.outputs.inputs
+print(images.dtype, output.shape, np.allclose(features, told["features"], rtol=0, atol=1e-5))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +131,33 @@ def test_mlflow_says_where_each_trial_comes_from_what_it_learnt_from_and_how_bus
         assert run.data.tags["rung"] == ("1" if epochs >= 1 else "")
     (parent,) = [run for run in mlflow_runs(workplace) if run.data.tags["hjepa.run"] == "sweep"]
     assert parent.data.tags["environment.python"] == platform.python_version()
+
+
+def test_mlflow_has_the_space_the_plan_and_the_best_config(finished: Finished) -> None:
+    workplace, _ = finished
+    client = MlflowClient(f"sqlite:///{workplace.folder / 'results' / 'mlflow.db'}")
+    (parent,) = [run for run in mlflow_runs(workplace) if run.data.tags["hjepa.run"] == "sweep"]
+    found = {file.path for file in client.list_artifacts(parent.info.run_id)}
+    assert found == {"sweep.yaml", "base.yaml", "environment.json", "plan.txt", "best.yaml"}
+    plan = (workplace.folder / "results/tiny/plan.txt").read_text()
+    assert "of 27 without early stopping" in plan
+
+
+def test_mlflow_has_the_best_trials_features_as_a_model_that_predicts(finished: Finished) -> None:
+    workplace, _ = finished
+    store = f"sqlite:///{workplace.folder / 'results' / 'mlflow.db'}"
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name("tiny")
+    assert experiment is not None
+    (model,) = client.search_logged_models([experiment.experiment_id])
+    ranked = [r for r in records(workplace) if r.role != "confirm" and r.outcome == "completed"]
+    best = max(ranked, key=lambda record: record.reports[3]["val/knn_top1"])
+    assert model.source_run_id == children(workplace)[best.id].info.run_id
+    told = workplace.folder / "results/tiny/model/example.npz"
+    command = [sys.executable, "-c", PREDICTS, model.artifact_location, str(told)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=workplace.folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["uint8", "(-1,", "16)", "True"]
 
 
 def test_best_yaml_gives_the_winners_metric_again_to_the_last_digit(finished: Finished) -> None:
