@@ -161,12 +161,8 @@ class LiveTable(Progress):
         return SweepTable(self._look(), self._notes)
 
 
-def progress(
-    metric: str, max_epochs: int, counts: Counts, quiet: bool, look: "Callable[[], Status]"
-) -> Progress:
+def progress(metric: str, max_epochs: int, counts: Counts, look: "Callable[[], Status]") -> Progress:
     """The kind that suits where standard output goes; the table shows what `look` sees."""
-    if quiet:
-        return Progress(metric, max_epochs, counts)
     if sys.stdout.isatty():
         return LiveTable(metric, max_epochs, counts, look)
     return Lines(metric, max_epochs, counts)

@@ -1,5 +1,6 @@
 """A sweep from its space to its answer. Running and resuming are one path: open the study, go on."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from orchestrator.capacity import cluster_nodes, places, places_now
 from orchestrator.definition import DEFINITION, PLAN, require_same_sweep, write_definition, write_whole
 from orchestrator.disk import Patience
 from orchestrator.engine import connection, run_trials, some_ray
-from orchestrator.environment import record_environment
+from orchestrator.environment import record_command, record_environment
 from orchestrator.holder import SweepLock
 from orchestrator.plan import outlook
 from orchestrator.progress import Counts, progress
@@ -27,14 +28,14 @@ def run_sweep(
     sweep: Sweep,
     results: Path,
     tracking_uri: str,
-    quiet: bool = False,
     retry_failed: bool = False,
     place: Place | None = None,
+    command: Sequence[str] = (),
 ) -> SweepResult:
     """Run a sweep to its end, or what is left of one that was interrupted.
 
     `place` is the database that its study is in; None: a journal in its folder. With `retry_failed`, its
-    failed trials are taken up again first.
+    failed trials are taken up again first. `command`, without secrets, is kept for the report.
 
     Raises ConfigError, before anything is written, where the results folder belongs to another
     sweep or a trial cannot be placed; KeyboardInterrupt leaves a sweep that can be gone on with.
@@ -56,6 +57,8 @@ def run_sweep(
             record_place(folder, place)
         write_definition(folder, sweep)
         record_environment(folder)
+        if command:
+            record_command(folder, command)
         if retry_failed:
             for record in standing(study.trials.values()):
                 if record.outcome == "failed":
@@ -70,7 +73,7 @@ def run_sweep(
             if work_is_left(sweep, study):
                 stop.check()
                 with some_ray(resources, folder) as scratch:
-                    shown = progress(study.metric, sweep.max_epochs, counts, quiet, run.status)
+                    shown = progress(study.metric, sweep.max_epochs, counts, run.status)
                     run.progress = stack.enter_context(shown)
                     patience.say = run.progress.note
                     run.progress.note(_opening(sweep, study))

@@ -99,24 +99,26 @@ def default_store(results: Path) -> str:
 
 
 def go(
-    work: "Callable[[], SweepResult]",
+    work: "Callable[[list[str]], SweepResult]",
     sweep: "Sweep",
     tracking: str,
     again: list[str],
     place: "Place | None" = None,
 ) -> int:
-    """Let a sweep run, and say what it found; the exit status. `again` are the words that go on with it."""
+    """Let a sweep run, and say what it found; the exit status. `again` are the words that go on with it,
+    and `work` takes the whole command."""
     from orchestrator.report import summary
     from orchestrator.storage import VARIABLE
 
     secret = place is not None and place.is_secret
     os.environ.pop(VARIABLE, None)  # trials have no business with the database
+    command = ["hjepa-sweep", *again]
     try:
-        result = work()
+        result = work(command)
     except KeyboardInterrupt:
         print(
             "\nhjepa-sweep: interrupted; what was reported is kept. Go on with:\n"
-            f"  {shlex.join(['hjepa-sweep', *again])}"
+            f"  {shlex.join(command)}"
             + (f"\nwith {VARIABLE} set to the URL of {place} with its password" if secret else ""),
             file=sys.stderr,
         )

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.reporting.curves import cost_s
 from orchestrator.reporting.material import Material
 from orchestrator.reporting.space_plots import outcome_of
+from orchestrator.reporting.trade_offs import cost_s
 from orchestrator.space.distribution import label
 from orchestrator.study import TrialRecord
 

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
+from orchestrator.environment import read_commands
 from orchestrator.sampler import build_sampler
 from orchestrator.space import load_sweep
 from orchestrator.study import Study
@@ -131,6 +132,11 @@ def test_mlflow_says_where_each_trial_comes_from_what_it_learnt_from_and_how_bus
         assert run.data.tags["rung"] == ("1" if epochs >= 1 else "")
     (parent,) = [run for run in mlflow_runs(workplace) if run.data.tags["hjepa.run"] == "sweep"]
     assert parent.data.tags["environment.python"] == platform.python_version()
+
+
+def test_the_folder_says_by_which_command_it_was_begun(finished: Finished) -> None:
+    workplace, _ = finished
+    assert read_commands(workplace.folder / "results/tiny") == ["hjepa-sweep tiny.yaml"]
 
 
 def test_mlflow_has_the_space_the_plan_and_the_best_config(finished: Finished) -> None:
