@@ -96,7 +96,7 @@ class SweepRun:
             run=run_config(self.sweep, record).model_dump_json(),
             folder=str(folder.resolve()),
             resume=tuple(str(path.resolve()) for path in resume),
-            baselines=record.role == "base",
+            baselines=record.role == "base" and not record.reports,
             gpu_share=self.sweep.config.resources.gpus_per_worker,
         ).config()
 
