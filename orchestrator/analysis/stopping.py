@@ -24,8 +24,8 @@ def stopping(table: Table, audited_N: Sequence[bool]) -> Stopping | None:
     rungs = [
         RungAgreement(
             epoch,
-            _agreement(table.values_NS[finished_N][:, [stage, -1]]),
-            _agreement(table.values_NS[tested_N][:, [stage, -1]]),
+            spearman(table.values_NS[finished_N][:, [stage, -1]]),
+            spearman(table.values_NS[tested_N][:, [stage, -1]]),
         )
         for stage, epoch in enumerate(table.epochs[:-1])
     ]
@@ -39,7 +39,7 @@ def stopping(table: Table, audited_N: Sequence[bool]) -> Stopping | None:
     )
 
 
-def _agreement(pairs_N2: np.ndarray) -> Estimate | None:
+def spearman(pairs_N2: np.ndarray) -> Estimate | None:
     """Spearman's rank correlation, its interval by Fisher's z with the variance of Bonett & Wright 2000."""
     if len(pairs_N2) < LEAST_PAIRS or (np.ptp(pairs_N2, axis=0) == 0).any():
         return None
