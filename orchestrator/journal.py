@@ -1,6 +1,8 @@
 """The file behind a study: only ever appended to, whole lines only, and readable while it is written."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +31,27 @@ class Journal(JournalFileBackend):
         self._path, self._patience = folder / JOURNAL, patience
         cut_torn_line(self._path)
         super().__init__(str(self._path), JournalLock(self._path.with_suffix(".lock")))
+        self._gathered: list[dict[str, Any]] | None = None
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Within, lines are gathered, and written at its end at once: the disk is waited for once. Until then
+        nothing of them is read back. Where an error ends it nothing is written."""
+        assert self._gathered is None, "not within another one"
+        self._gathered = []
+        try:
+            yield
+            gathered = self._gathered
+        finally:
+            self._gathered = None
+        if gathered:
+            self.append_logs(gathered)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Append, and wait where the disk is full."""
+        if self._gathered is not None:
+            self._gathered += logs
+            return
         self._patience(lambda: self._append(logs))
 
     def _append(self, logs: list[dict[str, Any]]) -> None:

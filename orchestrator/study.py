@@ -8,6 +8,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -144,9 +145,12 @@ class Study:
         ways = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         folder.mkdir(parents=True, exist_ok=True)
+        journal = Journal(folder, patience or Patience()) if storage is None else None
+        self._together = journal.together if journal is not None else nullcontext
+        """Within, what is written goes to the disk as one, where the place of the record has a way to that."""
         self._study = optuna.create_study(
             study_name=sweep.config.name,
-            storage=storage or JournalStorage(Journal(folder, patience or Patience())),
+            storage=JournalStorage(journal) if journal is not None else storage,
             directions=[ways[objective_mode(metric)] for metric in self.metrics],
             sampler=sampler,
             load_if_exists=True,
@@ -220,8 +224,9 @@ class Study:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             proposal = propose(self._study, self.sweep, trial.number, trial._trial_id, self._runs)
         record = TrialRecord(trial.number, role, proposal.values, passed_over=proposal.passed_over)
-        trial.set_user_attr("trial", _identity(record))
-        self._write_params(record, self._study._storage.get_trial(trial._trial_id))
+        with self._together():
+            trial.set_user_attr("trial", _identity(record))
+            self._write_params(record, self._study._storage.get_trial(trial._trial_id))
         return self._enter(record, trial)
 
     def ask_again(self, confirmed: TrialRecord, seed: int) -> TrialRecord:
@@ -347,12 +352,13 @@ class Study:
             facts = Facts(self._reports, time.time_ns() // 1_000_000, collapsed, seconds)
             record.facts[epoch] = facts
             kept = dict(metrics)
-            trial.set_user_attr(
-                f"epoch:{epoch}", {"metrics": kept, "checkpoint": checkpoint, "facts": asdict(facts)}
-            )
-            # Of several objectives Optuna takes no values on the way.
-            if self.metric in kept and len(self.metrics) == 1:
-                trial.report(kept[self.metric], epoch)
+            with self._together():
+                trial.set_user_attr(
+                    f"epoch:{epoch}", {"metrics": kept, "checkpoint": checkpoint, "facts": asdict(facts)}
+                )
+                # Of several objectives Optuna takes no values on the way.
+                if self.metric in kept and len(self.metrics) == 1:
+                    trial.report(kept[self.metric], epoch)
             record.reports[epoch] = kept
             self._reports += 1
         record.checkpoint = checkpoint or record.checkpoint
@@ -361,14 +367,15 @@ class Study:
     def end(self, number: int, outcome: Outcome, reason: str = "") -> TrialRecord:
         """Close a trial."""
         record, trial = self.trials[number], self._open.pop(number)
-        trial.set_user_attr("end", {"outcome": outcome, "reason": reason})
         values = record.figures(self.metrics)
-        if outcome == "completed" and values is not None:
-            self._study.tell(trial, values)
-        else:
-            # Optuna takes a pruned trial's newest report as its value; without one it has none.
-            state = _STATES[outcome] if values is not None and outcome != "completed" else TrialState.FAIL
-            self._study.tell(trial, state=state)
+        with self._together():
+            trial.set_user_attr("end", {"outcome": outcome, "reason": reason})
+            if outcome == "completed" and values is not None:
+                self._study.tell(trial, values)
+            else:
+                # Optuna takes a pruned trial's newest report as its value; without one it has none.
+                state = _STATES[outcome] if values is not None and outcome != "completed" else TrialState.FAIL
+                self._study.tell(trial, state=state)
         record.outcome, record.reason, record.parked = outcome, reason, None
         self._contend(record)
         return record
