@@ -1,14 +1,15 @@
-"""What a sweep's driver costs as the sweep grows: 10,000 trials and 200,000 reports without any training.
+"""What a sweep's driver costs as the sweep grows: 10,000 trials and 200,000 reports, without training.
 
-A null trainer stands in the place of Ray and the trial processes: it hands the driver (orchestrator.running.SweepRun)
-reports with the usual metrics and writes an empty checkpoint. The rest is what a sweep has: Optuna's study in a
-journal on disk, the sampler, rungs that promote, the agenda, and the spool for MLflow, whose server is away.
-The space is search_spaces/fpn.yaml with rungs at 10 and 30 of 60 epochs, 20 reports a trial on average.
+A null trainer stands in the place of Ray and the trial processes: it hands the driver
+(orchestrator.running.SweepRun) reports with the usual metrics and writes an empty checkpoint. The rest is what
+a sweep has: Optuna's study in a journal on disk, the sampler, rungs that promote, the agenda, and the spool for
+MLflow, whose server is away. The space is search_spaces/fpn.yaml with rungs at 10 and 30 of 60 epochs, 20
+reports a trial on average.
 
-First the sweep runs until all trials have been asked for, and is stopped there, as by Ctrl-C. A new process goes on
-with it to its end (resume), others ask after it (status, report), and one asks TPE for further proposals on a copy of
-the record. Figures are CPU seconds of the process, all threads, without the null trainer's own; on a busy machine they
-hold where times by the clock do not. `by the clock` stands beside them, with the load.
+First the sweep runs until all trials have been asked for, and is stopped there, as by Ctrl-C. A new process goes
+on with it to its end (resume), others ask after it (status, report), and one asks TPE for further proposals on a
+copy of the record. Figures are CPU seconds of the process, all its threads, without the null trainer's own: on a
+busy machine they hold where those of the clock do not. The clock's stand beside them, with the load.
 """
 
 import argparse
@@ -27,13 +28,13 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import psutil
 from rich.console import Console
 
-from orchestrator.access import open_study
 from orchestrator.definition import SPACE, write_definition
 from orchestrator.disk import Patience
 from orchestrator.environment import record_environment
@@ -55,13 +56,13 @@ TENTHS = 10
 SUGGESTIONS, DRAWINGS = 20, 5
 
 
-def scale_sweep(trials: int) -> Sweep:
+def scale_sweep(trials: int, algorithm: str = "random") -> Sweep:
     """The sweep that is measured."""
     return load_sweep(
         ROOT / "search_spaces/fpn.yaml",
         overrides={
             "name": NAME,
-            "search.algorithm": "random",
+            "search.algorithm": algorithm,
             "search.num_trials": trials,
             "scheduler.grace_epochs": 10,
             "scheduler.max_epochs": 60,
@@ -228,12 +229,7 @@ def resume(folder: Path, trials: int, places: int) -> dict[str, Any]:
 
 def suggest(folder: Path) -> dict[str, Any]:
     """Ask TPE for further proposals on the record in `folder`, which changes."""
-    sweep = scale_sweep(10**6)
-    search = sweep.config.search.model_copy(update={"algorithm": "tpe"})
-    sweep = load_sweep(
-        ROOT / "search_spaces/fpn.yaml",
-        overrides={"name": NAME, "search.algorithm": search.algorithm, "search.num_trials": 10**6},
-    )
+    sweep = scale_sweep(10**6, "tpe")
     study = Study(folder, sweep, build_sampler(sweep))
     found = [cpu_of(lambda: study.ask()) for _ in range(SUGGESTIONS)]
     return {"suggest_s": statistics.median(found), "suggest_most_s": max(found), "trials": len(study.trials)}
@@ -248,9 +244,9 @@ def draw(run: SweepRun) -> None:
 @contextmanager
 def shown(run: SweepRun, sweep: Sweep) -> Iterator[None]:
     """Within, the sweep's lines go nowhere."""
-    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
-        with progress(run.study.metric, sweep.max_epochs, run.counts, False, run.status) as run.progress:
-            yield
+    lines = progress(run.study.metric, sweep.max_epochs, run.counts, False, run.status)
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), lines as run.progress:
+        yield
 
 
 def cpu_of(action: Any) -> float:
@@ -265,10 +261,10 @@ def memory() -> dict[str, float]:
     return {"peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6}
 
 
-def phase(name: str, folder: Path, *arguments: int) -> dict[str, Any]:
+def phase(name: str, folder: Path, trials: int, places: int) -> dict[str, Any]:
     """A part of the measurement in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.scale", "--phase", name, "--folder", str(folder)]
-    command += [text for pair in zip(("--trials", "--places"), arguments) for text in map(str, pair)]
+    command += ["--trials", str(trials), "--places", str(places)]
     told = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
     return json.loads(told.splitlines()[-1])
 
@@ -287,7 +283,7 @@ def show_drive(found: dict[str, Any]) -> None:
     marks = [Mark(**mark) for mark in found["marks"]]
     print("trials        reports   CPU ms/report   clock ms/report   CPU ms/trial", flush=True)
     costs = []
-    for before, after in zip(marks, marks[1:]):
+    for before, after in pairwise(marks):
         reports, trials = after.reports - before.reports, after.asked - before.asked
         cpu, wall = after.cpu_s - before.cpu_s, after.wall_s - before.wall_s
         costs.append(cpu / trials)
@@ -312,18 +308,19 @@ def measure(trials: int, places: int) -> None:
         shutil.copy(folder / "study.journal", copy / "study.journal")
         found = phase("suggest", copy, trials, places)
         print(
-            f"TPE at {found['trials']} trials: {1e3 * found['suggest_s']:.0f} ms CPU a proposal in the median, "
-            f"{1e3 * found['suggest_most_s']:.0f} at most, of {SUGGESTIONS}",
+            f"TPE at {found['trials']} trials: {1e3 * found['suggest_s']:.0f} ms CPU a proposal (median of "
+            f"{SUGGESTIONS}), {1e3 * found['suggest_most_s']:.0f} at most",
             flush=True,
         )
         found = phase("resume", folder, trials, places)
         print(
-            f"resume: {found['resume_s']:.1f} s until the first trial, {found['import_s']:.1f} of them imports; "
-            f"then {found['tail_reports']} reports to the end, "
+            f"resume: {found['resume_s']:.1f} s until the first trial, {found['import_s']:.1f} of them imports;\n"
+            f"  then {found['tail_reports']} reports to the end, "
             f"{1e3 * found['tail_cpu_s'] / max(1, found['tail_reports']):.2f} ms CPU each"
         )
         print(
-            f"at the end: {found['trials']} trials, {found['reports']} reports; peak memory {found['peak_gb']:.2f} GB",
+            f"at the end: {found['trials']} trials, {found['reports']} reports; "
+            f"peak memory {found['peak_gb']:.2f} GB",
             flush=True,
         )
         for words in (("status", NAME), ("list",), ("report", NAME)):

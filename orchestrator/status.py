@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ class Status:
     def state_of(self, record: TrialRecord) -> str:
         """What a trial is doing, or how it ended."""
         if record.outcome is not None:
-            taken_up = next((r.id for r in self.trials if r.retries == record.number), None)
+            taken_up = self._taken_up.get(record.number)
             return f"{record.outcome}, taken up as {taken_up}" if taken_up else record.outcome
         if record.parked is not None:
             return "parked"
@@ -59,6 +60,11 @@ class Status:
         if self.runs:
             return "running"
         return "held" if self.budget_ended else "interrupted"
+
+    @cached_property
+    def _taken_up(self) -> dict[int, str]:
+        """Ids of the trials that have taken up failed ones, by the numbers of these."""
+        return {r.retries: r.id for r in reversed(self.trials) if r.retries is not None}
 
     @property
     def budget_ended(self) -> bool:
@@ -77,12 +83,12 @@ class Status:
             over = len(trials) >= self.total and all(record.outcome for record in trials)
         return "finished" if over else "interrupted"
 
-    @property
+    @cached_property
     def best(self) -> TrialRecord | None:
         """The best trial so far."""
         return next(iter(rank(self.trials, self.metric, self.mode)), None)
 
-    @property
+    @cached_property
     def base(self) -> TrialRecord | None:
         """The base config's trial."""
         return next((record for record in standing(self.trials) if record.role == "base"), None)
@@ -99,7 +105,8 @@ class Status:
 
     def _last_reports(self) -> list[datetime]:
         times = (facts.time_ms for record in self.trials for facts in record.facts.values())
-        return [datetime.fromtimestamp(time / 1000) for time in times if time]
+        newest = max(times, default=0)
+        return [datetime.fromtimestamp(newest / 1000)] if newest else []
 
     def line(self, best: bool = True) -> str:
         """All of it in one line, with the best value or not."""

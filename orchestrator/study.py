@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import optuna
 from optuna.samplers import BaseSampler
@@ -25,7 +25,10 @@ from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState, create_tria
 from orchestrator.disk import Patience
 from orchestrator.journal import JOURNAL, Journal
 from orchestrator.proposal import propose
-from orchestrator.space import ConfigError, Sweep, objective_mode
+from orchestrator.space import ConfigError, objective_mode
+
+if TYPE_CHECKING:
+    from orchestrator.space import Sweep
 
 Role = Literal["base", "search", "confirm"]
 Outcome = Literal["completed", "pruned", "collapsed", "failed"]
@@ -107,6 +110,9 @@ class TrialRecord:
 
     def last(self, metric: str) -> tuple[int, float] | None:
         """Epoch and value of the newest report that holds `metric`."""
+        newest = max(self.reports, default=None)
+        if newest is not None and metric in self.reports[newest]:
+            return newest, self.reports[newest][metric]  # nearly always, and asked for often
         epochs = [epoch for epoch, metrics in self.reports.items() if metric in metrics]
         return (max(epochs), self.reports[max(epochs)][metric]) if epochs else None
 
@@ -130,7 +136,7 @@ class Study:
     def __init__(
         self,
         folder: Path,
-        sweep: Sweep,
+        sweep: "Sweep",
         sampler: BaseSampler,
         patience: Patience | None = None,
         storage: BaseStorage | None = None,
@@ -147,7 +153,7 @@ class Study:
         folder.mkdir(parents=True, exist_ok=True)
         journal = Journal(folder, patience or Patience()) if storage is None else None
         self._together = journal.together if journal is not None else nullcontext
-        """Within, what is written goes to the disk as one, where the place of the record has a way to that."""
+        """Within, what is written goes to the disk as one; in a database it does not."""
         self._study = optuna.create_study(
             study_name=sweep.config.name,
             storage=JournalStorage(journal) if journal is not None else storage,
@@ -376,7 +382,8 @@ class Study:
                 # Optuna takes a pruned trial's newest report as its value; without one it has none.
                 state = _STATES[outcome] if values is not None and outcome != "completed" else TrialState.FAIL
                 self._study.tell(trial, state=state)
-        record.outcome, record.reason, record.parked = outcome, reason, None
+        # The outcome last: who draws the record meanwhile takes it for unchanging from then on.
+        record.reason, record.parked, record.outcome = reason, None, outcome
         self._contend(record)
         return record
 

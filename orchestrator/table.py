@@ -1,9 +1,10 @@
 """The table of a sweep, from its record alone, for the sweep itself and for `status --watch`."""
 
+import heapq
 import itertools
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -32,6 +33,10 @@ class SweepTable:
         self.status, self.notes = status, notes
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        return self.parts(options)
+
+    def parts(self, options: ConsoleOptions) -> Iterator[Table | Text]:
+        """What it is made of from top to bottom."""
         width, height = options.max_width, options.height or options.size.height
         head = [*(Text(note, "yellow") for note in self.notes), *_head(self.status)]
         tail = [*_rungs(self.status), *_ended(self.status)]
@@ -111,10 +116,10 @@ def _rungs(status: Status) -> list[Text]:
 
 def _ended(status: Status) -> list[Text]:
     """What has ended last, and why."""
-    over = [record for record in status.trials if record.outcome is not None]
-    over.sort(key=lambda record: (_ended_at(record), record.number))
+    over = (record for record in status.trials if record.outcome is not None)
+    newest = heapq.nlargest(STOPPED, over, key=lambda record: (_ended_at(record), record.number))
     lines = []
-    for record in over[-STOPPED:]:
+    for record in reversed(newest):
         reason = f" ({record.reason})" if record.reason else ""
         state = status.state_of(record)
         text = f"{record.id} {state}{reason}, {_value(status, record).partition(' (')[0]}"
@@ -124,7 +129,7 @@ def _ended(status: Status) -> list[Text]:
 
 def _ended_at(record: TrialRecord) -> float:
     """By its last report; one without any counts as the oldest."""
-    return max((facts.time_ms for facts in record.facts.values()), default=0)
+    return record.facts[max(record.facts)].time_ms if record.facts else 0
 
 
 def sparkline(values: Sequence[float], length: int = SPARK) -> str:
@@ -163,13 +168,15 @@ class Speed:
 
 def speed_of(trials: Sequence[TrialRecord]) -> Speed | None:
     """Over the newest two minutes of reports; None where there are fewer than three."""
-    reports = sorted(
+    own = [record for record in trials if record.origin is None]
+    since = max(map(_ended_at, own), default=0) - 1000 * WINDOW_S
+    recent = sorted(
         (facts.time_ms / 1000, _images(record.reports[epoch]))
-        for record in trials
-        if record.origin is None
+        for record in own
+        if _ended_at(record) > since  # which of many trials are few
         for epoch, facts in record.facts.items()
+        if facts.time_ms > since
     )
-    recent = [report for report in reports if report[0] > reports[-1][0] - WINDOW_S]
     span = recent[-1][0] - recent[0][0] if recent else 0.0
     if len(recent) < 3 or span <= 0:
         return None
