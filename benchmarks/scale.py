@@ -1,15 +1,16 @@
 """What a sweep's driver costs as the sweep grows: 10,000 trials and 200,000 reports, without training.
 
 A null trainer stands in the place of Ray and the trial processes: it hands the driver
-(orchestrator.running.SweepRun) reports with the usual metrics and writes an empty checkpoint. The rest is what
-a sweep has: Optuna's study in a journal on disk, the sampler, rungs that promote, the agenda, and the spool for
-MLflow, whose server is away. The space is search_spaces/fpn.yaml with rungs at 10 and 30 of 60 epochs, 20
-reports a trial on average.
+(orchestrator.running.SweepRun) reports with the usual metrics and writes an empty checkpoint. The rest is
+what a sweep has: Optuna's study in a journal on disk, the sampler, rungs that promote, the agenda, and the
+spool for MLflow, whose server is away. The space is search_spaces/fpn.yaml with rungs at 10 and 30 of 60
+epochs, 20 reports a trial on average.
 
-First the sweep runs until all trials have been asked for, and is stopped there, as by Ctrl-C. A new process goes
-on with it to its end (resume), others ask after it (status, report), and one asks TPE for further proposals on a
-copy of the record. Figures are CPU seconds of the process, all its threads, without the null trainer's own: on a
-busy machine they hold where those of the clock do not. The clock's stand beside them, with the load.
+First the sweep runs until all trials have been asked for, and is stopped there, as by Ctrl-C. A new process
+goes on with it to its end (resume), others ask after it (status, report), and one asks TPE for further
+proposals on a copy of the record. Figures are CPU seconds of the process, all its threads, without the null
+trainer's own: on a busy machine they hold where those of the clock do not. The clock's stand beside them,
+with the load.
 """
 
 import argparse
@@ -314,7 +315,7 @@ def measure(trials: int, places: int) -> None:
         )
         found = phase("resume", folder, trials, places)
         print(
-            f"resume: {found['resume_s']:.1f} s until the first trial, {found['import_s']:.1f} of them imports;\n"
+            f"resume: {found['resume_s']:.1f} s to the first trial, {found['import_s']:.1f} of it imports;\n"
             f"  then {found['tail_reports']} reports to the end, "
             f"{1e3 * found['tail_cpu_s'] / max(1, found['tail_reports']):.2f} ms CPU each"
         )

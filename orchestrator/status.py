@@ -1,6 +1,7 @@
 """How a sweep stands, read from its folder by whoever asks."""
 
 import json
+import os
 from collections import Counter
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -14,6 +15,7 @@ from orchestrator.caption import describe
 from orchestrator.definition import DEFINITION, sweep_folders
 from orchestrator.holder import Holder
 from orchestrator.journal import JOURNAL
+from orchestrator.skim import skim_trials
 from orchestrator.space import ConfigError, objective_mode
 from orchestrator.spool import SPOOL
 from orchestrator.storage import place_of
@@ -214,8 +216,12 @@ class Status:
         }
 
 
-def read_status(folder: Path, storage: str | None = None) -> Status:
-    """How the sweep in `folder` stands. ConfigError where its definition or record cannot be read."""
+def read_status(folder: Path, storage: str | None = None, newest_only: bool = False) -> Status:
+    """How the sweep in `folder` stands. ConfigError where its definition or record cannot be read.
+
+    With `newest_only` trials may come with their newest reports alone, which is quicker where there are many:
+    enough for all that a Status says, not for the table.
+    """
     try:
         telling = json.loads((folder / DEFINITION).read_text(encoding="utf-8"))
         sweep, base = telling["definition"]["sweep"], telling["definition"]["base"]
@@ -228,7 +234,13 @@ def read_status(folder: Path, storage: str | None = None) -> Status:
     runs = who_runs(folder, place)
     # After the lock: what ends in between is then shown as ended, not as interrupted.
     begun = has_begun(folder, place)
-    trials = read_study(folder, place) if begun else []
+    # What budgets have been spent is told by all reports.
+    skims = newest_only and place is None and not budget.is_set
+    trials: list[TrialRecord] = []
+    if begun:
+        trials = skim_trials(folder, metric) if skims else read_study(folder, place)
+    folders = folder / "trials"
+    there = set(os.listdir(folders)) if folders.is_dir() else set()
     return Status(
         name=folder.name,
         metric=metric,
@@ -237,7 +249,7 @@ def read_status(folder: Path, storage: str | None = None) -> Status:
         max_epochs=max_epochs,
         rungs=_rungs(scheduler, max_epochs),
         trials=trials,
-        begun={record.number for record in trials if (folder / "trials" / record.id).exists()},
+        begun={record.number for record in trials if record.id in there},
         runs=runs,
         undelivered=undelivered(folder),
         reduction_factor=scheduler.get("reduction_factor", 3),

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import optuna
 from optuna.samplers import BaseSampler
@@ -177,7 +177,7 @@ class Study:
         self._reports = 0
         self._promotions = 0
         for frozen in self._study.get_trials(deepcopy=False):
-            record = _record(frozen)
+            record = record_of(frozen)
             if record is None:  # asked for, and the process died before its values were written
                 if frozen.state == TrialState.RUNNING:
                     self._half_asked.append(frozen._trial_id)
@@ -461,7 +461,7 @@ def trials_of(storage: BaseStorage, name: str) -> list[TrialRecord]:
         found = storage.get_all_trials(storage.get_study_id_from_name(name), deepcopy=False)
     except KeyError:
         return []
-    return [record for frozen in found if (record := _record(frozen)) is not None]
+    return [record for frozen in found if (record := record_of(frozen)) is not None]
 
 
 def _identity(record: TrialRecord) -> dict[str, Any]:
@@ -469,7 +469,22 @@ def _identity(record: TrialRecord) -> dict[str, Any]:
     return {name: getattr(record, name) for name in names}
 
 
-def _record(frozen: FrozenTrial) -> TrialRecord | None:
+class Told(Protocol):
+    """What is read of a trial: one of Optuna's, or what stands for it."""
+
+    state: TrialState
+    datetime_complete: datetime | None
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def user_attrs(self) -> dict[str, Any]: ...
+    @property
+    def datetime_start(self) -> datetime | None: ...
+
+
+def record_of(frozen: Told) -> TrialRecord | None:
+    """What Optuna has of a trial as a record; None where its values were never written."""
     attributes = frozen.user_attrs
     if "trial" not in attributes:
         return None
