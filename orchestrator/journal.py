@@ -1,5 +1,6 @@
 """The file behind a study: only ever appended to, whole lines only, and readable while it is written."""
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,11 +9,14 @@ from typing import Any
 
 from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock
+from optuna.storages.journal._storage import JournalOperation
 
 from orchestrator.disk import Patience, cut_torn_line
 from orchestrator.lock import KernelLock
 
 JOURNAL = "study.journal"
+EPOCH = "epoch:"
+"""How the names of a trial's attributes begin that hold its reports; its epoch follows."""
 
 
 class JournalLock(KernelLock, BaseJournalFileLock):
@@ -32,6 +36,10 @@ class Journal(JournalFileBackend):
         cut_torn_line(self._path)
         super().__init__(str(self._path), JournalLock(self._path.with_suffix(".lock")))
         self._gathered: list[dict[str, Any]] | None = None
+        self._written: list[dict[str, Any]] = []
+        """What has been appended and not been read back."""
+        self._span = 0, 0
+        """Where it begins and ends in the file."""
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -54,6 +62,17 @@ class Journal(JournalFileBackend):
             return
         self._patience(lambda: self._append(logs))
 
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """What follows that many lines. What this process has just written comes from memory."""
+        written, (start, end) = self._written, self._span
+        self._written = []
+        if not written or self._log_number_offset.get(log_number_from) != start:
+            yield from super().read_logs(log_number_from)
+            return
+        # Of the places of all lines, which Optuna keeps, these are all that is asked for again.
+        self._log_number_offset = {0: 0, log_number_from: start, log_number_from + len(written): end}
+        yield from map(_lean, written)
+
     def _append(self, logs: list[dict[str, Any]]) -> None:
         size = self._path.stat().st_size
         try:
@@ -61,3 +80,18 @@ class Journal(JournalFileBackend):
         except OSError as error:
             os.truncate(self._path, size)
             raise OSError(error.errno, error.strerror, str(self._path)) from None
+        start = self._span[0] if self._written and self._span[1] == size else size
+        self._written = [*self._written, *logs] if start != size else logs
+        self._span = start, self._path.stat().st_size
+
+
+def _lean(log: dict[str, Any]) -> dict[str, Any]:
+    """A line as Optuna shall have it in memory: as read back, but of a report only that there is one.
+
+    The metrics stand in the study's own records, and a second copy of them is what memory would be short of.
+    """
+    if log["op_code"] == JournalOperation.SET_TRIAL_USER_ATTR:
+        (key,) = log["user_attr"]
+        if key.startswith(EPOCH):
+            return log | {"user_attr": {key: None}}
+    return json.loads(json.dumps(log))

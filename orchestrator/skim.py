@@ -45,11 +45,11 @@ class _Trial:
 
 
 def skim_trials(folder: Path, metric: str) -> list[TrialRecord]:
-    """The trials of a journal, each with its newest report, and the newest that holds `metric`; of checkpoints
-    only what these name.
+    """The trials of a journal, each with its newest report, and the newest that holds `metric`.
 
-    What a trial was created with, as one that takes another up, it has whole. Takes no lock and writes
-    nothing; raises ConfigError where there is no journal or a line of it is none of Optuna's.
+    What a trial was created with, as one that takes another up, it has whole; of checkpoints it has those
+    that these reports name. Takes no lock and writes nothing. Raises ConfigError where there is no journal or
+    a line of it is none of Optuna's.
     """
     path = folder / JOURNAL
     if not path.exists():

@@ -4,6 +4,7 @@ An Optuna study in a journal file or a database. What Ray Tune knows is lost wit
 """
 
 import heapq
+import sys
 import time
 import uuid
 import warnings
@@ -23,7 +24,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState, create_trial
 
 from orchestrator.disk import Patience
-from orchestrator.journal import JOURNAL, Journal
+from orchestrator.journal import EPOCH, JOURNAL, Journal
 from orchestrator.proposal import propose
 from orchestrator.space import ConfigError, objective_mode
 
@@ -48,7 +49,7 @@ _NEW: dict[str, Any] = {"outcome": None, "reason": "", "passed_over": {}}
 ENDED_BY = "ended_by"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What else is known of a report."""
 
@@ -182,6 +183,9 @@ class Study:
                 if frozen.state == TrialState.RUNNING:
                     self._half_asked.append(frozen._trial_id)
                 continue
+            if journal is not None:
+                # The record has the reports; Optuna asks for its own values only.
+                frozen.user_attrs = {k: v for k, v in frozen.user_attrs.items() if not k.startswith(EPOCH)}
             self._know(record)
             self._contend(record)
             self._reports += len(record.reports)
@@ -261,7 +265,7 @@ class Study:
             kept = record.checkpoint if epoch == max(record.reports) else None
             facts = replace(record.facts.get(epoch, Facts()), order=self._reports)
             record.facts[epoch] = facts
-            attributes[f"epoch:{epoch}"] = {"metrics": metrics, "checkpoint": kept, "facts": asdict(facts)}
+            attributes[f"{EPOCH}{epoch}"] = {"metrics": metrics, "checkpoint": kept, "facts": asdict(facts)}
             self._reports += 1
         attributes["halved"] = record.halved
         fixed = self._fixed(record)
@@ -357,11 +361,12 @@ class Study:
         if epoch not in record.reports:
             facts = Facts(self._reports, time.time_ns() // 1_000_000, collapsed, seconds)
             record.facts[epoch] = facts
-            kept = dict(metrics)
+            # As they come from another process, each report has names of its own.
+            kept = {sys.intern(name): value for name, value in metrics.items()}
+            told = {"metrics": kept, "checkpoint": checkpoint, "facts": asdict(facts)}
             with self._together():
-                trial.set_user_attr(
-                    f"epoch:{epoch}", {"metrics": kept, "checkpoint": checkpoint, "facts": asdict(facts)}
-                )
+                # Not by the trial, which would keep it too.
+                self._study._storage.set_trial_user_attr(trial._trial_id, f"{EPOCH}{epoch}", told)
                 # Of several objectives Optuna takes no values on the way.
                 if self.metric in kept and len(self.metrics) == 1:
                     trial.report(kept[self.metric], epoch)
@@ -491,10 +496,10 @@ def record_of(frozen: Told) -> TrialRecord | None:
     record = TrialRecord(frozen.number, **attributes["trial"])
     record.notes, record.halved = list(attributes.get("notes", [])), attributes.get("halved", False)
     record.began, record.ended = frozen.datetime_start, frozen.datetime_complete
-    epochs = sorted(int(key.partition(":")[2]) for key in attributes if key.startswith("epoch:"))
+    epochs = sorted(int(key.partition(":")[2]) for key in attributes if key.startswith(EPOCH))
     for epoch in epochs:
-        report = attributes[f"epoch:{epoch}"]
-        record.reports[epoch] = report["metrics"]
+        report = attributes[f"{EPOCH}{epoch}"]
+        record.reports[epoch] = {sys.intern(name): value for name, value in report["metrics"].items()}
         record.facts[epoch] = Facts(**report.get("facts", {}))
         record.checkpoint = report["checkpoint"] or record.checkpoint
     if "place" in attributes and "end" not in attributes:

@@ -16,6 +16,7 @@ from orchestrator.caption import describe
 from orchestrator.status import Status, duration
 from orchestrator.study import TrialRecord
 
+DATA_WAIT = "time/data_wait"
 STOPPED = 5
 """Trials shown of those that have ended, the newest."""
 WINDOW_S = 120.0
@@ -56,7 +57,10 @@ def _head(status: Status) -> list[Text]:
     if values:
         lines.append(Text(f"{status.metric}: {'; '.join(values)}"))
     if speed is not None:
-        lines.append(Text(f"{speed.epochs_per_min:.3g} epochs/min, {speed.images_per_s:,.0f} images/s"))
+        waited = "" if speed.data_wait is None else f", data_wait {speed.data_wait:.1%}"
+        lines.append(
+            Text(f"{speed.epochs_per_min:.3g} epochs/min, {speed.images_per_s:,.0f} images/s{waited}")
+        )
     return lines + [Text(line) for line in status.budgets()]
 
 
@@ -164,6 +168,8 @@ class Speed:
 
     epochs_per_min: float
     images_per_s: float
+    data_wait: float | None = None
+    """Share of their time that steps waited for images, the median of those reports; None: not reported."""
 
 
 def speed_of(trials: Sequence[TrialRecord]) -> Speed | None:
@@ -171,7 +177,7 @@ def speed_of(trials: Sequence[TrialRecord]) -> Speed | None:
     own = [record for record in trials if record.origin is None]
     since = max(map(_ended_at, own), default=0) - 1000 * WINDOW_S
     recent = sorted(
-        (facts.time_ms / 1000, _images(record.reports[epoch]))
+        (facts.time_ms / 1000, _images(record.reports[epoch]), record.reports[epoch].get(DATA_WAIT, math.nan))
         for record in own
         if _ended_at(record) > since  # which of many trials are few
         for epoch, facts in record.facts.items()
@@ -181,7 +187,12 @@ def speed_of(trials: Sequence[TrialRecord]) -> Speed | None:
     if len(recent) < 3 or span <= 0:
         return None
     # The first report marks where the span begins; its own work lies before.
-    return Speed(60 * (len(recent) - 1) / span, sum(images for _, images in recent[1:]) / span)
+    waits = [wait for _, _, wait in recent if not math.isnan(wait)]
+    return Speed(
+        60 * (len(recent) - 1) / span,
+        sum(images for _, images, _ in recent[1:]) / span,
+        statistics.median(waits) if waits else None,
+    )
 
 
 def _images(metrics: dict[str, float]) -> float:
