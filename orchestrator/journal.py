@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,7 +68,7 @@ class Journal(JournalFileBackend):
         written, (start, end) = self._written, self._span
         self._written = []
         if not written or self._log_number_offset.get(log_number_from) != start:
-            yield from super().read_logs(log_number_from)
+            yield from map(_interned, super().read_logs(log_number_from))
             return
         # Of the places of all lines, which Optuna keeps, these are all that is asked for again.
         self._log_number_offset = {0: 0, log_number_from: start, log_number_from + len(written): end}
@@ -83,6 +84,14 @@ class Journal(JournalFileBackend):
         start = self._span[0] if self._written and self._span[1] == size else size
         self._written = [*self._written, *logs] if start != size else logs
         self._span = start, self._path.stat().st_size
+
+
+def _interned(log: dict[str, Any]) -> dict[str, Any]:
+    """A line whose metrics have their names in common with all others."""
+    for key, value in log.get("user_attr", {}).items():
+        if key.startswith(EPOCH):
+            value["metrics"] = {sys.intern(name): one for name, one in value["metrics"].items()}
+    return log
 
 
 def _lean(log: dict[str, Any]) -> dict[str, Any]:

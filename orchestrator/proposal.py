@@ -33,6 +33,8 @@ class Proposal:
     """Values for a trial."""
 
     values: dict[str, Any]
+    identity: str
+    """Of the run that they make."""
     passed_over: dict[str, int]
     """How often something else was proposed first, by why it is not run."""
 
@@ -57,9 +59,10 @@ def propose(
         if refused is not None:
             pass_over(refused)
             continue
-        twin = known.get(sweep.identity(values))
+        identity = sweep.identity(values)
+        twin = known.get(identity)
         if twin is None:
-            return Proposal(values, dict(passed_over))
+            return Proposal(values, identity, dict(passed_over))
         pass_over(f"is trial {twin:04d} again")
     raise ConfigError(
         f"{sweep.path}: search.num_trials: {MAX_ATTEMPTS:,} proposals for trial {number:04d} brought nothing "

@@ -47,6 +47,8 @@ _NEW: dict[str, Any] = {"outcome": None, "reason": "", "passed_over": {}}
 
 
 ENDED_BY = "ended_by"
+_RUN = "run"
+"""Where a trial's attributes hold the identity of its run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +169,8 @@ class Study:
         self.id: str = self._study.user_attrs["id"]
         self.trials: dict[int, TrialRecord] = {}
         self._open: dict[int, Trial] = {}
+        self._at_work: set[int] = set()
+        """Of these, the numbers of those that do not wait at a rung."""
         self._half_asked: list[int] = []
         self._runs: dict[str, int] = {}
         """Numbers of the base and the search's trials, by the identity of their run."""
@@ -186,13 +190,15 @@ class Study:
             if journal is not None:
                 # The record has the reports; Optuna asks for its own values only.
                 frozen.user_attrs = {k: v for k, v in frozen.user_attrs.items() if not k.startswith(EPOCH)}
-            self._know(record)
+            self._know(record, frozen.user_attrs["trial"].get(_RUN))
             self._contend(record)
             self._reports += len(record.reports)
             self._promotions = max(self._promotions, record.turn[1] + 1 if record.turn else 0)
             if not frozen.state.is_finished():
                 self._write_params(record, frozen)
                 self._open[record.number] = Trial(self._study, frozen._trial_id)
+                if record.parked is None:
+                    self._at_work.add(record.number)
                 if record.outcome is not None:  # the process died while it was told
                     self.end(record.number, record.outcome, record.reason)
 
@@ -216,7 +222,7 @@ class Study:
 
     def at_work(self) -> list[TrialRecord]:
         """The unfinished ones but for those that wait at a rung, in the order they were handed out in."""
-        found = [record for number in self._open if (record := self.trials[number]).parked is None]
+        found = [self.trials[number] for number in self._at_work]
         return sorted(found, key=lambda record: record.turn or (record.number + 1, -1))
 
     def ask(self, role: Role = "search", values: Mapping[str, Any] | None = None) -> TrialRecord:
@@ -235,9 +241,9 @@ class Study:
             proposal = propose(self._study, self.sweep, trial.number, trial._trial_id, self._runs)
         record = TrialRecord(trial.number, role, proposal.values, passed_over=proposal.passed_over)
         with self._together():
-            trial.set_user_attr("trial", _identity(record))
+            trial.set_user_attr("trial", _identity(record) | {_RUN: proposal.identity})
             self._write_params(record, self._study._storage.get_trial(trial._trial_id))
-        return self._enter(record, trial)
+        return self._enter(record, trial, proposal.identity)
 
     def ask_again(self, confirmed: TrialRecord, seed: int) -> TrialRecord:
         """A new trial of the same config with a fresh seed. The sampler does not learn from it."""
@@ -260,7 +266,8 @@ class Study:
     def _create(self, record: TrialRecord) -> TrialRecord:
         """Enter a trial whose values are known, with all that it has reported, in one write."""
         record = replace(record, reports=dict(record.reports), facts=dict(record.facts))
-        attributes: dict[str, Any] = {"trial": _identity(record), "notes": record.notes}
+        run = None if record.role == "confirm" else self.sweep.identity(record.values)
+        attributes: dict[str, Any] = {"trial": _identity(record) | {_RUN: run}, "notes": record.notes}
         for epoch, metrics in record.reports.items():
             kept = record.checkpoint if epoch == max(record.reports) else None
             facts = replace(record.facts.get(epoch, Facts()), order=self._reports)
@@ -282,7 +289,7 @@ class Study:
         )
         trial_id = self._study._storage.create_new_trial(self._study._study_id, template_trial=template)
         trial = Trial(self._study, trial_id)
-        return self._enter(replace(record, number=trial.number), trial)
+        return self._enter(replace(record, number=trial.number), trial, run)
 
     def _fixed(self, record: TrialRecord) -> FixedTrial:
         """Optuna's parameters of a trial, which a rerun has none of: the sampler does not learn from it."""
@@ -299,17 +306,19 @@ class Study:
                 internal = distribution.to_internal_repr(fixed.params[name])
                 self._study._storage.set_trial_param(frozen._trial_id, name, internal, distribution)
 
-    def _know(self, record: TrialRecord) -> None:
+    def _know(self, record: TrialRecord, run: str | None) -> None:
+        """`run` is the identity of its run, which takes long to reckon; None where it is not known."""
         self.trials[record.number] = record
         if record.role != "confirm":
-            self._runs.setdefault(self.sweep.identity(record.values), record.number)
+            self._runs.setdefault(run or self.sweep.identity(record.values), record.number)
         self.searched += record.role == "search" and record.retries is None
         if record.role == "base":
             self._bases.append(record)
 
-    def _enter(self, record: TrialRecord, trial: Trial) -> TrialRecord:
-        self._know(record)
+    def _enter(self, record: TrialRecord, trial: Trial, run: str | None) -> TrialRecord:
+        self._know(record, run)
         self._open[record.number] = trial
+        self._at_work.add(record.number)
         return record
 
     def _contend(self, record: TrialRecord) -> None:
@@ -340,6 +349,7 @@ class Study:
     ) -> None:
         self._open[record.number].set_user_attr("place", {"parked": parked, "passed": passed, "turn": turn})
         record.parked, record.passed, record.turn = parked, passed, turn
+        (self._at_work.add if parked is None else self._at_work.discard)(record.number)
         self._contend(record)
 
     def halve(self, number: int) -> None:
@@ -378,6 +388,7 @@ class Study:
     def end(self, number: int, outcome: Outcome, reason: str = "") -> TrialRecord:
         """Close a trial."""
         record, trial = self.trials[number], self._open.pop(number)
+        self._at_work.discard(number)
         values = record.figures(self.metrics)
         with self._together():
             trial.set_user_attr("end", {"outcome": outcome, "reason": reason})
@@ -493,13 +504,14 @@ def record_of(frozen: Told) -> TrialRecord | None:
     attributes = frozen.user_attrs
     if "trial" not in attributes:
         return None
-    record = TrialRecord(frozen.number, **attributes["trial"])
+    told = {name: value for name, value in attributes["trial"].items() if name != _RUN}
+    record = TrialRecord(frozen.number, **told)
     record.notes, record.halved = list(attributes.get("notes", [])), attributes.get("halved", False)
     record.began, record.ended = frozen.datetime_start, frozen.datetime_complete
     epochs = sorted(int(key.partition(":")[2]) for key in attributes if key.startswith(EPOCH))
     for epoch in epochs:
         report = attributes[f"{EPOCH}{epoch}"]
-        record.reports[epoch] = {sys.intern(name): value for name, value in report["metrics"].items()}
+        record.reports[epoch] = report["metrics"]
         record.facts[epoch] = Facts(**report.get("facts", {}))
         record.checkpoint = report["checkpoint"] or record.checkpoint
     if "place" in attributes and "end" not in attributes:
