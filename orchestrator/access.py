@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
@@ -15,16 +15,19 @@ from orchestrator.holder import Holder, holder
 from orchestrator.journal import JOURNAL
 from orchestrator.lease import Lease, leaseholder
 from orchestrator.sampler import build_sampler
-from orchestrator.space import ConfigError, Sweep
+from orchestrator.space import ConfigError
 from orchestrator.storage import Place
 from orchestrator.study import Study, TrialRecord, ending_of, read_journal, read_trials, trials_of
+
+if TYPE_CHECKING:
+    from orchestrator.space import Sweep
 
 _DEFINITION, _FORKING = "definition", "forking"
 
 
 def open_study(
     folder: Path,
-    sweep: Sweep,
+    sweep: "Sweep",
     place: Place | None,
     patience: Patience,
     stack: ExitStack,
@@ -51,7 +54,7 @@ def open_study(
     return study
 
 
-def _require_ours(storage: Database, folder: Path, sweep: Sweep, place: Place, forking: bool) -> None:
+def _require_ours(storage: Database, folder: Path, sweep: "Sweep", place: Place, forking: bool) -> None:
     name = sweep.config.name
     try:
         study_id = storage.get_study_id_from_name(name)

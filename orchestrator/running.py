@@ -57,6 +57,8 @@ class SweepRun:
         """When each running trial was last heard of, on the monotonic clock."""
         self.silent: dict[int, str] = {}
         self.paused: set[int] = set()
+        self._copies: dict[int, TrialRecord] = {}
+        """What `status` has given out of trials that are not over, by number."""
         self.said_stopping = False
         self.holder = Holder.this()
         self.decisions = Decisions(sweep, study)
@@ -256,7 +258,7 @@ class SweepRun:
             total=self.counts.total,
             max_epochs=self.sweep.max_epochs,
             rungs=list(self.sweep.rungs),
-            trials=[_copy(record) for record in trials],
+            trials=[self._as_it_is(record) for record in trials],
             begun={r.number for r in trials if r.reports} | set(self.heard),
             runs=self.holder,
             undelivered=0,
@@ -264,6 +266,17 @@ class SweepRun:
             ended_by=self.study.ended_by,
             reduction_factor=self.sweep.config.scheduler.reduction_factor,
         )
+
+    def _as_it_is(self, record: TrialRecord) -> TrialRecord:
+        """For whoever draws it while others change: of one that is not over a copy, made anew where it has
+        changed."""
+        if record.outcome is not None:
+            self._copies.pop(record.number, None)
+            return record
+        copy = self._copies.get(record.number)
+        if copy is None or not _alike(copy, record):
+            copy = self._copies[record.number] = _copy(record)
+        return copy
 
     # Records
 
@@ -366,8 +379,19 @@ class SweepRun:
         self.tracker.leave(self.stop.time_left(), lambda: self.stop.twice)
 
 
+def _alike(copy: TrialRecord, record: TrialRecord) -> bool:
+    """Whether nothing of what changes in a record has, since its copy was made."""
+    return (
+        len(copy.reports) == len(record.reports)
+        and copy.parked == record.parked
+        and copy.turn == record.turn
+        and copy.halved == record.halved
+        and copy.notes is record.notes
+    )
+
+
 def _copy(record: TrialRecord) -> TrialRecord:
-    """As it is now, for records change while they are drawn; facts come before their reports."""
+    """As it is now; facts come before their reports."""
     reports = dict(record.reports)
     return replace(record, reports=reports, facts={epoch: record.facts[epoch] for epoch in reports})
 

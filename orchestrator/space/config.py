@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from hjepa.evaluate import METRIC_MODES, metric_mode
+from hjepa.metrics import METRIC_MODES, metric_mode
 from hjepa.schema import (
     NO_EFFECT,
     Config,

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from hjepa.config import RunConfig, load_layers
-from hjepa.evaluate import metric_mode
+from hjepa.metrics import metric_mode
 from hjepa.run import check_run_data
 from hjepa.schema import ConfigError, Layers
 from orchestrator.space.checks import check_combinations, check_objective, check_search, check_trials
