@@ -245,7 +245,7 @@ def draw(run: SweepRun) -> None:
 @contextmanager
 def shown(run: SweepRun, sweep: Sweep) -> Iterator[None]:
     """Within, the sweep's lines go nowhere."""
-    lines = progress(run.study.metric, sweep.max_epochs, run.counts, False, run.status)
+    lines = progress(run.study.metric, sweep.max_epochs, run.counts, run.status)
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), lines as run.progress:
         yield
 

@@ -16,6 +16,7 @@ from orchestrator.journal import JOURNAL
 from orchestrator.lease import Lease, leaseholder
 from orchestrator.sampler import build_sampler
 from orchestrator.space import ConfigError
+from orchestrator.spool import SPOOL, opening
 from orchestrator.storage import Place
 from orchestrator.study import Study, TrialRecord, ending_of, read_journal, read_trials, trials_of
 
@@ -41,7 +42,7 @@ def open_study(
     """
     sampler = build_sampler(sweep)
     if place is None:
-        return Study(folder, sweep, sampler, patience)
+        return Study(folder, sweep, sampler, patience, known_as=_known_as(folder))
     storage = open_database(place, patience)
     stack.callback(storage.engine.dispose)
     with _told(place):
@@ -49,9 +50,15 @@ def open_study(
     stack.callback(lease.release)
     storage.lost_to = lease.lost_to
     _require_ours(storage, forking or folder, sweep, place, forking is not None)
-    study = Study(folder, sweep, sampler, storage=storage)
+    study = Study(folder, sweep, sampler, storage=storage, known_as=_known_as(folder))
     study.describe({_DEFINITION: telling(sweep), _FORKING: forking is not None})
     return study
+
+
+def _known_as(folder: Path) -> str | None:
+    """The id that MLflow's record in `folder` has of the sweep: a study that was lost is made again by it."""
+    first = opening(folder / SPOOL)
+    return first["sweep"] if first else None
 
 
 def _require_ours(storage: Database, folder: Path, sweep: "Sweep", place: Place, forking: bool) -> None:

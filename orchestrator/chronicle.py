@@ -26,6 +26,8 @@ class Chronicle:
 
     def __init__(self, tracker: Tracker, sweep: Sweep):
         self._tracker, self._sweep = tracker, sweep
+        self._early: dict[str, set[int | str]] = {}
+        """Of each trial what MLflow has been told and the study does not know: its end was cut off."""
 
     def opened(self) -> None:
         """The sweep begins or goes on."""
@@ -48,6 +50,8 @@ class Chronicle:
 
     def reported(self, record: TrialRecord, epoch: int, system: dict[str, float] | None = None) -> None:
         """A trial has reported `epoch`, on a machine as busy as `system` says."""
+        if epoch in self._early.get(record.id, ()):
+            return
         # Sent twice with one and the same time, a value stands in MLflow once.
         time_ms = record.facts[epoch].time_ms or None
         self._tracker.log_epoch(record.id, epoch, record.reports[epoch] | (system or {}), time_ms)
@@ -80,9 +84,9 @@ class Chronicle:
 
         That is what a driver died over between the two, and what was taken over from elsewhere.
         """
-        spooled = self._tracker.spooled()
+        self._early = self._tracker.spooled()
         for record in records:
-            known = spooled.get(record.id, set())
+            known = self._early.pop(record.id, set())
             missing = [epoch for epoch in sorted(record.reports) if epoch not in known]
             untold_end = record.outcome is not None and "end" not in known
             if (missing or untold_end) and "start" not in known:
@@ -91,6 +95,7 @@ class Chronicle:
                 self.reported(record, epoch)
             if untold_end:
                 self.ended(record)
+            self._early[record.id] = known - record.reports.keys()
 
 
 def run_config(sweep: Sweep, record: TrialRecord) -> RunConfig:

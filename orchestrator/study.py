@@ -143,10 +143,11 @@ class Study:
         sampler: BaseSampler,
         patience: Patience | None = None,
         storage: BaseStorage | None = None,
+        known_as: str | None = None,
     ):
         """Create the record in `storage`, or open the one that is there; None: a journal in `folder`.
 
-        `patience` is asked what to do where the journal's disk is full.
+        `patience` is asked what to do where the journal's disk is full. A new one gets `known_as` for its id.
         """
         self.folder, self.sweep = folder, sweep
         self.metric = sweep.config.objective.metric
@@ -165,7 +166,7 @@ class Study:
             load_if_exists=True,
         )
         if "id" not in self._study.user_attrs:
-            self._study.set_user_attr("id", uuid.uuid4().hex)
+            self._study.set_user_attr("id", known_as or uuid.uuid4().hex)
         self.id: str = self._study.user_attrs["id"]
         self.trials: dict[int, TrialRecord] = {}
         self._open: dict[int, Trial] = {}

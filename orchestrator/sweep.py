@@ -17,7 +17,7 @@ from orchestrator.plan import outlook
 from orchestrator.progress import Counts, progress
 from orchestrator.report import SweepResult
 from orchestrator.running import BEST, SweepRun, result_of
-from orchestrator.space import Sweep
+from orchestrator.space import ConfigError, Sweep
 from orchestrator.stopping import Stop
 from orchestrator.storage import Place, record_place
 from orchestrator.study import Study, standing
@@ -67,7 +67,10 @@ def run_sweep(
         if told and not work_is_left(sweep, study):
             return result_of(folder, sweep, study, 0)
         counts = Counts(total=sweep.num_trials + 1 + sweep.num_confirmations)
-        tracker = Tracker(folder, tracking_uri, sweep.config.name, study.id, patience)
+        try:
+            tracker = Tracker(folder, tracking_uri, sweep.config.name, study.id, patience)
+        except ValueError as error:
+            raise ConfigError(f"{error}; move that folder away, or name this sweep differently.") from None
         run = SweepRun(folder, sweep, study, tracker, counts, stop, patience)
         try:
             if work_is_left(sweep, study):
