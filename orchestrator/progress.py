@@ -131,7 +131,8 @@ class Lines(Progress):
                 running = ", ".join(
                     f"{r.id} after epoch {max(r.reports, default=0)}" for r in list(self._running.values())
                 )
-                self._write(f"running: {running or 'starting'}; {self.counts.words()}")
+                none = "no trial" if self.counts.ended else "starting"
+                self._write(f"running: {running or none}; {self.counts.words()}")
 
 
 class LiveTable(Progress):

@@ -361,6 +361,7 @@ class SweepRun:
         """Write the report, for MLflow too. What was found does not depend on its being drawn."""
         if os.environ.get("HJEPA_REPORT") == "off":
             return
+        self.progress.note("writing the report")
         try:
             from orchestrator.reporting.write import draw_end
 

@@ -89,11 +89,7 @@ def rung_agreement(findings: Findings) -> Figure | None:
         points = [(place + shift, found) for place, found in enumerate(estimates) if found is not None]
         if points:
             xs, values = [x for x, _ in points], [found.value for _, found in points]
-            # A correlation of 1 lies above its interval by a rounding.
-            reach = [
-                [max(0.0, f.value - f.low) for _, f in points],
-                [max(0.0, f.high - f.value) for _, f in points],
-            ]
+            reach = [[f.value - f.low for _, f in points], [f.high - f.value for _, f in points]]
             axes.errorbar(xs, values, reach, fmt=marker, color=colour, capsize=4, ms=6, label=name)
     axes.set_xticks(range(len(rungs)), [str(rung.epoch) for rung in rungs])
     axes.set(xlabel="epoch of the rung", ylabel="rank correlation with the end", ylim=(-1.05, 1.05))
