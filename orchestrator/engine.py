@@ -21,6 +21,7 @@ from orchestrator.group import GroupActor
 from orchestrator.schedule import Listener, TuneEvents, TuneScheduler
 from orchestrator.search import TuneSearcher
 from orchestrator.space import ConfigError, ResourcesConfig
+from orchestrator.state import own_folder
 from orchestrator.stopping import Stop
 from orchestrator.trial import TrialActor
 
@@ -31,13 +32,6 @@ CONNECT_S = 10.0
 """Seconds that a cluster has to answer."""
 PLACE = "place"
 """Ray's name for room for one trial under Ray Train, so that no more begin than there are workers for."""
-
-
-def state_folder() -> Path:
-    """Private folder for Ray's sockets and logs: $HJEPA_STATE_DIR, or hjepa in the user's state folder."""
-    given = os.environ.get("HJEPA_STATE_DIR")
-    home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(given) if given else Path(home) / "hjepa"
 
 
 @contextlib.contextmanager
@@ -77,16 +71,11 @@ def cluster_ray(config: ResourcesConfig, address: str, folder: Path) -> Iterator
 @contextlib.contextmanager
 def local_ray(config: ResourcesConfig) -> Iterator[Path]:
     """A Ray of our own on this machine with room for `places` trials; gives a folder for its scratch."""
-    folder = state_folder()
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    folder.chmod(0o700)  # Ray opens its own folder below to everybody
-    _sweep_out(folder)
-    temporary = folder / f"r{os.getpid()}"
-    temporary.mkdir(mode=0o700)
+    temporary = own_folder("r")
     if len(os.fsencode(temporary)) + 70 > MAX_SOCKET_PATH:
         temporary.rmdir()
         raise ConfigError(
-            f"HJEPA_STATE_DIR: {folder} is too long a path for Ray's sockets; "
+            f"HJEPA_STATE_DIR: {temporary.parent} is too long a path for Ray's sockets; "
             f"name a folder of at most {MAX_SOCKET_PATH - 80} characters."
         )
     try:
@@ -128,17 +117,6 @@ def _make_token(path: Path) -> None:
     path.touch(mode=0o600, exist_ok=False)
     path.write_text(secrets.token_hex(32), encoding="ascii")
     os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)
-
-
-def _sweep_out(folder: Path) -> None:
-    """Remove what processes that were killed left behind."""
-    for left in folder.glob("r[0-9]*"):
-        try:
-            os.kill(int(left.name[1:]), 0)
-        except (ProcessLookupError, ValueError):
-            shutil.rmtree(left, ignore_errors=True)
-        except PermissionError:
-            pass  # alive, and another user's
 
 
 def run_trials(

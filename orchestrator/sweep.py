@@ -8,6 +8,7 @@ from orchestrator.access import open_study
 from orchestrator.agenda import work_is_left
 from orchestrator.capacity import cluster_nodes, places
 from orchestrator.definition import require_same_sweep, write_definition
+from orchestrator.depot import open_depot, require_store
 from orchestrator.disk import Patience
 from orchestrator.engine import run_trials, some_ray
 from orchestrator.environment import record_environment
@@ -42,6 +43,9 @@ def run_sweep(
         places(sweep.config.resources)
     folder = results / sweep.config.name
     require_same_sweep(folder, sweep)
+    checkpoints = sweep.config.resources.checkpoints
+    if checkpoints is not None and not (folder / BEST).exists():
+        require_store(checkpoints)
     with ExitStack() as stack:
         lock = SweepLock(folder)
         stack.callback(lock.release)
@@ -61,7 +65,9 @@ def run_sweep(
             return result_of(folder, sweep, study, 0)
         counts = Counts(total=sweep.num_trials + 1 + sweep.num_confirmations)
         tracker = Tracker(folder, tracking_uri, sweep.config.name, study.id, patience)
-        run = SweepRun(folder, sweep, study, tracker, counts, stop, patience)
+        run = SweepRun(
+            folder, sweep, study, tracker, counts, stop, patience, open_depot(folder, sweep, study)
+        )
         try:
             if work_is_left(sweep, study):
                 stop.check()
