@@ -49,23 +49,32 @@ def some_ray(config: ResourcesConfig, folder: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def cluster_ray(config: ResourcesConfig, address: str, folder: Path) -> Iterator[Path]:
     """A connection to a cluster that was there before and stays."""
+    scratch = folder.resolve() / SCRATCH
+    with connected(address):
+        try:
+            if not grows():
+                places(config, cluster_nodes())
+            # What an earlier process left. Nobody else's: the sweep is ours while we hold its lock.
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir(parents=True)
+            yield scratch / "tune"
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def connected(address: str) -> Iterator[None]:
+    """A connection to the cluster at `address`, or ConfigError where there is none."""
     _require_listener(address)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError(f"{ADDRESS} {address}: no Ray cluster can be reached there: {reason}") from None
-    scratch = folder.resolve() / SCRATCH
     try:
-        if not grows():
-            places(config, cluster_nodes())
-        # What an earlier process left. Nobody else's: the sweep is ours while we hold its lock.
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir(parents=True)
-        yield scratch / "tune"
+        yield
     finally:
         ray.shutdown()
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 @contextlib.contextmanager

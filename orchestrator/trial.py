@@ -16,7 +16,7 @@ from hjepa.distributed import require_divisible, team_of
 from hjepa.judge import baselines
 from hjepa.pace import Pace as Pace  # for the probe, likewise
 from hjepa.records import JsonLines
-from hjepa.run import Run, build_run
+from hjepa.run import Run, build_run, check_run_data
 from hjepa.schema import ConfigError, to_yaml
 from hjepa.step import NonFiniteError
 from hjepa.train import Report, train_run
@@ -264,6 +264,15 @@ def cap_gpu_memory(share: float) -> None:
     """
     if 0 < share < 1 and torch.cuda.is_available():
         torch.cuda.set_per_process_memory_fraction(share)
+
+
+def data_problem(run: str) -> str | None:
+    """What is wrong, on this machine, with the data of a run config, as JSON."""
+    try:
+        check_run_data(RunConfig.model_validate_json(run, strict=True))
+    except ConfigError as error:
+        return str(error)
+    return None
 
 
 def half_micro_batch(run: RunConfig) -> dict[str, int] | None:

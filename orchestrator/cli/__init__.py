@@ -10,6 +10,7 @@ from orchestrator.cli import (
     check,
     compare,
     completion,
+    doctor,
     export,
     listing,
     plan,
@@ -41,6 +42,7 @@ COMMANDS = {
     "sync": sync,
     "check": check,
     "plan": plan,
+    "doctor": doctor,
     "completion": completion,
     "ui": ui,
 }
