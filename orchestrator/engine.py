@@ -13,6 +13,7 @@ from typing import Any
 import ray
 from ray import tune
 from ray.exceptions import RayError
+from ray.tune.execution import class_cache
 
 from orchestrator import ADDRESS, cluster_address
 from orchestrator.capacity import cluster_nodes, grows, places
@@ -32,6 +33,7 @@ CONNECT_S = 10.0
 """Seconds that a cluster has to answer."""
 PLACE = "place"
 """Ray's name for room for one trial under Ray Train, so that no more begin than there are workers for."""
+_SECRETS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"}
 
 
 @contextlib.contextmanager
@@ -136,6 +138,8 @@ def run_trials(
     scratch: Path,
 ) -> None:
     """Run what `next_trial` gives until it is FINISHED; `listener` hears of every report and decides."""
+    # Tune would hand these to every trial by way of Ray, which writes them to its logs.
+    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(_SECRETS)
     gate = Gate(config) if _needs_gate(config) else None
     tuner = tune.Tuner(
         _trainable(config, scratch, gate),

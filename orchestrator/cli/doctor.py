@@ -66,9 +66,5 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"ok": not wrong, "findings": [one.data() for one in findings]}, indent=1))
     else:
-        print(
-            f"{len(findings)} looked at, {wrong} to mend"
-            if wrong
-            else f"{len(findings)} looked at, all right"
-        )
+        print(f"{len(findings)} looked at, {f'{wrong} to mend' if wrong else 'all right'}")
     return FAILED if wrong else 0

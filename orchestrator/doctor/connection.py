@@ -79,10 +79,8 @@ def _judged(address: str, lines: "Queue[str | None]") -> Finding:
 def _known(address: str, said: str) -> Finding | None:
     """What a line of Ray's means, where that is known."""
     if "InvalidAuthToken" in said or "AuthenticationError" in said:
-        lacks = "no token was found" in said or "no authentication token" in said
-        why = (
-            "this client has no token" if lacks else "the cluster refuses this client's token, or lack of one"
-        )
+        none = "no authentication token was found" in said
+        why = "this client has no token" if none else "the cluster refuses this client's token, or lack of it"
         return Finding("ray", False, f"{address}: {why}", _TOKEN)
     if "Version mismatch" in said:
         versions = re.search(r"Ray: ([\d.]+).*Python: ([\d.]+).*Ray: ([\d.]+).*Python: ([\d.]+)", said)
