@@ -67,7 +67,7 @@ def cluster_ray(config: ResourcesConfig, address: str, folder: Path) -> Iterator
 @contextlib.contextmanager
 def connected(address: str) -> Iterator[None]:
     """A connection to the cluster at `address`, or ConfigError where there is none."""
-    _require_listener(address)
+    require_listener(address)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
@@ -109,7 +109,7 @@ def local_ray(config: ResourcesConfig) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _require_listener(address: str) -> None:
+def require_listener(address: str) -> None:
     """Raises ConfigError where nothing listens at HOST:PORT, over which Ray itself is silent for minutes."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():  # auto, or a name of Ray's

@@ -11,6 +11,8 @@ from queue import Empty, Queue
 from time import monotonic
 
 from orchestrator.doctor.finding import Finding
+from orchestrator.engine import require_listener
+from orchestrator.space import ConfigError
 
 WAIT_S = 60.0
 """Seconds that a connection may take."""
@@ -33,6 +35,11 @@ _TOKEN = (
 
 def connection(address: str) -> Finding:
     """Whether Ray's versions and authentication agree with those of the cluster at `address`."""
+    try:
+        require_listener(address)
+    except ConfigError as error:
+        said, _, fix = str(error).partition("\n")
+        return Finding("ray", False, said.rstrip("."), fix)
     process = subprocess.Popen(
         [sys.executable, "-c", _TRY, address], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

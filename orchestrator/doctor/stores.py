@@ -35,7 +35,7 @@ def standing(folder: Path) -> Path:
 
 @contextmanager
 def marked(folder: Path) -> Iterator[tuple[Path | None, Finding]]:
-    """Within, a new file in the results folder, or above where it is not there yet; None if none can be made."""
+    """Within, a new file in the results folder, or above where that is not there; None: none can be made."""
     place = standing(folder)
     try:
         handle, name = tempfile.mkstemp(dir=place, prefix=".hjepa-doctor-")
@@ -83,12 +83,11 @@ def _sqlite(path: Path) -> Finding:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True)) as database:
             database.execute("select count(*) from experiments").fetchone()
     except sqlite3.Error as error:
-        fix = "move it away, or name another store by --tracking-uri"
-        return Finding("tracking", False, f"{path} is no database of MLflow's: {error}", fix)
-    writable = os.access(path, os.W_OK)
-    return Finding(
-        "tracking", writable, f"{path} is {'' if writable else 'not '}writable", "" if writable else fix
-    )
+        away = "move it away, or name another store by --tracking-uri"
+        return Finding("tracking", False, f"{path} is no database of MLflow's: {error}", away)
+    if not os.access(path, os.W_OK):
+        return Finding("tracking", False, f"{path} cannot be written to", fix)
+    return Finding("tracking", True, f"{path} can be written to")
 
 
 def _server(uri: str) -> Finding:
@@ -114,9 +113,7 @@ def _server(uri: str) -> Finding:
         return Finding("tracking", False, f"{bare} answers HTTP {error.code}", fix)
     except OSError as error:
         reason = getattr(error, "reason", error)
-        fix = (
-            "start the server, or open the way to it; a sweep would run, and `hjepa-sweep sync` send it later"
-        )
+        fix = "start it, or open the way to it; a sweep runs all the same, and `hjepa-sweep sync` sends it"
         return Finding("tracking", False, f"{bare} cannot be reached: {reason}", fix)
     return Finding("tracking", True, f"{bare} lets this client in")
 

@@ -50,13 +50,13 @@ def test_what_is_wrong_is_said_with_what_mends_it(workplace: Workplace, s3: S3, 
     """Data that are not there, a dead MLflow, a bucket that does not exist."""
     workplace.env |= s3.env
     missing = bucket.replace("s3://b", "s3://none")
-    data = ["--set=data.dataset=cifar10", "--set=data.data_path=no"]
+    data = ["--set=data.dataset=cifar10", "--set=data.data_path=nowhere"]
     settings = [f"--set=resources.checkpoints={missing}", *data]
     status, found = told(workplace, "tiny.yaml", *settings, "--tracking-uri", "http://me:canary@127.0.0.1:9")
     assert status == 1
     failed = wrong(found)
     assert failed.keys() == {"data", "tracking", "checkpoints"}
-    assert "'no' does not exist" in failed["data"]
+    assert "'nowhere' does not exist" in failed["data"]
     assert "http://me@127.0.0.1:9 cannot be reached" in failed["tracking"]
     assert "NO_SUCH_BUCKET" in failed["checkpoints"]
     assert "canary" not in str(found)

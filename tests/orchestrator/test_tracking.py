@@ -16,6 +16,7 @@ from mlflow import MlflowClient
 
 from orchestrator.cli.going import store_of
 from orchestrator.delivery import create_database
+from orchestrator.doctor.stores import tracking
 from orchestrator.drainer import LOCK, until_next_session
 from orchestrator.lock import exclusive
 from orchestrator.spool import CURSOR, SPOOL, Cursor, read, undelivered
@@ -453,9 +454,14 @@ def test_a_server_that_asks_for_a_password_gets_it_from_the_environment(
             if given == "wrong":
                 wait_until(lambda: "not delivered" in log.read_text(), timeout_s=60)
                 assert tracker.close(timeout_s=0) > 0
+                refused = tracking(dead_uri)
+                assert not refused.ok
+                assert "refuses keeper (HTTP 401)" in refused.said
+                assert "MLFLOW_TRACKING_PASSWORD" in refused.fix
             else:
                 wait_until(lambda: undelivered(folder) == 0, timeout_s=90)
                 assert tracker.close(timeout_s=60) == 0
+                assert tracking(dead_uri).ok
         learnt = history(dead_uri, runs_of(dead_uri)["t1"], "val/knn_top1")
     finally:
         os.killpg(server.pid, signal.SIGKILL)
