@@ -36,6 +36,7 @@ from typing import Any
 import psutil
 from rich.console import Console
 
+from orchestrator.checkpoints import checkpoint_name
 from orchestrator.definition import SPACE, write_definition
 from orchestrator.disk import Patience
 from orchestrator.environment import record_environment
@@ -48,7 +49,7 @@ from orchestrator.stopping import Stop
 from orchestrator.study import Study
 from orchestrator.table import SweepTable
 from orchestrator.tracking import Tracker
-from orchestrator.trial import Outcome, Task, checkpoint_path
+from orchestrator.trial import Outcome, Task
 
 ROOT = Path(__file__).parent.parent
 NAME = "scale"
@@ -94,8 +95,8 @@ class Running:
         """The next report, as a trial's process gives it."""
         self.epoch += 1
         folder, epoch = Path(self.task.folder), self.epoch
-        file = checkpoint_path(folder, epoch)
-        before = checkpoint_path(folder, epoch - 1)
+        file = folder / checkpoint_name(epoch)
+        before = folder / checkpoint_name(epoch - 1)
         before.rename(file) if before.exists() else file.touch()
         value = 0.5 + 0.4 * self.level * (1 - math.exp(-epoch / 10)) + 0.01 * self.rng.random()
         parts = {f"train/prediction_level_{level}": 1 / epoch + level for level in range(3)}

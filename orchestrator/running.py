@@ -1,6 +1,7 @@
 """A sweep while it runs: what is made of every report, crash and silence, and the record of it."""
 
 import os
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -8,10 +9,12 @@ from typing import Any
 
 from orchestrator.agenda import Agenda
 from orchestrator.budget import Purse
+from orchestrator.checkpoints import checkpoints
 from orchestrator.chronicle import Chronicle, run_config
 from orchestrator.config_file import config_yaml
 from orchestrator.decision import Decisions, Verdict
 from orchestrator.definition import BASE, PLAN, SPACE, write_whole
+from orchestrator.depot import Depot
 from orchestrator.disk import Patience
 from orchestrator.environment import ENVIRONMENT
 from orchestrator.failure import Failure
@@ -27,10 +30,10 @@ from orchestrator.stopping import GRACE_S, Stop
 from orchestrator.study import Outcome as Ending
 from orchestrator.study import Role, Study, TrialRecord, standing
 from orchestrator.tracking import Tracker
-from orchestrator.trial import Outcome, Task, checkpoints, half_micro_batch
+from orchestrator.trial import Outcome, Task, half_micro_batch
 
-BEST, MODEL = "best.yaml", "model"
-"""The best trial's config, and the folder of its features as a function."""
+BEST, MODEL, REPORT = "best.yaml", "model", "report"
+"""The best trial's config, and the folders of its features as a function and of the report."""
 DELIVERY_S = 60.0
 """Seconds that the end of a sweep waits for MLflow; what is late stays in the spool."""
 
@@ -47,7 +50,10 @@ class SweepRun:
         counts: Counts,
         stop: Stop,
         patience: Patience,
+        depot: Depot | None = None,
     ):
+        """`depot` is where trials keep their checkpoints; None: in their folders."""
+        self.depot = depot
         self.folder, self.sweep, self.study, self.tracker, self.counts = folder, sweep, study, tracker, counts
         self.stop, self.patience = stop, patience
         self.chronicle = Chronicle(tracker, sweep)
@@ -91,13 +97,15 @@ class SweepRun:
         self.held.discard(record.number)
         folder = self._trial_folder(record)
         resume = self._checkpoints(record)
-        if record.checkpoint is not None and not resume:
+        if record.checkpoint is not None and not resume and self.depot is None:
             self._note(record, f"begins anew: none of its checkpoints is in {folder} any more")
         return Task(
             number=record.number,
             run=run_config(self.sweep, record).model_dump_json(),
             folder=str(folder.resolve()),
             resume=tuple(str(path.resolve()) for path in resume),
+            stores=self.depot.urls(record, self.study.trials) if self.depot else (),
+            reported=max(record.reports, default=0),
             baselines=record.role == "base" and not record.reports,
             gpu_share=self.sweep.config.resources.gpus_per_worker,
         ).config()
@@ -155,7 +163,7 @@ class SweepRun:
             return False
         if record.number in self.paused:
             self.paused.discard(record.number)
-            self.progress.note(f"trial {record.id} goes on: there is space again")
+            self.progress.note(f"trial {record.id} goes on: it could be written again")
         if outcome.epoch not in record.reports:  # else run again, for a checkpoint could not be read
             self._take_in(record, outcome)
         return self._goes_on(record)
@@ -216,7 +224,7 @@ class SweepRun:
     def _pause(self, record: TrialRecord, why: str) -> None:
         if record.number not in self.paused:
             self.paused.add(record.number)
-            self.progress.note(f"trial {record.id} pauses until there is space: {why}")
+            self.progress.note(f"trial {record.id} pauses {why}")
 
     def crashed(self, config: dict[str, Any], error: str) -> None:
         """A trial's process died: try again from its checkpoint, or give the trial up."""
@@ -313,11 +321,14 @@ class SweepRun:
 
     def _tidy(self, record: TrialRecord) -> None:
         """Keep the last checkpoint of a completed trial, none of a weak one, all of a failed one."""
-        if record.outcome != "failed":
-            kept = record.checkpoint if record.outcome == "completed" else None
-            for file in self._trial_folder(record).glob("epoch_*"):
-                if file.name != kept:
-                    file.unlink(missing_ok=True)
+        if record.outcome == "failed":
+            return
+        kept = record.checkpoint if record.outcome == "completed" else None
+        for file in self._trial_folder(record).glob("epoch_*"):
+            if file.name != kept:
+                file.unlink(missing_ok=True)
+        if self.depot is not None:
+            self.depot.tidy(record)
 
     def _count(self, outcome: Ending) -> None:
         self.counts.ended[outcome] = self.counts.ended.get(outcome, 0) + 1
@@ -337,6 +348,10 @@ class SweepRun:
             if (self.folder / name).exists():
                 self.tracker.log_artifact(self.folder / name)
         self._draw()
+        if self.depot is not None:
+            results = [self.folder / name for name in (BEST, SPACE, BASE, ENVIRONMENT, REPORT)]
+            for line in self.depot.take_in(self.folder, results):
+                self.progress.note(line)
         summary = {}
         for name, record in (("best", best), ("base", base)):
             last = record.last(self.study.metric) if record else None
@@ -349,13 +364,20 @@ class SweepRun:
 
     def _keep_model(self, best: TrialRecord) -> None:
         """Keep the best trial's features as a function. What was found does not depend on it."""
-        kept = self._checkpoints(best)
-        if not kept:
-            return
         try:
-            self.patience(lambda: self.chronicle.found(best, kept[0], self.folder / MODEL))
+            with tempfile.TemporaryDirectory() as scratch:
+                kept = self._last_checkpoint(best, Path(scratch))
+                if kept is not None:
+                    self.patience(lambda: self.chronicle.found(best, kept, self.folder / MODEL))
         except (ConfigError, OSError) as error:
             self.progress.note(f"the best trial's features are not kept as a model: {error}")
+
+    def _last_checkpoint(self, record: TrialRecord, scratch: Path) -> Path | None:
+        """A trial's newest checkpoint as a local file, where need be fetched into `scratch`."""
+        if self.depot is None or record.checkpoint is None:
+            return next(iter(self._checkpoints(record)), None)
+        self.depot.folder(record).fetch(record.checkpoint, scratch / record.checkpoint)
+        return scratch / record.checkpoint
 
     def _draw(self) -> None:
         """Write the report, for MLflow too. What was found does not depend on its being drawn."""

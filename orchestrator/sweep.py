@@ -9,6 +9,7 @@ from orchestrator.access import open_study
 from orchestrator.agenda import work_is_left
 from orchestrator.capacity import cluster_nodes, places, places_now
 from orchestrator.definition import DEFINITION, PLAN, require_same_sweep, write_definition, write_whole
+from orchestrator.depot import open_depot, require_store
 from orchestrator.disk import Patience
 from orchestrator.engine import connection, run_trials, some_ray
 from orchestrator.environment import record_command, record_environment
@@ -45,6 +46,9 @@ def run_sweep(
         places(resources)
     folder = results / sweep.config.name
     require_same_sweep(folder, sweep)
+    checkpoints = sweep.config.resources.checkpoints
+    if checkpoints is not None and not (folder / BEST).exists():
+        require_store(checkpoints)
     with ExitStack() as stack:
         if address is not None and not (folder / DEFINITION).exists():
             stack.enter_context(connection(resources, address))  # which may refuse, so before anything else
@@ -71,7 +75,8 @@ def run_sweep(
             tracker = Tracker(folder, tracking_uri, sweep.config.name, study.id, patience)
         except ValueError as error:
             raise ConfigError(f"{error}; move that folder away, or name this sweep differently.") from None
-        run = SweepRun(folder, sweep, study, tracker, counts, stop, patience)
+        depot = open_depot(folder, sweep, study)
+        run = SweepRun(folder, sweep, study, tracker, counts, stop, patience, depot)
         try:
             if work_is_left(sweep, study):
                 stop.check()

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from hjepa.config import RunConfig
+from orchestrator.checkpoints import checkpoints
 from orchestrator.failure import Failure
-from orchestrator.trial import Outcome, Task, TrialActor, checkpoints, half_micro_batch
+from orchestrator.trial import Outcome, Task, TrialActor, half_micro_batch
 
 Tiny = Callable[..., RunConfig]
 
