@@ -154,7 +154,7 @@ def test_every_node_of_a_cluster_is_asked(workplace: Workplace, cluster: Nodes):
     assert sum(one["check"] == "data" for one in found) == 2  # not of the head, which has no cores
     (placed,) = [one["said"] for one in found if one["check"] == "placement"]
     assert placed == "a trial of 1 x 1 CPU was placed; 4 at a time have room"
-    workplace.write("tiny.yaml", SPACE | {"resources": {"workers": 3, "cpus_per_worker": 2}})
+    workplace.write("tiny.yaml", SPACE | {"resources": {"workers": 2, "cpus_per_worker": 2}})
     status, found = told(workplace, "tiny.yaml", "--address", cluster.address)
     assert status == 1
     assert "the nodes have 0, 1, 3" in wrong(found)["placement"]
