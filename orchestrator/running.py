@@ -349,8 +349,8 @@ class SweepRun:
                 self.tracker.log_artifact(self.folder / name)
         self._draw()
         if self.depot is not None:
-            results = [self.folder / name for name in (BEST, SPACE, BASE, ENVIRONMENT, REPORT)]
-            for line in self.depot.take_in(self.folder, results):
+            answer = (BEST, SPACE, BASE, ENVIRONMENT, PLAN, MODEL, REPORT)
+            for line in self.depot.take_in(self.folder, [self.folder / name for name in answer]):
                 self.progress.note(line)
         summary = {}
         for name, record in (("best", best), ("base", base)):
