@@ -7,11 +7,11 @@ from typing import Any
 
 from orchestrator.budget import Budget, clock
 from orchestrator.capacity import places
+from orchestrator.checkpoints import KEPT_CHECKPOINTS
 from orchestrator.forecast import Play, Range, Rates, plays
 from orchestrator.probe import Probe, probe
 from orchestrator.space import Sweep, describe
 from orchestrator.space.cost import cost, dearest, sample_costs
-from orchestrator.trial import KEPT_CHECKPOINTS
 
 MOST_AT_ONCE = 16
 """Processes that measure at once; of more trials side by side, so many stand for all."""

@@ -266,6 +266,7 @@ def test_a_store_that_cannot_be_written_to_is_refused_before_anything_is_written
     assert workplace.files() == before
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_killed_goes_on_from_the_url(workplace: Workplace, s3: S3, bucket: str):
     """Its trials' folders are gone too, as where the machine was another one."""
     workplace.env |= s3.env
