@@ -92,10 +92,12 @@ def _silent(where: str, error: Exception) -> Finding:
 
 
 def _versions(where: str, said: Answer, ours: Versions) -> Finding:
+    # What was sent or installed without its history knows no commit.
+    both = [name for name in ours if name in said.versions]
     differing = [
-        f"{name} {said.versions.get(name)}, here {here}"
-        for name, here in ours.items()
-        if said.versions.get(name) != here
+        f"{name} {said.versions[name]}, here {ours[name]}"
+        for name in both
+        if said.versions[name] != ours[name]
     ]
     if differing:
         fix = "install the same versions on all nodes: figures and pickles have to agree"

@@ -459,7 +459,7 @@ def test_a_server_that_asks_for_a_password_gets_it_from_the_environment(
                 assert "refuses keeper (HTTP 401)" in refused.said
                 assert "MLFLOW_TRACKING_PASSWORD" in refused.fix
             else:
-                wait_until(lambda: undelivered(folder) == 0, timeout_s=90)
+                wait_until(lambda: undelivered(folder) == 0, timeout_s=120)
                 assert tracker.close(timeout_s=60) == 0
                 assert tracking(dead_uri).ok
         learnt = history(dead_uri, runs_of(dead_uri)["t1"], "val/knn_top1")
