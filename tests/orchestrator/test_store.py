@@ -12,6 +12,7 @@ import torch
 from hjepa.checkpoint import load_checkpoint
 from hjepa.config import RunConfig
 from orchestrator.checkpoints import checkpoints
+from orchestrator.depot import Depot
 from orchestrator.disk import StoreAway
 from orchestrator.space import ConfigError, ResourcesConfig
 from orchestrator.store import Store, open_store
@@ -98,6 +99,16 @@ def test_a_url_that_is_none_or_holds_a_secret_is_refused(url: str, message: str)
 def test_a_store_that_nobody_knows_is_refused_by_name():
     with pytest.raises(ConfigError, match=r"resources\.checkpoints: zz://bucket: cannot be opened"):
         open_store("zz://bucket")
+
+
+def test_a_depot_takes_files_and_folders_in_and_says_what_it_cannot(store: Store, tmp_path: Path):
+    results = tmp_path / "results"
+    (results / "report").mkdir(parents=True)
+    for name in ("best.yaml", "report/index.html"):
+        (results / name).write_text(name)
+    depot = Depot(store)
+    assert depot.take_in(results, [results / name for name in ("best.yaml", "report", "missing.yaml")]) == []
+    assert (store.names(), store.below("report").names()) == (["best.yaml"], ["index.html"])
 
 
 # Trials
@@ -227,9 +238,9 @@ def test_an_epoch_waits_for_a_store_that_is_away(
 
 
 def test_a_sweep_keeps_its_checkpoints_and_its_answer_at_the_url(workplace: Workplace, s3: S3, bucket: str):
-    workplace.env |= s3.env | {"HJEPA_REPORT": "on"}
+    workplace.env |= s3.env
     url = bucket.replace("?", "/deep/folder?")
-    done = workplace.sweep("tiny.yaml", "--set", f"resources.checkpoints={url}", "--trials", "3")
+    done = workplace.sweep("tiny.yaml", "--set", f"resources.checkpoints={url}", "--trials", "2")
     assert done.returncode == 0, done.stdout + done.stderr
     found = records(workplace)
     name = bucket.removeprefix("s3://").partition("?")[0]
@@ -240,7 +251,7 @@ def test_a_sweep_keeps_its_checkpoints_and_its_answer_at_the_url(workplace: Work
     assert kept
     checkpoints_held = [path for path in held if path.endswith(".pt")]
     assert checkpoints_held == [f"{top}/trials/{id_}/{kept[id_]}" for id_ in sorted(kept)]
-    assert {f"{top}/best.yaml", f"{top}/sweep.yaml", f"{top}/report/index.html"} <= set(held)
+    assert {f"{top}/best.yaml", f"{top}/sweep.yaml", f"{top}/base.yaml"} <= set(held)
     results = workplace.folder / "results/tiny"
     assert list(results.rglob("*.pt")) == []
     for file in (path for path in workplace.folder.rglob("*") if path.is_file()):
