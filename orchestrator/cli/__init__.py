@@ -20,6 +20,7 @@ from orchestrator.cli import (
     run,
     status,
     stop,
+    submit,
     sync,
     ui,
 )
@@ -36,6 +37,7 @@ COMMANDS = {
     "export": export,
     "compare": compare,
     "reproduce": reproduce,
+    "submit": submit,
     "stop": stop,
     "retry": retry,
     "sync": sync,
