@@ -36,6 +36,7 @@ trap 'tell later' USR1
 trap 'tell stop' TERM
 
 srun --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=0 --wait=120 bash -c '
+    @CLEAR@
     rm -rf "$HJEPA_STATE_DIR" && mkdir -m 700 "$HJEPA_STATE_DIR" || exit 1
     trap "rm -rf \\"$HJEPA_STATE_DIR\\"" EXIT
     ray symmetric-run --address "$HJEPA_ADDRESS" --min-nodes @NODES@ \\
@@ -71,6 +72,7 @@ def batch_script(
     setup: Sequence[str],
     secret_files: Mapping[str, str],
     nodes: int,
+    exclusive: bool,
     state_root: str,
     max_requeues: int,
     name: str,
@@ -85,6 +87,8 @@ def batch_script(
         "@STATE_ROOT@": state_root,
         "@RESULTS@": shlex.quote(str(results)),
         "@HOST@": _LOOPBACK if nodes == 1 else _FIRST_NODE,
+        # Daemons of the job's earlier life may have outlived it, and Ray begins beside no other.
+        "@CLEAR@": "ray stop --force >/dev/null 2>&1" if exclusive else ":",
         "@NODES@": str(nodes),
         "@COMMAND@": shlex.join(command),
         "@STATUS@": shlex.join(status),

@@ -55,7 +55,7 @@ class SlurmProfile(BaseProfile):
     setup: tuple[Line, ...] = ()
     """Lines of shell before anything else, such as `module load cuda` or `source ~/venv/bin/activate`."""
     environment: tuple[Variable, ...] = ()
-    """Variables that the job takes over from the shell that submits it, besides HOME, USER, LANG and PATH; no others."""
+    """Variables that the job takes over from the shell that submits it, besides HOME, USER, LANG and PATH."""
     secret_files: dict[Variable, Line] = Field(default_factory=dict)
     """Variables that the job reads from files there, such as `HJEPA_STORAGE: ~/.config/hjepa/storage`."""
     state_root: Annotated[str, Field(pattern=r"^/[A-Za-z0-9._/-]{0,40}$")] = "/tmp"  # noqa: S108
@@ -110,6 +110,7 @@ def script_of(profile: SlurmProfile, submission: Submission, results: Path) -> s
         setup=profile.setup,
         secret_files=profile.secret_files,
         nodes=profile.nodes,
+        exclusive=profile.exclusive,
         state_root=profile.state_root,
         max_requeues=profile.max_requeues,
         name=submission.name,

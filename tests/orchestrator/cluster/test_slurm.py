@@ -15,7 +15,7 @@ CHECKOUT = str(Path(__file__).parents[3])
 SERIAL = SPACE | {
     "search": {"algorithm": "random", "num_trials": 2},
     "scheduler": {"type": "fifo", "max_epochs": 40},
-    "resources": {"max_concurrent": 1},
+    "resources": {"concurrency": 1},
 }
 
 
