@@ -14,7 +14,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy i
 CHECKOUT = str(Path(__file__).parents[3])
 SERIAL = SPACE | {
     "search": {"algorithm": "random", "num_trials": 2},
-    "scheduler": {"type": "fifo", "max_epochs": 40},
+    "scheduler": {"type": "fifo", "max_epochs": 12},
     "resources": {"concurrency": 1},
 }
 
