@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from orchestrator.cluster.profile import load_profile
+from orchestrator.space import ConfigError
 from tests.slurm import Slurm, missing, slurm_cluster
 from tests.workplace import SPACE, Workplace, learnt, records, uninterrupted
 
@@ -137,11 +139,28 @@ def test_where_there_is_no_slurm_it_is_said_in_words(workplace: Workplace):
         ({"partition": "a\nb"}, "clusters/here.yaml: partition"),
         ({"options": ["-p gpu"]}, "must be an option of sbatch"),
         ({"environment": ["TOKEN=abc"]}, "must be the name of an environment variable"),
+    ],
+)
+def test_what_is_wrong_with_a_profile_is_said(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch, profile: dict[str, Any], message: str
+):
+    write_profile(workplace, **profile)
+    monkeypatch.chdir(workplace.folder)
+    with pytest.raises(ConfigError) as error:
+        load_profile("here")
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("profile", "message"),
+    [
         ({"set": {"training.lrr": 1}}, "Nearest: training.lr"),
         ({"cpus_per_node": 1}, "resources.cpus_per_worker"),
     ],
 )
-def test_what_is_wrong_with_a_profile_is_said(workplace: Workplace, profile: dict[str, Any], message: str):
+def test_what_cannot_be_sent_is_refused_and_touches_nothing(
+    workplace: Workplace, profile: dict[str, Any], message: str
+):
     write_profile(workplace, **profile)
     workplace.write("tiny.yaml", SPACE | {"resources": {"cpus_per_worker": 2}})
     before = workplace.files()
