@@ -56,6 +56,7 @@ coverage: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/trial_overhead.py
+	$(BIN)/python -m benchmarks.scale
 
 docs: $(STAMP)
 	$(BIN)/python -m hjepa.docs

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 import torch
 from pydantic import Field, model_validator
 
-from hjepa.evaluate import METRIC_MODES, metric_mode
+from hjepa.metrics import METRIC_MODES, metric_mode
 from hjepa.schema import NO_EFFECT, Config, ConfigError
 
 FORMAT = 1

@@ -6,7 +6,6 @@ V views of an image.
 """
 
 import math
-import re
 from typing import Self
 
 import torch
@@ -14,22 +13,9 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from hjepa.metrics import KNN_OF_K
 from hjepa.probe import LinearProbeConfig
 from hjepa.schema import Config
-
-# Metrics that a run reports, and which way is better. A loss is comparable only between runs that
-# minimise the same one. `metric_mode` knows val/knn_top1_k<n> besides.
-METRIC_MODES: dict[str, str] = {
-    "val/knn_top1": "max",
-    "val/linear_probe_top1": "max",
-    "val/rankme": "max",
-    "val/feature_std": "max",
-    "val/lidar": "max",
-    "val/loss": "min",
-    "train/loss": "min",
-    "time/images_per_s": "max",
-}
-_KNN_OF_K = re.compile(r"val/knn_top1_k([1-9]\d*)")
 
 _MAX_CHUNK_VALUES = 2**24  # 64 MiB of float32
 _RANKME_EPS = 1e-7
@@ -103,16 +89,11 @@ class EvaluationConfig(Config):
         key, is_on = switches.get(metric, ("", True))
         if not is_on:
             return f"evaluation.{key} is false", f"evaluation.{key}=true"
-        named = _KNN_OF_K.fullmatch(metric)
+        named = KNN_OF_K.fullmatch(metric)
         if named and int(named[1]) not in self.knn.k_values:
             listed = ",".join(map(str, (*self.knn.k_values, named[1])))
             return f"evaluation.knn.k_values lacks {named[1]}", f"evaluation.knn.k_values=[{listed}]"
         return None
-
-
-def metric_mode(metric: str) -> str | None:
-    """`max` or `min`: which way a metric is better; None where no run reports it."""
-    return "max" if _KNN_OF_K.fullmatch(metric) else METRIC_MODES.get(metric)
 
 
 def knn_accuracy(

@@ -2,6 +2,7 @@
 
 import random
 import re
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -39,6 +40,8 @@ class Run:
     """What the linear probe is trained and judged on, where that is not `data`."""
     epoch: int = 0
     step: int = 0
+    data_wait_s: float = 0.0
+    """Seconds that this process has waited for images to be read and handed to the device."""
     notes: list[str] = field(default_factory=list)
     """What its pretrained weights held that the encoder has no use for."""
 
@@ -214,14 +217,21 @@ def random_stream(seed: int, *stream: int) -> Iterator[None]:
 
 def autocast(run: Run) -> torch.autocast:
     """bfloat16 where the config asks for it and the device has it."""
-    kind = run.device.type
-    wanted = run.config.training.use_amp and kind in ("cpu", "cuda")
-    return torch.autocast(kind if kind != "mps" else "cpu", torch.bfloat16, enabled=wanted)
+    return bfloat16_where(run.config.training.use_amp, run.device)
+
+
+def bfloat16_where(wanted: bool, device: torch.device) -> torch.autocast:
+    """Autocast to bfloat16 on a device that has it; else nothing."""
+    has_it = device.type in ("cpu", "cuda")
+    return torch.autocast(device.type if has_it else "cpu", torch.bfloat16, enabled=wanted and has_it)
 
 
 def to_device(run: Run, split: Split, indices_B: np.ndarray) -> Tensor:
     """Images of a split as uint8 on the run's device."""
+    began = time.perf_counter()
     images = torch.from_numpy(split.images(indices_B))
     if run.device.type == "cuda" and run.config.data.pin_memory:
         images = images.pin_memory()
-    return images.to(run.device, non_blocking=True)
+    images_BCHW = images.to(run.device, non_blocking=True)
+    run.data_wait_s += time.perf_counter() - began
+    return images_BCHW

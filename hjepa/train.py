@@ -23,7 +23,8 @@ class Report:
     step: int
     """Optimizer steps done."""
     metrics: dict[str, float]
-    """Means over the epoch under train/, evaluation under val/ where one was due, speed under time/."""
+    """Means over the epoch under train/, evaluation under val/ where one was due, speed under time/, there
+    data_wait, the share of the epoch's steps that was spent waiting for images."""
     collapsed: str | None
     """Why the features count as collapsed; such a run ends with this report."""
     save: Callable[[Path], None] = field(repr=False)
@@ -69,7 +70,7 @@ def train_run(run: Run) -> Iterator[Report]:
 
 def train_epoch(run: Run) -> dict[str, float]:
     """One pass over the training images; the epoch's mean metrics."""
-    config, start = run.config, time.perf_counter()
+    config, start, waited_s = run.config, time.perf_counter(), run.data_wait_s
     meter = Meter(config.logging.log_frequency, run.team)
     order = run.data.mixture.order(run.steps_per_epoch * run.batch)
     batches = [run.share.take(batch) for batch in np.split(order, run.steps_per_epoch)]
@@ -87,4 +88,5 @@ def train_epoch(run: Run) -> dict[str, float]:
     seconds = time.perf_counter() - start
     metrics["time/images_per_s"] = run.steps_per_epoch * run.batch / seconds
     metrics["time/epoch_s"] = seconds
+    metrics["time/data_wait"] = (run.data_wait_s - waited_s) / seconds
     return metrics

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
@@ -15,16 +15,20 @@ from orchestrator.holder import Holder, holder
 from orchestrator.journal import JOURNAL
 from orchestrator.lease import Lease, leaseholder
 from orchestrator.sampler import build_sampler
-from orchestrator.space import ConfigError, Sweep
+from orchestrator.space import ConfigError
+from orchestrator.spool import SPOOL, opening
 from orchestrator.storage import Place
 from orchestrator.study import Study, TrialRecord, ending_of, read_journal, read_trials, trials_of
+
+if TYPE_CHECKING:
+    from orchestrator.space import Sweep
 
 _DEFINITION, _FORKING = "definition", "forking"
 
 
 def open_study(
     folder: Path,
-    sweep: Sweep,
+    sweep: "Sweep",
     place: Place | None,
     patience: Patience,
     stack: ExitStack,
@@ -38,7 +42,7 @@ def open_study(
     """
     sampler = build_sampler(sweep)
     if place is None:
-        return Study(folder, sweep, sampler, patience)
+        return Study(folder, sweep, sampler, patience, known_as=_known_as(folder))
     storage = open_database(place, patience)
     stack.callback(storage.engine.dispose)
     with _told(place):
@@ -46,12 +50,18 @@ def open_study(
     stack.callback(lease.release)
     storage.lost_to = lease.lost_to
     _require_ours(storage, forking or folder, sweep, place, forking is not None)
-    study = Study(folder, sweep, sampler, storage=storage)
+    study = Study(folder, sweep, sampler, storage=storage, known_as=_known_as(folder))
     study.describe({_DEFINITION: telling(sweep), _FORKING: forking is not None})
     return study
 
 
-def _require_ours(storage: Database, folder: Path, sweep: Sweep, place: Place, forking: bool) -> None:
+def _known_as(folder: Path) -> str | None:
+    """The id that MLflow's record in `folder` has of the sweep: a study that was lost is made again by it."""
+    first = opening(folder / SPOOL)
+    return first["sweep"] if first else None
+
+
+def _require_ours(storage: Database, folder: Path, sweep: "Sweep", place: Place, forking: bool) -> None:
     name = sweep.config.name
     try:
         study_id = storage.get_study_id_from_name(name)

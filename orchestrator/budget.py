@@ -5,10 +5,12 @@ import time
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from orchestrator.space import Sweep
 from orchestrator.study import Role, Study, TrialRecord, standing
+
+if TYPE_CHECKING:
+    from orchestrator.space import Sweep
 
 BRIDGE_S = 60.0
 """Pauses between epochs that count as time of the sweep: its start, a change of trials. In longer ones it did
@@ -124,7 +126,7 @@ class Budget:
     """Runs with fresh seeds after the search."""
 
     @classmethod
-    def of(cls, sweep: Sweep) -> Self:
+    def of(cls, sweep: "Sweep") -> Self:
         """Those of a sweep."""
         return cls.read(sweep.definition())
 
@@ -176,7 +178,7 @@ class Budget:
 class Purse:
     """The budgets of an open sweep, and what they still allow."""
 
-    def __init__(self, sweep: Sweep, study: Study):
+    def __init__(self, sweep: "Sweep", study: Study):
         self.budget = Budget.of(sweep)
         spent = study.trials.values() if self.budget.is_set else ()
         self.ledger = Ledger.of(spent, self.budget.workers)

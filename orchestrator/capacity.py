@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from orchestrator import cluster_address
 from orchestrator.space import ConfigError, ResourcesConfig
 
 Node = Mapping[str, float]
@@ -51,6 +52,14 @@ def places(config: ResourcesConfig, nodes: Sequence[Node] | None = None) -> int:
     if fits == 0:
         raise ConfigError(_refusal(config, found, "this machine has" if nodes is None else "the nodes have"))
     return min(fits, config.concurrency or fits)
+
+
+def places_now(config: ResourcesConfig) -> int:
+    """Trials that run at a time here, or on the nodes that the cluster has now; 1 where they fit on none."""
+    try:
+        return places(config, cluster_nodes() if cluster_address() else None)
+    except ConfigError:
+        return 1  # nodes were lost, or are yet to come: a trial waits for others
 
 
 def _refusal(config: ResourcesConfig, nodes: Sequence[Node], have: str) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from orchestrator.definition import flat
@@ -10,7 +11,7 @@ from orchestrator.environment import environment
 from orchestrator.space import RunConfig, Sweep
 from orchestrator.study import Outcome, TrialRecord
 from orchestrator.tracking import Status, Tracker
-from orchestrator.trial import half_micro_batch
+from orchestrator.trial import half_micro_batch, write_features
 
 _STATUS: dict[Outcome, Status] = {
     "completed": "FINISHED",
@@ -25,6 +26,8 @@ class Chronicle:
 
     def __init__(self, tracker: Tracker, sweep: Sweep):
         self._tracker, self._sweep = tracker, sweep
+        self._early: dict[str, set[int | str]] = {}
+        """Of each trial what MLflow has been told and the study does not know: its end was cut off."""
 
     def opened(self) -> None:
         """The sweep begins or goes on."""
@@ -47,6 +50,8 @@ class Chronicle:
 
     def reported(self, record: TrialRecord, epoch: int, system: dict[str, float] | None = None) -> None:
         """A trial has reported `epoch`, on a machine as busy as `system` says."""
+        if epoch in self._early.get(record.id, ()):
+            return
         # Sent twice with one and the same time, a value stands in MLflow once.
         time_ms = record.facts[epoch].time_ms or None
         self._tracker.log_epoch(record.id, epoch, record.reports[epoch] | (system or {}), time_ms)
@@ -62,6 +67,14 @@ class Chronicle:
             tags["notes"] = "\n".join(record.notes)
         self._tracker.end_trial(record.id, _STATUS[record.outcome], tags)
 
+    def found(self, record: TrialRecord, checkpoint: Path, folder: Path) -> None:
+        """The search's best trial: its features are kept as a function in `folder`, and MLflow gets them.
+
+        Raises ConfigError where its checkpoint or its data cannot be read.
+        """
+        example = write_features(run_config(self._sweep, record), checkpoint, folder)
+        self._tracker.log_model(record.id, example, max(record.reports))
+
     def held(self, record: TrialRecord) -> None:
         """A budget holds a trial up."""
         self._tracker.end_trial(record.id, "KILLED", {"outcome": "held", "reason": "a budget is used up"})
@@ -71,9 +84,9 @@ class Chronicle:
 
         That is what a driver died over between the two, and what was taken over from elsewhere.
         """
-        spooled = self._tracker.spooled()
+        self._early = self._tracker.spooled()
         for record in records:
-            known = spooled.get(record.id, set())
+            known = self._early.pop(record.id, set())
             missing = [epoch for epoch in sorted(record.reports) if epoch not in known]
             untold_end = record.outcome is not None and "end" not in known
             if (missing or untold_end) and "start" not in known:
@@ -82,6 +95,7 @@ class Chronicle:
                 self.reported(record, epoch)
             if untold_end:
                 self.ended(record)
+            self._early[record.id] = known - record.reports.keys()
 
 
 def run_config(sweep: Sweep, record: TrialRecord) -> RunConfig:

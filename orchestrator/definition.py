@@ -6,29 +6,34 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from orchestrator.space import ConfigError, Sweep, load_sweep, to_yaml
+from orchestrator.space import ConfigError, to_yaml
+
+if TYPE_CHECKING:
+    from orchestrator.space import Sweep
 
 DEFINITION, SPACE, BASE = "definition.json", "sweep.yaml", "base.yaml"
+PLAN = "plan.txt"
+"""What was expected of the sweep at its start."""
 BEGINNING = {"lock", "storage.json"}
 """Files that are there before the definition is."""
 
 
-def write_definition(folder: Path, sweep: Sweep) -> None:
+def write_definition(folder: Path, sweep: "Sweep") -> None:
     """Write the sweep into its folder, such that `load_sweep(folder / SPACE)` gives it again."""
     write_whole(folder / DEFINITION, json.dumps(telling(sweep), indent=1))
     write_whole(folder / SPACE, sweep.to_yaml())
     write_whole(folder / BASE, to_yaml(sweep.base))
 
 
-def telling(sweep: Sweep) -> dict[str, Any]:
+def telling(sweep: "Sweep") -> dict[str, Any]:
     """What tells a sweep from others."""
     total = sweep.num_trials + 1 + sweep.num_confirmations
     return {"fingerprint": sweep.fingerprint(), "trials": total, "definition": sweep.definition()}
 
 
-def require_same_sweep(folder: Path, sweep: Sweep) -> None:
+def require_same_sweep(folder: Path, sweep: "Sweep") -> None:
     """Raise ConfigError where `folder` holds another sweep, or something else. Writes nothing."""
     if not (folder / DEFINITION).exists():
         require_empty(folder)
@@ -36,7 +41,7 @@ def require_same_sweep(folder: Path, sweep: Sweep) -> None:
     require_same(_telling(folder), sweep, f"{folder} holds", " or move that folder away.")
 
 
-def require_same(before: Mapping[str, Any], sweep: Sweep, holds: str, or_else: str) -> None:
+def require_same(before: Mapping[str, Any], sweep: "Sweep", holds: str, or_else: str) -> None:
     """Raise ConfigError where `before`, a fingerprint and definition, is not of `sweep`."""
     if before["fingerprint"] == sweep.fingerprint():
         return
@@ -64,6 +69,8 @@ def _telling(folder: Path) -> dict[str, Any]:
         return {"fingerprint": found["fingerprint"], "definition": dict(found["definition"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
         try:
+            from orchestrator.space import load_sweep  # imports torch
+
             sweep = load_sweep(folder / SPACE)
         except ConfigError:
             raise ConfigError(f"{folder / DEFINITION}: cannot be read: {error}.") from None

@@ -83,7 +83,8 @@ class Delivery:
             self._cursor.running.remove(trial)
 
     def _attempt(self, record: Record) -> None:
-        write = {"start": self._start, "end": self._end, "artifact": self._attach}.get(record["kind"])
+        writers = {"start": self._start, "end": self._end, "artifact": self._attach, "model": self._add_model}
+        write = writers.get(record["kind"])
         if write is None:
             self._refuse(record, "not a record that this version knows")
         elif refusal := self._refusal(lambda: write(record)):
@@ -116,8 +117,18 @@ class Delivery:
     def _attach(self, record: Record) -> None:
         path, run_id = Path(record["path"]), self._run_id(PARENT, record["time_ms"])
         attach = self._client.log_artifacts if path.is_dir() else self._client.log_artifact
+        self._store(record, lambda: attach(run_id, str(path), record["under"] or None))
+
+    def _add_model(self, record: Record) -> None:
+        from orchestrator.feature_model import log_feature_model  # imports pandas, a second that few need
+
+        own = self._client, self._experiment_id, self._run_id(record["trial"], record["time_ms"])
+        self._store(record, lambda: log_feature_model(*own, Path(record["path"]), record["step"]))
+
+    def _store(self, record: Record, write: Callable[[], object]) -> None:
+        """Run `write`, which reads files of the sweep's and writes to the artifact store."""
         try:
-            attach(run_id, str(path), record["under"] or None)
+            write()
         except MlflowException:
             raise
         except Exception as error:  # noqa: BLE001 - artifact stores raise kinds of their own (boto3, azure, ...)

@@ -1,4 +1,4 @@
-"""What hinders writing: a disk that is full, a last line that is torn, a database that is away."""
+"""What hinders writing: a disk that is full, a torn last line, a database or store that is away."""
 
 import errno
 import os
@@ -21,6 +21,10 @@ class Away(OSError):
     """The database of a study does not answer."""
 
 
+class StoreAway(OSError):
+    """The store of the checkpoints does not answer, or asks to be left alone for a while."""
+
+
 def is_full(error: OSError) -> bool:
     """Whether a write failed for want of space."""
     return error.errno in _FULL
@@ -30,6 +34,8 @@ def awaited(error: OSError) -> str | None:
     """What has to come true for a failed write to succeed; None where waiting does not help."""
     if isinstance(error, Away):
         return "the study's database answers"
+    if isinstance(error, StoreAway):
+        return "the checkpoints' store answers"
     return "there is space" if is_full(error) else None
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import ray
 from ray import tune
 from ray.exceptions import RayError
+from ray.tune.execution import class_cache
 
 from orchestrator import ADDRESS, cluster_address
 from orchestrator.capacity import cluster_nodes, grows, places
@@ -21,6 +22,7 @@ from orchestrator.group import GroupActor
 from orchestrator.schedule import Listener, TuneEvents, TuneScheduler
 from orchestrator.search import TuneSearcher
 from orchestrator.space import ConfigError, ResourcesConfig
+from orchestrator.state import own_folder
 from orchestrator.stopping import Stop
 from orchestrator.trial import TrialActor
 
@@ -31,13 +33,7 @@ CONNECT_S = 10.0
 """Seconds that a cluster has to answer."""
 PLACE = "place"
 """Ray's name for room for one trial under Ray Train, so that no more begin than there are workers for."""
-
-
-def state_folder() -> Path:
-    """Private folder for Ray's sockets and logs: $HJEPA_STATE_DIR, or hjepa in the user's state folder."""
-    given = os.environ.get("HJEPA_STATE_DIR")
-    home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(given) if given else Path(home) / "hjepa"
+_SECRETS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"}
 
 
 @contextlib.contextmanager
@@ -54,39 +50,56 @@ def some_ray(config: ResourcesConfig, folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def cluster_ray(config: ResourcesConfig, address: str, folder: Path) -> Iterator[Path]:
-    """A connection to a cluster that was there before and stays."""
-    _require_listener(address)
+    """A cluster that was there before and stays; gives a folder for scratch that all its nodes see."""
+    with connection(config, address):
+        scratch = folder.resolve() / SCRATCH
+        try:
+            # What an earlier process left. Nobody else's: the sweep is ours while we hold its lock.
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir(parents=True)
+            yield scratch / "tune"
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def connection(config: ResourcesConfig, address: str) -> Iterator[None]:
+    """A connection to the cluster at `address`, or the one that is open already. Writes nothing.
+
+    Raises ConfigError where there is no such cluster, or a trial can never fit on it.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    with connected(address):
+        if not grows():
+            places(config, cluster_nodes())
+        yield
+
+
+@contextlib.contextmanager
+def connected(address: str) -> Iterator[None]:
+    """A connection to the cluster at `address`, or ConfigError where there is none."""
+    require_listener(address)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError(f"{ADDRESS} {address}: no Ray cluster can be reached there: {reason}") from None
-    scratch = folder.resolve() / SCRATCH
     try:
-        if not grows():
-            places(config, cluster_nodes())
-        # What an earlier process left. Nobody else's: the sweep is ours while we hold its lock.
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir(parents=True)
-        yield scratch / "tune"
+        yield
     finally:
         ray.shutdown()
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def local_ray(config: ResourcesConfig) -> Iterator[Path]:
     """A Ray of our own on this machine with room for `places` trials; gives a folder for its scratch."""
-    folder = state_folder()
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    folder.chmod(0o700)  # Ray opens its own folder below to everybody
-    _sweep_out(folder)
-    temporary = folder / f"r{os.getpid()}"
-    temporary.mkdir(mode=0o700)
+    temporary = own_folder("r")
     if len(os.fsencode(temporary)) + 70 > MAX_SOCKET_PATH:
         temporary.rmdir()
         raise ConfigError(
-            f"HJEPA_STATE_DIR: {folder} is too long a path for Ray's sockets; "
+            f"HJEPA_STATE_DIR: {temporary.parent} is too long a path for Ray's sockets; "
             f"name a folder of at most {MAX_SOCKET_PATH - 80} characters."
         )
     try:
@@ -109,7 +122,7 @@ def local_ray(config: ResourcesConfig) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _require_listener(address: str) -> None:
+def require_listener(address: str) -> None:
     """Raises ConfigError where nothing listens at HOST:PORT, over which Ray itself is silent for minutes."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():  # auto, or a name of Ray's
@@ -130,17 +143,6 @@ def _make_token(path: Path) -> None:
     os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)
 
 
-def _sweep_out(folder: Path) -> None:
-    """Remove what processes that were killed left behind."""
-    for left in folder.glob("r[0-9]*"):
-        try:
-            os.kill(int(left.name[1:]), 0)
-        except (ProcessLookupError, ValueError):
-            shutil.rmtree(left, ignore_errors=True)
-        except PermissionError:
-            pass  # alive, and another user's
-
-
 def run_trials(
     config: ResourcesConfig,
     next_trial: Callable[[], dict[str, Any] | str | None],
@@ -149,6 +151,8 @@ def run_trials(
     scratch: Path,
 ) -> None:
     """Run what `next_trial` gives until it is FINISHED; `listener` hears of every report and decides."""
+    # Tune would hand these to every trial by way of Ray, which writes them to its logs.
+    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(_SECRETS)
     gate = Gate(config) if _needs_gate(config) else None
     tuner = tune.Tuner(
         _trainable(config, scratch, gate),

@@ -1,18 +1,19 @@
-"""What a sweep ran on: versions, machine, and the commit of the code; recorded, compared, shown."""
+"""What a sweep ran on and by which commands: versions, machine, the commit of the code; recorded, shown."""
 
 import functools
 import importlib.metadata
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-ENVIRONMENT = "environment.json"
+ENVIRONMENT, COMMANDS = "environment.json", "commands.txt"
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "ray", "optuna", "mlflow")
 SINCE = "since"
 
@@ -44,6 +45,22 @@ def record_environment(folder: Path) -> None:
     if not known or differences(known[-1], environment()):
         since = datetime.now(UTC).isoformat(timespec="seconds")
         write_whole(folder / ENVIRONMENT, json.dumps([*known, {SINCE: since, **environment()}], indent=1))
+
+
+def record_command(folder: Path, command: Sequence[str]) -> None:
+    """Write down in a sweep's folder that it was begun, or gone on with, by `command` now."""
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    with (folder / COMMANDS).open("a", encoding="utf-8") as file:
+        file.write(f"{since} {shlex.join(command)}\n")
+
+
+def read_commands(folder: Path) -> list[str]:
+    """The commands by which the sweep in `folder` was begun and gone on with, oldest first, each once."""
+    try:
+        lines = (folder / COMMANDS).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    return list(dict.fromkeys(line.partition(" ")[2] for line in lines))
 
 
 def read_environments(folder: Path) -> list[dict[str, Any]]:

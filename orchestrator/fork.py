@@ -9,6 +9,7 @@ from typing import Any
 
 from orchestrator.access import open_study, read_study
 from orchestrator.definition import SPACE, find_sweep, require_empty, write_definition
+from orchestrator.depot import depot_in, open_depot
 from orchestrator.disk import Patience
 from orchestrator.space import ConfigError, Sweep, load_sweep
 from orchestrator.space.keys import value_at
@@ -47,6 +48,7 @@ def fork(results: Path, name: str, sweep: Sweep, place: Place | None = None) -> 
     refused: Counter[str] = Counter()
     with ExitStack() as stack:
         study = open_study(half_made, sweep, place, Patience(), stack, forking=target)
+        here, there = open_depot(half_made, sweep, study), depot_in(source)
         for record in known:
             fitting = _as_here(record, other, sweep, study)
             if isinstance(fitting, str):
@@ -57,6 +59,8 @@ def fork(results: Path, name: str, sweep: Sweep, place: Place | None = None) -> 
             files = source / "trials" / record.id
             if files.exists():
                 shutil.copytree(files, half_made / "trials" / taken.id)
+            if here and there and record.outcome == "completed" and record.checkpoint:
+                there.folder(record).send(record.checkpoint, here.folder(taken))
         shutil.rmtree(target, ignore_errors=True)
         os.rename(half_made, target)
     lines = [f"{sweep.config.name}: {len(study.trials)} finished trials of {name} taken over"]

@@ -5,8 +5,8 @@ import time
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
-from orchestrator.capacity import cluster_nodes, places
-from orchestrator.space import ConfigError, ResourcesConfig
+from orchestrator.capacity import places_now
+from orchestrator.space import ResourcesConfig
 
 HEAD = "node:__internal_head__"
 """Ray's name for a cluster's first node, and for something to ask for there: it has 1."""
@@ -44,18 +44,12 @@ class Gate:
         if self._held is not None and now - self._looked < LOOK_S:
             return
         self._looked = now
-        found = min(self._count(), int(1 / self._each) - 1)
+        found = min(places_now(self._config), int(1 / self._each) - 1)
         if found != self._places:
             self.open()
             # Where there are fewer places than trials that run, Ray makes this one when enough have ended.
             self._held = placement_group([{HEAD: round(1 - found * self._each, 4)}])
             self._places = found
-
-    def _count(self) -> int:
-        try:
-            return places(self._config, cluster_nodes())
-        except ConfigError:
-            return 1  # nodes were lost: a trial waits for others
 
     def open(self) -> None:
         """Hold nothing back."""

@@ -1,16 +1,23 @@
 """The file behind a study: only ever appended to, whole lines only, and readable while it is written."""
 
+import json
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock
+from optuna.storages.journal._storage import JournalOperation
 
 from orchestrator.disk import Patience, cut_torn_line
 from orchestrator.lock import KernelLock
 
 JOURNAL = "study.journal"
+EPOCH = "epoch:"
+"""How the names of a trial's attributes begin that hold its reports; its epoch follows."""
 
 
 class JournalLock(KernelLock, BaseJournalFileLock):
@@ -29,10 +36,43 @@ class Journal(JournalFileBackend):
         self._path, self._patience = folder / JOURNAL, patience
         cut_torn_line(self._path)
         super().__init__(str(self._path), JournalLock(self._path.with_suffix(".lock")))
+        self._gathered: list[dict[str, Any]] | None = None
+        self._written: list[dict[str, Any]] = []
+        """What has been appended and not been read back."""
+        self._span = 0, 0
+        """Where it begins and ends in the file."""
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Within, lines are gathered, and written at its end at once: the disk is waited for once. Until then
+        nothing of them is read back. Where an error ends it nothing is written."""
+        assert self._gathered is None, "not within another one"
+        self._gathered = []
+        try:
+            yield
+            gathered = self._gathered
+        finally:
+            self._gathered = None
+        if gathered:
+            self.append_logs(gathered)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Append, and wait where the disk is full."""
+        if self._gathered is not None:
+            self._gathered += logs
+            return
         self._patience(lambda: self._append(logs))
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """What follows that many lines. What this process has just written comes from memory."""
+        written, (start, end) = self._written, self._span
+        self._written = []
+        if not written or self._log_number_offset.get(log_number_from) != start:
+            yield from map(_interned, super().read_logs(log_number_from))
+            return
+        # Of the places of all lines, which Optuna keeps, these are all that is asked for again.
+        self._log_number_offset = {0: 0, log_number_from: start, log_number_from + len(written): end}
+        yield from map(_lean, written)
 
     def _append(self, logs: list[dict[str, Any]]) -> None:
         size = self._path.stat().st_size
@@ -41,3 +81,26 @@ class Journal(JournalFileBackend):
         except OSError as error:
             os.truncate(self._path, size)
             raise OSError(error.errno, error.strerror, str(self._path)) from None
+        start = self._span[0] if self._written and self._span[1] == size else size
+        self._written = [*self._written, *logs] if start != size else logs
+        self._span = start, self._path.stat().st_size
+
+
+def _interned(log: dict[str, Any]) -> dict[str, Any]:
+    """A line whose metrics have their names in common with all others."""
+    for key, value in log.get("user_attr", {}).items():
+        if key.startswith(EPOCH):
+            value["metrics"] = {sys.intern(name): one for name, one in value["metrics"].items()}
+    return log
+
+
+def _lean(log: dict[str, Any]) -> dict[str, Any]:
+    """A line as Optuna shall have it in memory: as read back, but of a report only that there is one.
+
+    The metrics stand in the study's own records, and a second copy of them is what memory would be short of.
+    """
+    if log["op_code"] == JournalOperation.SET_TRIAL_USER_ATTR:
+        (key,) = log["user_attr"]
+        if key.startswith(EPOCH):
+            return log | {"user_attr": {key: None}}
+    return json.loads(json.dumps(log))

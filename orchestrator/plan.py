@@ -7,11 +7,11 @@ from typing import Any
 
 from orchestrator.budget import Budget, clock
 from orchestrator.capacity import places
-from orchestrator.forecast import Play, Range, Rates, plays
+from orchestrator.checkpoints import KEPT_CHECKPOINTS
+from orchestrator.forecast import PLAYS, Play, Range, Rates, plays
 from orchestrator.probe import Probe, probe
 from orchestrator.space import Sweep, describe
 from orchestrator.space.cost import cost, dearest, sample_costs
-from orchestrator.trial import KEPT_CHECKPOINTS
 
 MOST_AT_ONCE = 16
 """Processes that measure at once; of more trials side by side, so many stand for all."""
@@ -21,6 +21,8 @@ REPORT_S = 0.05
 """From a trial's report to its next epoch; a rough figure, not measured."""
 CHANGE_S = 0.2
 """From one trial to the next one in a warm process; docs/performance.md has a median of 0.04 to 0.06."""
+PLAYED_TRIALS, LEAST_PLAYS = 5000, 5
+"""How many trials are played through at the start of a sweep, some tenths of a second, but so many sweeps."""
 UNCERTAINTY = 0.15
 """By how much a measured pace may be off for longer, as a share: what else runs on the machine changes."""
 
@@ -91,8 +93,6 @@ class Plan:
     def words(self) -> str:
         """A page of it."""
         resources = self.sweep.config.resources
-        full = (self.sweep.num_trials + 1 + self.sweep.num_confirmations) * self.sweep.max_epochs
-        reached = "".join(f"; {count:g} trials get to epoch {rung}" for rung, count in self.reached.items())
         hours = self.worker_hours
         gpus = f", {_range(_times(hours, resources.gpus_per_worker), _two)} GPU-hours"
         lines = [
@@ -101,7 +101,7 @@ class Plan:
             f"measured here, {self.places} at a time, {_workers(resources.workers)} each:",
             *(f"  {_measured(one)}" for one in self.measured),
             "",
-            f"epochs: {_range(self.epochs, _whole)} of {full} without early stopping{reached}",
+            _epochs(self.sweep, self.epochs, self.reached),
             f"wall time: {_range(self.wall_s, clock)}",
             f"cost: {_range(hours, _two)} worker-hours" + (gpus if resources.gpus_per_worker else ""),
             f"memory: {size(self.peak_bytes)} a trial, {size(self.peak_bytes * self.places)} in all",
@@ -147,6 +147,25 @@ def plan(sweep: Sweep, say: Callable[[str], None] = lambda text: None) -> Plan:
     return _plan(sweep, at_a_time, measured, plays(sweep, at_a_time, rates))
 
 
+def outlook(sweep: Sweep, at_a_time: int) -> str:
+    """What is known of a sweep at its start without measuring: its space, and its epochs played through."""
+    count = max(LEAST_PLAYS, min(PLAYS, PLAYED_TRIALS // sweep.num_trials))
+    found = plays(sweep, at_a_time, Rates(base_epoch_s=1.0, epoch_s=[1.0]), count)
+    epochs = _epochs(sweep, Range.of([one.epochs for one in found]), _reached(sweep, found))
+    lines = [*describe(sweep), "", f"{epochs}, {at_a_time} trials at a time"]
+    return "\n".join([*lines, "seconds, memory and disk: hjepa-sweep plan measures them", ""])
+
+
+def _epochs(sweep: Sweep, epochs: Range, reached: dict[int, float]) -> str:
+    full = (sweep.num_trials + 1 + sweep.num_confirmations) * sweep.max_epochs
+    rungs = "".join(f"; {count:g} trials get to epoch {rung}" for rung, count in reached.items())
+    return f"epochs: {_range(epochs, _whole)} of {full} without early stopping{rungs}"
+
+
+def _reached(sweep: Sweep, found: Sequence[Play]) -> dict[int, float]:
+    return {rung: median(one.reached[rung] for one in found) for rung in sweep.rungs}
+
+
 def _rates(measured: Sequence[Measured], works: Sequence[float]) -> Rates:
     """Epoch times of trials with these amounts of work, on the line through what was measured."""
     base = measured[0]
@@ -172,7 +191,7 @@ def _plan(sweep: Sweep, at_a_time: int, measured: list[Measured], found: Sequenc
         measured=measured,
         epochs=Range.of([one.epochs for one in found]),
         completed=Range.of([one.completed for one in found]),
-        reached={rung: median(one.reached[rung] for one in found) for rung in sweep.rungs},
+        reached=_reached(sweep, found),
         wall_s=Range.of([one.wall_s for one in found], UNCERTAINTY),
         worker_hours=Range.of([one.worker_s * workers / 3600 for one in found], UNCERTAINTY),
     )

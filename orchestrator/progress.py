@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 
 from orchestrator.caption import describe
@@ -15,9 +15,10 @@ from orchestrator.study import TrialRecord
 
 if TYPE_CHECKING:
     from orchestrator.status import Status
-    from orchestrator.table import SweepTable
 
 HEARTBEAT_S = 10.0
+DRAWING_SHARE = 0.05
+"""Of the driver's time that the table may take: one of 10,000 trials is drawn less often."""
 HELD = "a budget of the search is used up"
 
 
@@ -130,7 +131,8 @@ class Lines(Progress):
                 running = ", ".join(
                     f"{r.id} after epoch {max(r.reports, default=0)}" for r in list(self._running.values())
                 )
-                self._write(f"running: {running or 'starting'}; {self.counts.words()}")
+                none = "no trial" if self.counts.ended else "starting"
+                self._write(f"running: {running or none}; {self.counts.words()}")
 
 
 class LiveTable(Progress):
@@ -140,9 +142,12 @@ class LiveTable(Progress):
         super().__init__(metric, max_epochs, counts)
         self._look = look
         self._notes: list[str] = []
+        self._shown: Group | None = None
+        self._due = 0.0
 
     def __enter__(self) -> "LiveTable":
-        self._live = Live(console=Console(), refresh_per_second=2, get_renderable=self._render)
+        self._console = Console()
+        self._live = Live(console=self._console, refresh_per_second=2, get_renderable=self._render)
         self._live.__enter__()
         return self
 
@@ -155,18 +160,20 @@ class LiveTable(Progress):
     def note(self, text: str) -> None:
         self._notes = [*self._notes, text][-3:]
 
-    def _render(self) -> "SweepTable":
+    def _render(self) -> Group:
+        """The table, laid out anew where that does not take more than a share of the driver's time."""
         from orchestrator.table import SweepTable
 
-        return SweepTable(self._look(), self._notes)
+        began = time.monotonic()
+        if self._shown is None or began >= self._due:
+            table = SweepTable(self._look(), self._notes)
+            self._shown = Group(*table.parts(self._console.options))
+            self._due = began + (time.monotonic() - began) / DRAWING_SHARE
+        return self._shown
 
 
-def progress(
-    metric: str, max_epochs: int, counts: Counts, quiet: bool, look: "Callable[[], Status]"
-) -> Progress:
+def progress(metric: str, max_epochs: int, counts: Counts, look: "Callable[[], Status]") -> Progress:
     """The kind that suits where standard output goes; the table shows what `look` sees."""
-    if quiet:
-        return Progress(metric, max_epochs, counts)
     if sys.stdout.isatty():
         return LiveTable(metric, max_epochs, counts, look)
     return Lines(metric, max_epochs, counts)

@@ -5,14 +5,17 @@ import zlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.study import Study as OptunaStudy
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
-from orchestrator.space import ConfigError, Sweep
+from orchestrator.space import ConfigError
+
+if TYPE_CHECKING:
+    from orchestrator.space import Sweep
 
 ATTEMPT = "hjepa:attempt"
 """System attribute in which the sampler is told how often it has been asked for the trial before."""
@@ -30,12 +33,14 @@ class Proposal:
     """Values for a trial."""
 
     values: dict[str, Any]
+    identity: str
+    """Of the run that they make."""
     passed_over: dict[str, int]
     """How often something else was proposed first, by why it is not run."""
 
 
 def propose(
-    study: OptunaStudy, sweep: Sweep, number: int, trial_id: int, known: Mapping[str, int]
+    study: OptunaStudy, sweep: "Sweep", number: int, trial_id: int, known: Mapping[str, int]
 ) -> Proposal:
     """The sampler's first proposal for trial `number` that keeps the constraints and is none of `known`.
 
@@ -54,9 +59,10 @@ def propose(
         if refused is not None:
             pass_over(refused)
             continue
-        twin = known.get(sweep.identity(values))
+        identity = sweep.identity(values)
+        twin = known.get(identity)
         if twin is None:
-            return Proposal(values, dict(passed_over))
+            return Proposal(values, identity, dict(passed_over))
         pass_over(f"is trial {twin:04d} again")
     raise ConfigError(
         f"{sweep.path}: search.num_trials: {MAX_ATTEMPTS:,} proposals for trial {number:04d} brought nothing "
@@ -68,7 +74,7 @@ def propose(
 class _Draw(FixedTrial):
     """Takes values from the sampler as Optuna's own trial would, and writes none of them down."""
 
-    def __init__(self, study: OptunaStudy, sweep: Sweep, number: int, trial_id: int, attempt: int):
+    def __init__(self, study: OptunaStudy, sweep: "Sweep", number: int, trial_id: int, attempt: int):
         super().__init__({}, number)
         self._study, self._sweep, self._attempt = study, sweep, attempt
         self._frozen = FrozenTrial(

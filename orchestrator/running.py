@@ -1,6 +1,7 @@
 """A sweep while it runs: what is made of every report, crash and silence, and the record of it."""
 
 import os
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -8,10 +9,12 @@ from typing import Any
 
 from orchestrator.agenda import Agenda
 from orchestrator.budget import Purse
+from orchestrator.checkpoints import checkpoints
 from orchestrator.chronicle import Chronicle, run_config
 from orchestrator.config_file import config_yaml
 from orchestrator.decision import Decisions, Verdict
-from orchestrator.definition import BASE, SPACE, write_whole
+from orchestrator.definition import BASE, PLAN, SPACE, write_whole
+from orchestrator.depot import Depot
 from orchestrator.disk import Patience
 from orchestrator.environment import ENVIRONMENT
 from orchestrator.failure import Failure
@@ -21,15 +24,16 @@ from orchestrator.load import system_metrics
 from orchestrator.progress import Counts, Progress
 from orchestrator.report import SweepResult
 from orchestrator.search import FINISHED
-from orchestrator.space import Sweep
+from orchestrator.space import ConfigError, Sweep
 from orchestrator.status import Status
 from orchestrator.stopping import GRACE_S, Stop
 from orchestrator.study import Outcome as Ending
 from orchestrator.study import Role, Study, TrialRecord, standing
 from orchestrator.tracking import Tracker
-from orchestrator.trial import Outcome, Task, checkpoints, half_micro_batch
+from orchestrator.trial import Outcome, Task, half_micro_batch
 
-BEST = "best.yaml"
+BEST, MODEL, REPORT = "best.yaml", "model", "report"
+"""The best trial's config, and the folders of its features as a function and of the report."""
 DELIVERY_S = 60.0
 """Seconds that the end of a sweep waits for MLflow; what is late stays in the spool."""
 
@@ -46,7 +50,10 @@ class SweepRun:
         counts: Counts,
         stop: Stop,
         patience: Patience,
+        depot: Depot | None = None,
     ):
+        """`depot` is where trials keep their checkpoints; None: in their folders."""
+        self.depot = depot
         self.folder, self.sweep, self.study, self.tracker, self.counts = folder, sweep, study, tracker, counts
         self.stop, self.patience = stop, patience
         self.chronicle = Chronicle(tracker, sweep)
@@ -56,6 +63,8 @@ class SweepRun:
         """When each running trial was last heard of, on the monotonic clock."""
         self.silent: dict[int, str] = {}
         self.paused: set[int] = set()
+        self._copies: dict[int, TrialRecord] = {}
+        """What `status` has given out of trials that are not over, by number."""
         self.said_stopping = False
         self.holder = Holder.this()
         self.decisions = Decisions(sweep, study)
@@ -88,14 +97,16 @@ class SweepRun:
         self.held.discard(record.number)
         folder = self._trial_folder(record)
         resume = self._checkpoints(record)
-        if record.checkpoint is not None and not resume:
+        if record.checkpoint is not None and not resume and self.depot is None:
             self._note(record, f"begins anew: none of its checkpoints is in {folder} any more")
         return Task(
             number=record.number,
             run=run_config(self.sweep, record).model_dump_json(),
             folder=str(folder.resolve()),
             resume=tuple(str(path.resolve()) for path in resume),
-            baselines=record.role == "base",
+            stores=self.depot.urls(record, self.study.trials) if self.depot else (),
+            reported=max(record.reports, default=0),
+            baselines=record.role == "base" and not record.reports,
             gpu_share=self.sweep.config.resources.gpus_per_worker,
         ).config()
 
@@ -152,7 +163,7 @@ class SweepRun:
             return False
         if record.number in self.paused:
             self.paused.discard(record.number)
-            self.progress.note(f"trial {record.id} goes on: there is space again")
+            self.progress.note(f"trial {record.id} goes on: it could be written again")
         if outcome.epoch not in record.reports:  # else run again, for a checkpoint could not be read
             self._take_in(record, outcome)
         return self._goes_on(record)
@@ -213,7 +224,7 @@ class SweepRun:
     def _pause(self, record: TrialRecord, why: str) -> None:
         if record.number not in self.paused:
             self.paused.add(record.number)
-            self.progress.note(f"trial {record.id} pauses until there is space: {why}")
+            self.progress.note(f"trial {record.id} pauses {why}")
 
     def crashed(self, config: dict[str, Any], error: str) -> None:
         """A trial's process died: try again from its checkpoint, or give the trial up."""
@@ -255,7 +266,7 @@ class SweepRun:
             total=self.counts.total,
             max_epochs=self.sweep.max_epochs,
             rungs=list(self.sweep.rungs),
-            trials=[_copy(record) for record in trials],
+            trials=[self._as_it_is(record) for record in trials],
             begun={r.number for r in trials if r.reports} | set(self.heard),
             runs=self.holder,
             undelivered=0,
@@ -263,6 +274,17 @@ class SweepRun:
             ended_by=self.study.ended_by,
             reduction_factor=self.sweep.config.scheduler.reduction_factor,
         )
+
+    def _as_it_is(self, record: TrialRecord) -> TrialRecord:
+        """For whoever draws it while others change: of one that is not over a copy, made anew where it has
+        changed."""
+        if record.outcome is not None:
+            self._copies.pop(record.number, None)
+            return record
+        copy = self._copies.get(record.number)
+        if copy is None or not _alike(copy, record):
+            copy = self._copies[record.number] = _copy(record)
+        return copy
 
     # Records
 
@@ -299,11 +321,14 @@ class SweepRun:
 
     def _tidy(self, record: TrialRecord) -> None:
         """Keep the last checkpoint of a completed trial, none of a weak one, all of a failed one."""
-        if record.outcome != "failed":
-            kept = record.checkpoint if record.outcome == "completed" else None
-            for file in self._trial_folder(record).glob("epoch_*"):
-                if file.name != kept:
-                    file.unlink(missing_ok=True)
+        if record.outcome == "failed":
+            return
+        kept = record.checkpoint if record.outcome == "completed" else None
+        for file in self._trial_folder(record).glob("epoch_*"):
+            if file.name != kept:
+                file.unlink(missing_ok=True)
+        if self.depot is not None:
+            self.depot.tidy(record)
 
     def _count(self, outcome: Ending) -> None:
         self.counts.ended[outcome] = self.counts.ended.get(outcome, 0) + 1
@@ -318,9 +343,15 @@ class SweepRun:
             text = config_yaml(self.sweep, best, str(path), chosen=True)
             self.patience(lambda: write_whole(path, text))
             self.tracker.log_artifact(path)
-        for name in (SPACE, BASE, ENVIRONMENT):
-            self.tracker.log_artifact(self.folder / name)
+            self._keep_model(best)
+        for name in (SPACE, BASE, ENVIRONMENT, PLAN):
+            if (self.folder / name).exists():
+                self.tracker.log_artifact(self.folder / name)
         self._draw()
+        if self.depot is not None:
+            answer = (BEST, SPACE, BASE, ENVIRONMENT, PLAN, MODEL, REPORT)
+            for line in self.depot.take_in(self.folder, [self.folder / name for name in answer]):
+                self.progress.note(line)
         summary = {}
         for name, record in (("best", best), ("base", base)):
             last = record.last(self.study.metric) if record else None
@@ -331,10 +362,28 @@ class SweepRun:
             self.folder, self.sweep, self.study, self.tracker.close(DELIVERY_S, lambda: self.stop.asked)
         )
 
+    def _keep_model(self, best: TrialRecord) -> None:
+        """Keep the best trial's features as a function. What was found does not depend on it."""
+        try:
+            with tempfile.TemporaryDirectory() as scratch:
+                kept = self._last_checkpoint(best, Path(scratch))
+                if kept is not None:
+                    self.patience(lambda: self.chronicle.found(best, kept, self.folder / MODEL))
+        except (ConfigError, OSError) as error:
+            self.progress.note(f"the best trial's features are not kept as a model: {error}")
+
+    def _last_checkpoint(self, record: TrialRecord, scratch: Path) -> Path | None:
+        """A trial's newest checkpoint as a local file, where need be fetched into `scratch`."""
+        if self.depot is None or record.checkpoint is None:
+            return next(iter(self._checkpoints(record)), None)
+        self.depot.folder(record).fetch(record.checkpoint, scratch / record.checkpoint)
+        return scratch / record.checkpoint
+
     def _draw(self) -> None:
         """Write the report, for MLflow too. What was found does not depend on its being drawn."""
         if os.environ.get("HJEPA_REPORT") == "off":
             return
+        self.progress.note("writing the report")
         try:
             from orchestrator.reporting.write import draw_end
 
@@ -353,8 +402,19 @@ class SweepRun:
         self.tracker.leave(self.stop.time_left(), lambda: self.stop.twice)
 
 
+def _alike(copy: TrialRecord, record: TrialRecord) -> bool:
+    """Whether nothing of what changes in a record has, since its copy was made."""
+    return (
+        len(copy.reports) == len(record.reports)
+        and copy.parked == record.parked
+        and copy.turn == record.turn
+        and copy.halved == record.halved
+        and copy.notes is record.notes
+    )
+
+
 def _copy(record: TrialRecord) -> TrialRecord:
-    """As it is now, for records change while they are drawn; facts come before their reports."""
+    """As it is now; facts come before their reports."""
     reports = dict(record.reports)
     return replace(record, reports=reports, facts={epoch: record.facts[epoch] for epoch in reports})
 

@@ -4,7 +4,7 @@ import copy
 import warnings
 import zlib
 from collections.abc import Container, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from optuna.distributions import BaseDistribution
@@ -14,7 +14,9 @@ from optuna.study import Study as OptunaStudy
 from optuna.trial import FrozenTrial, TrialState
 
 from orchestrator.proposal import ATTEMPT
-from orchestrator.space import Sweep
+
+if TYPE_CHECKING:
+    from orchestrator.space import Sweep
 
 POPULATION = 16
 """Completed trials of a generation of NSGA-II; with its usual 50 most sweeps would end in the first."""
@@ -22,7 +24,7 @@ LEARNED_ATTEMPTS = 100
 """Proposals for a trial that TPE makes before it is left to chance to find one that may be run."""
 
 
-def build_sampler(sweep: Sweep) -> BaseSampler:
+def build_sampler(sweep: "Sweep") -> BaseSampler:
     """The sampler of a sweep."""
     return NumberedSampler(sweep.config.search.algorithm, sweep.config.search.seed)
 

@@ -71,18 +71,9 @@ def _interrupt(number: int, frame: object) -> None:
 @contextmanager
 def _server(database: Path, port: int) -> "Iterator[subprocess.Popen[bytes]]":
     """MLflow's server; at the end all its processes are gone."""
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
-        "--host",
-        HOST,
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-    ]
+    # Tethered, it ends even where this process is killed.
+    command = [sys.executable, "-m", "orchestrator.tether", sys.executable, "-m", "mlflow", "server"]
+    command += ["--host", HOST, "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{database.absolute()}"]
     command += ["--default-artifact-root", (database.absolute().parent / "mlartifacts").as_uri()]
     # By any other name it would be a page elsewhere that has had this address put under its own name.
@@ -99,7 +90,7 @@ def _server(database: Path, port: int) -> "Iterator[subprocess.Popen[bytes]]":
         server = subprocess.Popen(
             command,
             env=environment,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
             start_new_session=True,  # a group of its own: its workers end with it

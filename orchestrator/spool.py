@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from orchestrator.disk import cut_torn_line
+from orchestrator.disk import BLOCK, cut_torn_line
 
 SPOOL = "tracking.jsonl"
 CURSOR = "tracking.cursor.json"
@@ -125,5 +125,9 @@ def opening(path: Path) -> Record | None:
 
 def undelivered(folder: Path) -> int:
     """Number of records in the folder's spool that MLflow does not have yet."""
-    cursor = Cursor.load(folder)
-    return sum(1 for _ in read(folder / SPOOL, cursor.offset if cursor else 0))
+    cursor, spool = Cursor.load(folder), folder / SPOOL
+    if not spool.exists():
+        return 0
+    with spool.open("rb") as file:
+        file.seek(cursor.offset if cursor else 0)
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(BLOCK), b""))

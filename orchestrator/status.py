@@ -1,9 +1,11 @@
 """How a sweep stands, read from its folder by whoever asks."""
 
 import json
+import os
 from collections import Counter
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from orchestrator.caption import describe
 from orchestrator.definition import DEFINITION, sweep_folders
 from orchestrator.holder import Holder
 from orchestrator.journal import JOURNAL
+from orchestrator.skim import skim_trials
 from orchestrator.space import ConfigError, objective_mode
 from orchestrator.spool import SPOOL
 from orchestrator.storage import place_of
@@ -50,7 +53,7 @@ class Status:
     def state_of(self, record: TrialRecord) -> str:
         """What a trial is doing, or how it ended."""
         if record.outcome is not None:
-            taken_up = next((r.id for r in self.trials if r.retries == record.number), None)
+            taken_up = self._taken_up.get(record.number)
             return f"{record.outcome}, taken up as {taken_up}" if taken_up else record.outcome
         if record.parked is not None:
             return "parked"
@@ -59,6 +62,11 @@ class Status:
         if self.runs:
             return "running"
         return "held" if self.budget_ended else "interrupted"
+
+    @cached_property
+    def _taken_up(self) -> dict[int, str]:
+        """Ids of the trials that have taken up failed ones, by the numbers of these."""
+        return {r.retries: r.id for r in reversed(self.trials) if r.retries is not None}
 
     @property
     def budget_ended(self) -> bool:
@@ -77,12 +85,12 @@ class Status:
             over = len(trials) >= self.total and all(record.outcome for record in trials)
         return "finished" if over else "interrupted"
 
-    @property
+    @cached_property
     def best(self) -> TrialRecord | None:
         """The best trial so far."""
         return next(iter(rank(self.trials, self.metric, self.mode)), None)
 
-    @property
+    @cached_property
     def base(self) -> TrialRecord | None:
         """The base config's trial."""
         return next((record for record in standing(self.trials) if record.role == "base"), None)
@@ -99,7 +107,8 @@ class Status:
 
     def _last_reports(self) -> list[datetime]:
         times = (facts.time_ms for record in self.trials for facts in record.facts.values())
-        return [datetime.fromtimestamp(time / 1000) for time in times if time]
+        newest = max(times, default=0)
+        return [datetime.fromtimestamp(newest / 1000)] if newest else []
 
     def line(self, best: bool = True) -> str:
         """All of it in one line, with the best value or not."""
@@ -207,8 +216,12 @@ class Status:
         }
 
 
-def read_status(folder: Path, storage: str | None = None) -> Status:
-    """How the sweep in `folder` stands. ConfigError where its definition or record cannot be read."""
+def read_status(folder: Path, storage: str | None = None, newest_only: bool = False) -> Status:
+    """How the sweep in `folder` stands. ConfigError where its definition or record cannot be read.
+
+    With `newest_only` trials may come with their newest reports alone, which is quicker where there are many:
+    enough for all that a Status says, not for the table.
+    """
     try:
         telling = json.loads((folder / DEFINITION).read_text(encoding="utf-8"))
         sweep, base = telling["definition"]["sweep"], telling["definition"]["base"]
@@ -221,7 +234,13 @@ def read_status(folder: Path, storage: str | None = None) -> Status:
     runs = who_runs(folder, place)
     # After the lock: what ends in between is then shown as ended, not as interrupted.
     begun = has_begun(folder, place)
-    trials = read_study(folder, place) if begun else []
+    # What budgets have been spent is told by all reports.
+    skims = newest_only and place is None and not budget.is_set
+    trials: list[TrialRecord] = []
+    if begun:
+        trials = skim_trials(folder, metric) if skims else read_study(folder, place)
+    folders = folder / "trials"
+    there = set(os.listdir(folders)) if folders.is_dir() else set()
     return Status(
         name=folder.name,
         metric=metric,
@@ -230,7 +249,7 @@ def read_status(folder: Path, storage: str | None = None) -> Status:
         max_epochs=max_epochs,
         rungs=_rungs(scheduler, max_epochs),
         trials=trials,
-        begun={record.number for record in trials if (folder / "trials" / record.id).exists()},
+        begun={record.number for record in trials if record.id in there},
         runs=runs,
         undelivered=undelivered(folder),
         reduction_factor=scheduler.get("reduction_factor", 3),

@@ -4,15 +4,17 @@ An Optuna study in a journal file or a database. What Ray Tune knows is lost wit
 """
 
 import heapq
+import sys
 import time
 import uuid
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import optuna
 from optuna.samplers import BaseSampler
@@ -22,9 +24,12 @@ from optuna.study import StudyDirection
 from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState, create_trial
 
 from orchestrator.disk import Patience
-from orchestrator.journal import JOURNAL, Journal
+from orchestrator.journal import EPOCH, JOURNAL, Journal
 from orchestrator.proposal import propose
-from orchestrator.space import ConfigError, Sweep, objective_mode
+from orchestrator.space import ConfigError, objective_mode
+
+if TYPE_CHECKING:
+    from orchestrator.space import Sweep
 
 Role = Literal["base", "search", "confirm"]
 Outcome = Literal["completed", "pruned", "collapsed", "failed"]
@@ -42,9 +47,11 @@ _NEW: dict[str, Any] = {"outcome": None, "reason": "", "passed_over": {}}
 
 
 ENDED_BY = "ended_by"
+_RUN = "run"
+"""Where a trial's attributes hold the identity of its run."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What else is known of a report."""
 
@@ -106,6 +113,9 @@ class TrialRecord:
 
     def last(self, metric: str) -> tuple[int, float] | None:
         """Epoch and value of the newest report that holds `metric`."""
+        newest = max(self.reports, default=None)
+        if newest is not None and metric in self.reports[newest]:
+            return newest, self.reports[newest][metric]  # nearly always, and asked for often
         epochs = [epoch for epoch, metrics in self.reports.items() if metric in metrics]
         return (max(epochs), self.reports[max(epochs)][metric]) if epochs else None
 
@@ -129,14 +139,15 @@ class Study:
     def __init__(
         self,
         folder: Path,
-        sweep: Sweep,
+        sweep: "Sweep",
         sampler: BaseSampler,
         patience: Patience | None = None,
         storage: BaseStorage | None = None,
+        known_as: str | None = None,
     ):
         """Create the record in `storage`, or open the one that is there; None: a journal in `folder`.
 
-        `patience` is asked what to do where the journal's disk is full.
+        `patience` is asked what to do where the journal's disk is full. A new one gets `known_as` for its id.
         """
         self.folder, self.sweep = folder, sweep
         self.metric = sweep.config.objective.metric
@@ -144,18 +155,23 @@ class Study:
         ways = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         folder.mkdir(parents=True, exist_ok=True)
+        journal = Journal(folder, patience or Patience()) if storage is None else None
+        self._together = journal.together if journal is not None else nullcontext
+        """Within, what is written goes to the disk as one; in a database it does not."""
         self._study = optuna.create_study(
             study_name=sweep.config.name,
-            storage=storage or JournalStorage(Journal(folder, patience or Patience())),
+            storage=JournalStorage(journal) if journal is not None else storage,
             directions=[ways[objective_mode(metric)] for metric in self.metrics],
             sampler=sampler,
             load_if_exists=True,
         )
         if "id" not in self._study.user_attrs:
-            self._study.set_user_attr("id", uuid.uuid4().hex)
+            self._study.set_user_attr("id", known_as or uuid.uuid4().hex)
         self.id: str = self._study.user_attrs["id"]
         self.trials: dict[int, TrialRecord] = {}
         self._open: dict[int, Trial] = {}
+        self._at_work: set[int] = set()
+        """Of these, the numbers of those that do not wait at a rung."""
         self._half_asked: list[int] = []
         self._runs: dict[str, int] = {}
         """Numbers of the base and the search's trials, by the identity of their run."""
@@ -167,18 +183,23 @@ class Study:
         self._reports = 0
         self._promotions = 0
         for frozen in self._study.get_trials(deepcopy=False):
-            record = _record(frozen)
+            record = record_of(frozen)
             if record is None:  # asked for, and the process died before its values were written
                 if frozen.state == TrialState.RUNNING:
                     self._half_asked.append(frozen._trial_id)
                 continue
-            self._know(record)
+            if journal is not None:
+                # The record has the reports; Optuna asks for its own values only.
+                frozen.user_attrs = {k: v for k, v in frozen.user_attrs.items() if not k.startswith(EPOCH)}
+            self._know(record, frozen.user_attrs["trial"].get(_RUN))
             self._contend(record)
             self._reports += len(record.reports)
             self._promotions = max(self._promotions, record.turn[1] + 1 if record.turn else 0)
             if not frozen.state.is_finished():
                 self._write_params(record, frozen)
                 self._open[record.number] = Trial(self._study, frozen._trial_id)
+                if record.parked is None:
+                    self._at_work.add(record.number)
                 if record.outcome is not None:  # the process died while it was told
                     self.end(record.number, record.outcome, record.reason)
 
@@ -202,7 +223,7 @@ class Study:
 
     def at_work(self) -> list[TrialRecord]:
         """The unfinished ones but for those that wait at a rung, in the order they were handed out in."""
-        found = [record for number in self._open if (record := self.trials[number]).parked is None]
+        found = [self.trials[number] for number in self._at_work]
         return sorted(found, key=lambda record: record.turn or (record.number + 1, -1))
 
     def ask(self, role: Role = "search", values: Mapping[str, Any] | None = None) -> TrialRecord:
@@ -220,9 +241,10 @@ class Study:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             proposal = propose(self._study, self.sweep, trial.number, trial._trial_id, self._runs)
         record = TrialRecord(trial.number, role, proposal.values, passed_over=proposal.passed_over)
-        trial.set_user_attr("trial", _identity(record))
-        self._write_params(record, self._study._storage.get_trial(trial._trial_id))
-        return self._enter(record, trial)
+        with self._together():
+            trial.set_user_attr("trial", _identity(record) | {_RUN: proposal.identity})
+            self._write_params(record, self._study._storage.get_trial(trial._trial_id))
+        return self._enter(record, trial, proposal.identity)
 
     def ask_again(self, confirmed: TrialRecord, seed: int) -> TrialRecord:
         """A new trial of the same config with a fresh seed. The sampler does not learn from it."""
@@ -245,12 +267,13 @@ class Study:
     def _create(self, record: TrialRecord) -> TrialRecord:
         """Enter a trial whose values are known, with all that it has reported, in one write."""
         record = replace(record, reports=dict(record.reports), facts=dict(record.facts))
-        attributes: dict[str, Any] = {"trial": _identity(record), "notes": record.notes}
+        run = None if record.role == "confirm" else self.sweep.identity(record.values)
+        attributes: dict[str, Any] = {"trial": _identity(record) | {_RUN: run}, "notes": record.notes}
         for epoch, metrics in record.reports.items():
             kept = record.checkpoint if epoch == max(record.reports) else None
             facts = replace(record.facts.get(epoch, Facts()), order=self._reports)
             record.facts[epoch] = facts
-            attributes[f"epoch:{epoch}"] = {"metrics": metrics, "checkpoint": kept, "facts": asdict(facts)}
+            attributes[f"{EPOCH}{epoch}"] = {"metrics": metrics, "checkpoint": kept, "facts": asdict(facts)}
             self._reports += 1
         attributes["halved"] = record.halved
         fixed = self._fixed(record)
@@ -267,7 +290,7 @@ class Study:
         )
         trial_id = self._study._storage.create_new_trial(self._study._study_id, template_trial=template)
         trial = Trial(self._study, trial_id)
-        return self._enter(replace(record, number=trial.number), trial)
+        return self._enter(replace(record, number=trial.number), trial, run)
 
     def _fixed(self, record: TrialRecord) -> FixedTrial:
         """Optuna's parameters of a trial, which a rerun has none of: the sampler does not learn from it."""
@@ -284,17 +307,19 @@ class Study:
                 internal = distribution.to_internal_repr(fixed.params[name])
                 self._study._storage.set_trial_param(frozen._trial_id, name, internal, distribution)
 
-    def _know(self, record: TrialRecord) -> None:
+    def _know(self, record: TrialRecord, run: str | None) -> None:
+        """`run` is the identity of its run, which takes long to reckon; None where it is not known."""
         self.trials[record.number] = record
         if record.role != "confirm":
-            self._runs.setdefault(self.sweep.identity(record.values), record.number)
+            self._runs.setdefault(run or self.sweep.identity(record.values), record.number)
         self.searched += record.role == "search" and record.retries is None
         if record.role == "base":
             self._bases.append(record)
 
-    def _enter(self, record: TrialRecord, trial: Trial) -> TrialRecord:
-        self._know(record)
+    def _enter(self, record: TrialRecord, trial: Trial, run: str | None) -> TrialRecord:
+        self._know(record, run)
         self._open[record.number] = trial
+        self._at_work.add(record.number)
         return record
 
     def _contend(self, record: TrialRecord) -> None:
@@ -325,6 +350,7 @@ class Study:
     ) -> None:
         self._open[record.number].set_user_attr("place", {"parked": parked, "passed": passed, "turn": turn})
         record.parked, record.passed, record.turn = parked, passed, turn
+        (self._at_work.add if parked is None else self._at_work.discard)(record.number)
         self._contend(record)
 
     def halve(self, number: int) -> None:
@@ -346,13 +372,15 @@ class Study:
         if epoch not in record.reports:
             facts = Facts(self._reports, time.time_ns() // 1_000_000, collapsed, seconds)
             record.facts[epoch] = facts
-            kept = dict(metrics)
-            trial.set_user_attr(
-                f"epoch:{epoch}", {"metrics": kept, "checkpoint": checkpoint, "facts": asdict(facts)}
-            )
-            # Of several objectives Optuna takes no values on the way.
-            if self.metric in kept and len(self.metrics) == 1:
-                trial.report(kept[self.metric], epoch)
+            # As they come from another process, each report has names of its own.
+            kept = {sys.intern(name): value for name, value in metrics.items()}
+            told = {"metrics": kept, "checkpoint": checkpoint, "facts": asdict(facts)}
+            with self._together():
+                # Not by the trial, which would keep it too.
+                self._study._storage.set_trial_user_attr(trial._trial_id, f"{EPOCH}{epoch}", told)
+                # Of several objectives Optuna takes no values on the way.
+                if self.metric in kept and len(self.metrics) == 1:
+                    trial.report(kept[self.metric], epoch)
             record.reports[epoch] = kept
             self._reports += 1
         record.checkpoint = checkpoint or record.checkpoint
@@ -361,15 +389,18 @@ class Study:
     def end(self, number: int, outcome: Outcome, reason: str = "") -> TrialRecord:
         """Close a trial."""
         record, trial = self.trials[number], self._open.pop(number)
-        trial.set_user_attr("end", {"outcome": outcome, "reason": reason})
+        self._at_work.discard(number)
         values = record.figures(self.metrics)
-        if outcome == "completed" and values is not None:
-            self._study.tell(trial, values)
-        else:
-            # Optuna takes a pruned trial's newest report as its value; without one it has none.
-            state = _STATES[outcome] if values is not None and outcome != "completed" else TrialState.FAIL
-            self._study.tell(trial, state=state)
-        record.outcome, record.reason, record.parked = outcome, reason, None
+        with self._together():
+            trial.set_user_attr("end", {"outcome": outcome, "reason": reason})
+            if outcome == "completed" and values is not None:
+                self._study.tell(trial, values)
+            else:
+                # Optuna takes a pruned trial's newest report as its value; without one it has none.
+                state = _STATES[outcome] if values is not None and outcome != "completed" else TrialState.FAIL
+                self._study.tell(trial, state=state)
+        # The outcome last: who draws the record meanwhile takes it for unchanging from then on.
+        record.reason, record.parked, record.outcome = reason, None, outcome
         self._contend(record)
         return record
 
@@ -447,7 +478,7 @@ def trials_of(storage: BaseStorage, name: str) -> list[TrialRecord]:
         found = storage.get_all_trials(storage.get_study_id_from_name(name), deepcopy=False)
     except KeyError:
         return []
-    return [record for frozen in found if (record := _record(frozen)) is not None]
+    return [record for frozen in found if (record := record_of(frozen)) is not None]
 
 
 def _identity(record: TrialRecord) -> dict[str, Any]:
@@ -455,16 +486,32 @@ def _identity(record: TrialRecord) -> dict[str, Any]:
     return {name: getattr(record, name) for name in names}
 
 
-def _record(frozen: FrozenTrial) -> TrialRecord | None:
+class Told(Protocol):
+    """What is read of a trial: one of Optuna's, or what stands for it."""
+
+    state: TrialState
+    datetime_complete: datetime | None
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def user_attrs(self) -> dict[str, Any]: ...
+    @property
+    def datetime_start(self) -> datetime | None: ...
+
+
+def record_of(frozen: Told) -> TrialRecord | None:
+    """What Optuna has of a trial as a record; None where its values were never written."""
     attributes = frozen.user_attrs
     if "trial" not in attributes:
         return None
-    record = TrialRecord(frozen.number, **attributes["trial"])
+    told = {name: value for name, value in attributes["trial"].items() if name != _RUN}
+    record = TrialRecord(frozen.number, **told)
     record.notes, record.halved = list(attributes.get("notes", [])), attributes.get("halved", False)
     record.began, record.ended = frozen.datetime_start, frozen.datetime_complete
-    epochs = sorted(int(key.partition(":")[2]) for key in attributes if key.startswith("epoch:"))
+    epochs = sorted(int(key.partition(":")[2]) for key in attributes if key.startswith(EPOCH))
     for epoch in epochs:
-        report = attributes[f"epoch:{epoch}"]
+        report = attributes[f"{EPOCH}{epoch}"]
         record.reports[epoch] = report["metrics"]
         record.facts[epoch] = Facts(**report.get("facts", {}))
         record.checkpoint = report["checkpoint"] or record.checkpoint

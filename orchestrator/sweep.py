@@ -1,21 +1,24 @@
 """A sweep from its space to its answer. Running and resuming are one path: open the study, go on."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from orchestrator import cluster_address
 from orchestrator.access import open_study
 from orchestrator.agenda import work_is_left
-from orchestrator.capacity import cluster_nodes, places
-from orchestrator.definition import require_same_sweep, write_definition
+from orchestrator.capacity import cluster_nodes, places, places_now
+from orchestrator.definition import DEFINITION, PLAN, require_same_sweep, write_definition, write_whole
+from orchestrator.depot import open_depot, require_store
 from orchestrator.disk import Patience
-from orchestrator.engine import run_trials, some_ray
-from orchestrator.environment import record_environment
+from orchestrator.engine import connection, run_trials, some_ray
+from orchestrator.environment import record_command, record_environment
 from orchestrator.holder import SweepLock
+from orchestrator.plan import outlook
 from orchestrator.progress import Counts, progress
 from orchestrator.report import SweepResult
 from orchestrator.running import BEST, SweepRun, result_of
-from orchestrator.space import Sweep
+from orchestrator.space import ConfigError, Sweep
 from orchestrator.stopping import Stop
 from orchestrator.storage import Place, record_place
 from orchestrator.study import Study, standing
@@ -26,23 +29,29 @@ def run_sweep(
     sweep: Sweep,
     results: Path,
     tracking_uri: str,
-    quiet: bool = False,
     retry_failed: bool = False,
     place: Place | None = None,
+    command: Sequence[str] = (),
 ) -> SweepResult:
     """Run a sweep to its end, or what is left of one that was interrupted.
 
     `place` is the database that its study is in; None: a journal in its folder. With `retry_failed`, its
-    failed trials are taken up again first.
+    failed trials are taken up again first. `command`, without secrets, is kept for the report.
 
     Raises ConfigError, before anything is written, where the results folder belongs to another
     sweep or a trial cannot be placed; KeyboardInterrupt leaves a sweep that can be gone on with.
     """
-    if cluster_address() is None:
-        places(sweep.config.resources)
+    resources, address = sweep.config.resources, cluster_address()
+    if address is None:
+        places(resources)
     folder = results / sweep.config.name
     require_same_sweep(folder, sweep)
+    checkpoints = sweep.config.resources.checkpoints
+    if checkpoints is not None and not (folder / BEST).exists():
+        require_store(checkpoints)
     with ExitStack() as stack:
+        if address is not None and not (folder / DEFINITION).exists():
+            stack.enter_context(connection(resources, address))  # which may refuse, so before anything else
         lock = SweepLock(folder)
         stack.callback(lock.release)
         stop = stack.enter_context(Stop())
@@ -52,6 +61,8 @@ def run_sweep(
             record_place(folder, place)
         write_definition(folder, sweep)
         record_environment(folder)
+        if command:
+            record_command(folder, command)
         if retry_failed:
             for record in standing(study.trials.values()):
                 if record.outcome == "failed":
@@ -60,17 +71,22 @@ def run_sweep(
         if told and not work_is_left(sweep, study):
             return result_of(folder, sweep, study, 0)
         counts = Counts(total=sweep.num_trials + 1 + sweep.num_confirmations)
-        tracker = Tracker(folder, tracking_uri, sweep.config.name, study.id, patience)
-        run = SweepRun(folder, sweep, study, tracker, counts, stop, patience)
+        try:
+            tracker = Tracker(folder, tracking_uri, sweep.config.name, study.id, patience)
+        except ValueError as error:
+            raise ConfigError(f"{error}; move that folder away, or name this sweep differently.") from None
+        depot = open_depot(folder, sweep, study)
+        run = SweepRun(folder, sweep, study, tracker, counts, stop, patience, depot)
         try:
             if work_is_left(sweep, study):
                 stop.check()
-                with some_ray(sweep.config.resources, folder) as scratch:
-                    shown = progress(study.metric, sweep.max_epochs, counts, quiet, run.status)
+                with some_ray(resources, folder) as scratch:
+                    shown = progress(study.metric, sweep.max_epochs, counts, run.status)
                     run.progress = stack.enter_context(shown)
                     patience.say = run.progress.note
                     run.progress.note(_opening(sweep, study))
-                    run_trials(sweep.config.resources, run.next_trial, run, stop, scratch)
+                    write_plan(folder, sweep)
+                    run_trials(resources, run.next_trial, run, stop, scratch)
             result = run.finish()
         except BaseException:
             run.abandon()
@@ -78,11 +94,16 @@ def run_sweep(
         return result
 
 
+def write_plan(folder: Path, sweep: Sweep) -> None:
+    """Write what is expected of the sweep, once: on which it is judged in the end."""
+    if not (folder / PLAN).exists():
+        write_whole(folder / PLAN, outlook(sweep, places_now(sweep.config.resources)))
+
+
 def _opening(sweep: Sweep, study: Study) -> str:
-    resources = sweep.config.resources
     over = sum(record.outcome is not None for record in study.trials.values())
     if cluster_address() is None:
-        at_a_time = f"{places(resources)} at a time"
+        at_a_time = f"{places(sweep.config.resources)} at a time"
     else:
         at_a_time = f"on a cluster of {len(cluster_nodes())} nodes"
     going_on = f", {over} of them over already" if over else ""

@@ -1,9 +1,10 @@
 """The table of a sweep, from its record alone, for the sweep itself and for `status --watch`."""
 
+import heapq
 import itertools
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -15,6 +16,7 @@ from orchestrator.caption import describe
 from orchestrator.status import Status, duration
 from orchestrator.study import TrialRecord
 
+DATA_WAIT = "time/data_wait"
 STOPPED = 5
 """Trials shown of those that have ended, the newest."""
 WINDOW_S = 120.0
@@ -32,6 +34,10 @@ class SweepTable:
         self.status, self.notes = status, notes
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        return self.parts(options)
+
+    def parts(self, options: ConsoleOptions) -> Iterator[Table | Text]:
+        """What it is made of from top to bottom."""
         width, height = options.max_width, options.height or options.size.height
         head = [*(Text(note, "yellow") for note in self.notes), *_head(self.status)]
         tail = [*_rungs(self.status), *_ended(self.status)]
@@ -51,7 +57,10 @@ def _head(status: Status) -> list[Text]:
     if values:
         lines.append(Text(f"{status.metric}: {'; '.join(values)}"))
     if speed is not None:
-        lines.append(Text(f"{speed.epochs_per_min:.3g} epochs/min, {speed.images_per_s:,.0f} images/s"))
+        waited = "" if speed.data_wait is None else f", data_wait {speed.data_wait:.1%}"
+        lines.append(
+            Text(f"{speed.epochs_per_min:.3g} epochs/min, {speed.images_per_s:,.0f} images/s{waited}")
+        )
     return lines + [Text(line) for line in status.budgets()]
 
 
@@ -111,10 +120,10 @@ def _rungs(status: Status) -> list[Text]:
 
 def _ended(status: Status) -> list[Text]:
     """What has ended last, and why."""
-    over = [record for record in status.trials if record.outcome is not None]
-    over.sort(key=lambda record: (_ended_at(record), record.number))
+    over = (record for record in status.trials if record.outcome is not None)
+    newest = heapq.nlargest(STOPPED, over, key=lambda record: (_ended_at(record), record.number))
     lines = []
-    for record in over[-STOPPED:]:
+    for record in reversed(newest):
         reason = f" ({record.reason})" if record.reason else ""
         state = status.state_of(record)
         text = f"{record.id} {state}{reason}, {_value(status, record).partition(' (')[0]}"
@@ -124,7 +133,7 @@ def _ended(status: Status) -> list[Text]:
 
 def _ended_at(record: TrialRecord) -> float:
     """By its last report; one without any counts as the oldest."""
-    return max((facts.time_ms for facts in record.facts.values()), default=0)
+    return record.facts[max(record.facts)].time_ms if record.facts else 0
 
 
 def sparkline(values: Sequence[float], length: int = SPARK) -> str:
@@ -159,22 +168,31 @@ class Speed:
 
     epochs_per_min: float
     images_per_s: float
+    data_wait: float | None = None
+    """Share of their time that steps waited for images, the median of those reports; None: not reported."""
 
 
 def speed_of(trials: Sequence[TrialRecord]) -> Speed | None:
     """Over the newest two minutes of reports; None where there are fewer than three."""
-    reports = sorted(
-        (facts.time_ms / 1000, _images(record.reports[epoch]))
-        for record in trials
-        if record.origin is None
+    own = [record for record in trials if record.origin is None]
+    since = max(map(_ended_at, own), default=0) - 1000 * WINDOW_S
+    recent = sorted(
+        (facts.time_ms / 1000, _images(record.reports[epoch]), record.reports[epoch].get(DATA_WAIT, math.nan))
+        for record in own
+        if _ended_at(record) > since  # which of many trials are few
         for epoch, facts in record.facts.items()
+        if facts.time_ms > since
     )
-    recent = [report for report in reports if report[0] > reports[-1][0] - WINDOW_S]
     span = recent[-1][0] - recent[0][0] if recent else 0.0
     if len(recent) < 3 or span <= 0:
         return None
     # The first report marks where the span begins; its own work lies before.
-    return Speed(60 * (len(recent) - 1) / span, sum(images for _, images in recent[1:]) / span)
+    waits = [wait for _, _, wait in recent if not math.isnan(wait)]
+    return Speed(
+        60 * (len(recent) - 1) / span,
+        sum(images for _, images, _ in recent[1:]) / span,
+        statistics.median(waits) if waits else None,
+    )
 
 
 def _images(metrics: dict[str, float]) -> float:

@@ -21,6 +21,8 @@ from orchestrator.stopping import wait_for
 __all__ = ["Status", "Tracker", "drain", "undelivered"]
 
 LOG = "tracking.log"
+VARIABLE = "HJEPA_TRACKING_URI"
+"""Environment variable that hands a store's URL to a process of ours: a command line would show it."""
 RESTART_S = 30.0
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -102,6 +104,13 @@ class Tracker:
         artifact store refuses, is named in the log.
         """
         self._log("artifact", path=str(path.absolute()), under=under)
+
+    def log_model(self, trial_id: str, example: Path, step: int) -> None:
+        """Log the features function beside `example` as a model of the trial's run, of its epoch `step`.
+
+        It is read when the drainer gets to it, as an artifact is.
+        """
+        self._log("model", trial=trial_id, path=str(example.absolute()), step=step)
 
     def end_sweep(self, status: Status, tags: Mapping[str, str], metrics: Mapping[str, float]) -> None:
         """Close the parent run; `metrics` stand at step 0."""
@@ -186,6 +195,16 @@ def absolute_uri(uri: str) -> str:
     return uri
 
 
+def bare_uri(uri: str) -> str:
+    """`uri` without what may be secret: its password, and what follows a question mark."""
+    parts = urlsplit(uri)
+    if parts.scheme == "sqlite" or (parts.password is None and not parts.query):
+        return uri
+    user, _, host = parts.netloc.rpartition("@")
+    name = user.partition(":")[0]
+    return urlunsplit(parts._replace(netloc=f"{name}@{host}" if name else host, query="", fragment=""))
+
+
 def _check_owner(spool: Path, sweep_id: str) -> None:
     first = opening(spool)
     if first and first["sweep"] != sweep_id:
@@ -209,7 +228,7 @@ def _spawn(folder: Path, uri: str, session: str, stdin: int) -> subprocess.Popen
 def _environment(uri: str) -> dict[str, str]:
     """The drainer's environment. Credentials go this way only: a command line is public, a log stays."""
     environment = os.environ | {
-        "HJEPA_TRACKING_URI": uri,
+        VARIABLE: uri,
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "DO_NOT_TRACK": "true",
@@ -222,9 +241,10 @@ def _environment(uri: str) -> dict[str, str]:
     }
     parts = urlsplit(uri)
     if parts.scheme in ("http", "https") and parts.username:
-        environment["HJEPA_TRACKING_URI"] = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+        environment[VARIABLE] = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
         environment["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username)
-        environment["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password or "")
+        if parts.password is not None:  # else the environment may hold it
+            environment["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password)
     return environment
 
 

@@ -13,17 +13,16 @@ from hjepa.config import RunConfig
 from hjepa.distributed import TIMEOUT as TIMEOUT  # for the group, which may not import the core
 from hjepa.distributed import LostRankError as LostRankError
 from hjepa.distributed import require_divisible, team_of
+from hjepa.features import write_features as write_features  # for MLflow's record, likewise
 from hjepa.judge import baselines
-from hjepa.pace import Pace as Pace  # for the probe, likewise
+from hjepa.pace import Pace as Pace  # for the probe
 from hjepa.records import JsonLines
-from hjepa.run import Run, build_run
+from hjepa.run import Run, build_run, check_run_data
 from hjepa.schema import ConfigError, to_yaml
 from hjepa.step import NonFiniteError
 from hjepa.train import Report, train_run
-from orchestrator.disk import PAUSE_S, explain, is_full
-
-KEPT_CHECKPOINTS = 2
-"""The newest, and the one before in case the newest is torn."""
+from orchestrator.checkpoints import CONFIG, METRICS, Checkpoints, StoredCheckpoints, checkpoint_name
+from orchestrator.disk import PAUSE_S, awaited, explain
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,11 @@ class Task:
     """Its own folder, absolute."""
     resume: tuple[str, ...] = ()
     """Checkpoints to go on from, absolute, newest first: the first one that can be read is taken."""
+    stores: tuple[str, ...] = ()
+    """URLs of folders of checkpoints: its own, to which they are written, and of the trials that it takes
+    up. Empty: its folder keeps them."""
+    reported: int = 0
+    """Last epoch that the study has of it."""
     baselines: bool = False
     """Whether the first report shall hold what learning has to beat."""
     gpu_share: float = 1.0
@@ -50,6 +54,12 @@ class Task:
     def config(self) -> dict[str, Any]:
         """As a Tune config."""
         return {"task": asdict(self)}
+
+    def checkpoints(self) -> Checkpoints:
+        """Where its process finds and keeps them."""
+        if self.stores:
+            return StoredCheckpoints(Path(self.folder), self.resume, self.stores, self.reported)
+        return Checkpoints(Path(self.folder), self.resume)
 
     @classmethod
     def of(cls, config: dict[str, Any]) -> Self:
@@ -75,7 +85,7 @@ class Outcome:
     notes: tuple[str, ...] = ()
     """What else happened, in words."""
     paused: str | None = None
-    """Why the epoch could not be written yet, for want of space; it is tried again."""
+    """Why the epoch could not be written or begun yet, and until when; it is tried again."""
     began: float = 0.0
     """Unix time at which the epoch's computation was asked for, in seconds."""
     seconds: float = 0.0
@@ -102,8 +112,9 @@ class TrialWork:
         """
         self.task = task
         self.run = task.run_config()
-        self.folder = Path(task.folder)
-        self.records = JsonLines(self.folder / "metrics.jsonl")
+        self.kept = task.checkpoints()
+        self.written = 0
+        """The last epoch whose checkpoint and record are written."""
         self.reports: Iterator[Report] | None = None
         self.leads = True
         """Whether this process is the one that writes."""
@@ -112,6 +123,11 @@ class TrialWork:
         self.notes: tuple[str, ...] = ()
         self.done: tuple[Report, Outcome] | Outcome | None = None
         """What has been computed and is not written yet."""
+
+    @property
+    def records(self) -> JsonLines:
+        """A line for each epoch."""
+        return JsonLines(self.kept.folder / METRICS)
 
     def step(self) -> Outcome:
         """One epoch and its checkpoint."""
@@ -123,10 +139,12 @@ class TrialWork:
                 self.done = self._epoch(self.reports, began)
             outcome = self._save(*self.done) if isinstance(self.done, tuple) else self.done
         except OSError as error:
-            if not is_full(error):
+            passing = awaited(error)
+            if passing is None:
                 raise
             time.sleep(PAUSE_S)
-            return Outcome(self.epoch, {}, None, False, paused=explain(error), began=began)
+            why = f"until {passing}: {explain(error)}"
+            return Outcome(self.epoch, {}, None, False, paused=why, began=began)
         self.done, self.notes = None, ()
         return replace(outcome, seconds=time.time() - outcome.began)
 
@@ -143,7 +161,7 @@ class TrialWork:
         return report, Outcome(
             report.epoch,
             metrics,
-            checkpoint_path(self.folder, report.epoch).name,
+            checkpoint_name(report.epoch),
             report.epoch == self.run.training.epochs,
             report.collapsed,
             notes=self.notes,
@@ -154,11 +172,12 @@ class TrialWork:
         """Write the epoch's checkpoint and record."""
         if not self.leads:
             return outcome
-        report.save(checkpoint_path(self.folder, report.epoch))
-        for old in checkpoints(self.folder, report.epoch)[KEPT_CHECKPOINTS:]:
-            old.unlink(missing_ok=True)
-        line = {"epoch": report.epoch, "step": report.step, "time": time.time()}
-        self.records.write(line | outcome.metrics)
+        if self.written != report.epoch:
+            self.kept.keep(report.save, report.epoch)
+            line = {"epoch": report.epoch, "step": report.step, "time": time.time()}
+            self.records.write(line | outcome.metrics)
+            self.written = report.epoch
+        self.kept.recorded()
         return outcome
 
     def _begin(self) -> Iterator[Report]:
@@ -166,44 +185,55 @@ class TrialWork:
         cap_gpu_memory(self.task.gpu_share)
         team = team_of(self.run.distributed)
         self.leads = team.leads
+        self.kept.begin(self.leads)
         if self.leads:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            for torn in self.folder.glob(".epoch_*.tmp"):  # of a process killed while it saved
-                torn.unlink(missing_ok=True)
-            (self.folder / "config.yaml").write_text(to_yaml(self.run), encoding="utf-8")
+            (self.kept.folder / CONFIG).write_text(to_yaml(self.run), encoding="utf-8")
         run, taken = self._loaded() if self.leads else (build_run(self.run), None)
         if self.leads:
             self.records.keep(lambda line: line["epoch"] <= run.epoch)
         # Last: after it no process may have to begin again without the others.
         taken = team.agree(taken)
         if not self.leads and taken is not None:
-            run.load(Path(taken))
+            with self.kept.at_hand(taken) as path:
+                run.load(path)
         self.epoch = run.epoch
         return train_run(run)
 
     def _loaded(self) -> tuple[Run, str | None]:
         """The run as its newest readable checkpoint has it, and that file; or at its beginning."""
         run, taken, unread = build_run(self.run), None, []
-        for path in map(Path, self.task.resume):
-            try:
-                run.load(path)
-            except ConfigError as error:
-                unread.append(str(error).rstrip("."))
-                path.rename(path.with_name(f"{path.name}.unreadable"))
+        found = self.kept.found()
+        for one in found:
+            problem = self._read(run, one)
+            if problem is not None:
+                unread.append(problem)
+                self.kept.set_aside(one)
                 run = build_run(self.run)  # as it was before it was half loaded
                 continue
-            taken = str(path)
+            taken = one
             break
         if unread:
             goes_on = f"goes on after epoch {run.epoch}" if run.epoch else "begins anew"
             self.notes = (f"{goes_on}: {'; '.join(unread)}",)
+        elif self.task.stores and self.task.reported and not found:
+            self.notes = (f"begins anew: none of its checkpoints is at {self.task.stores[0]} any more",)
         return run, taken
+
+    def _read(self, run: Run, one: str) -> str | None:
+        """Put `run` where a checkpoint is; what is wrong with that, if something is."""
+        with self.kept.at_hand(one) as path:
+            try:
+                run.load(path)
+            except ConfigError as error:
+                return str(error).replace(str(path), one).rstrip(".")
+        return None
 
     def close(self) -> None:
         """Stop the trial."""
         if isinstance(self.reports, Generator):
             self.reports.close()
         self.reports = None
+        self.kept.close()
 
 
 class TrialActor(tune.Trainable):
@@ -237,15 +267,13 @@ def cap_gpu_memory(share: float) -> None:
         torch.cuda.set_per_process_memory_fraction(share)
 
 
-def checkpoint_path(folder: Path, epoch: int) -> Path:
-    """Where a trial's checkpoint of `epoch` stands."""
-    return folder / f"epoch_{epoch:05d}.pt"
-
-
-def checkpoints(folder: Path, epoch: int) -> list[Path]:
-    """A trial's checkpoints up to `epoch`, newest first."""
-    newest = checkpoint_path(folder, epoch).name
-    return sorted((path for path in folder.glob("epoch_*.pt") if path.name <= newest), reverse=True)
+def data_problem(run: str) -> str | None:
+    """What is wrong, on this machine, with the data of a run config, as JSON."""
+    try:
+        check_run_data(RunConfig.model_validate_json(run, strict=True))
+    except ConfigError as error:
+        return str(error)
+    return None
 
 
 def half_micro_batch(run: RunConfig) -> dict[str, int] | None:

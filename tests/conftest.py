@@ -16,6 +16,7 @@ from hypothesis import settings
 
 from hjepa.config import RunConfig
 from hjepa.schema import Layers
+from tests import s3 as s3_server
 from tests.browser import browser as browser
 from tests.postgres import Postgres, binaries, running
 from tests.workplace import Workplace
@@ -102,3 +103,21 @@ def postgres() -> Iterator[Postgres]:
 def database(postgres: Postgres, request: pytest.FixtureRequest) -> str:
     """URL of a new database, with its password."""
     return postgres.database(f"d{abs(hash(request.node.nodeid))}")
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3_server.S3]:
+    """A real S3 server; its credentials are in this process's environment too."""
+    with (
+        s3_server.running(tmp_path_factory.mktemp("s3")) as server,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        for name, value in server.env.items():
+            patch.setenv(name, value)
+        yield server
+
+
+@pytest.fixture
+def bucket(s3: s3_server.S3, request: pytest.FixtureRequest) -> str:
+    """URL of a new bucket."""
+    return s3.bucket(f"b{abs(hash(request.node.nodeid))}")

@@ -74,7 +74,9 @@ def _run(study: Study, record: TrialRecord, epochs: int, rng: np.random.Generato
     )
     for epoch in range(1, epochs + 1):
         knn = 0.6 + 0.08 * math.log(epoch) + gain + 0.01 * float(rng.normal())
-        metrics = {"val/knn_top1": knn, "train/loss": 2.0 / epoch, "time/epoch_s": 1.0 + float(rng.random())}
+        seconds = 1.0 + float(rng.random())
+        metrics = {"val/knn_top1": knn, "train/loss": 2.0 / epoch, "time/epoch_s": seconds}
+        metrics["time/images_per_s"] = 1000 / seconds
         if record.role == "base" and epoch == 1:
             metrics |= {"raw_pixels/knn_top1": 0.95, "random_init/knn_top1": 0.6}
         study.report(record.number, epoch, metrics, None)

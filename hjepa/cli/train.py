@@ -198,4 +198,5 @@ def _line(report: Report, epochs: int) -> str:
     shown = ("val/knn_top1", "val/linear_probe_top1", "train/loss", "val/rankme", "val/feature_std")
     values = [f"{name} {report.metrics[name]:.6g}" for name in shown if name in report.metrics]
     speed = report.metrics.get("time/images_per_s", math.nan)
-    return f"epoch {report.epoch}/{epochs}  {'  '.join(values)}  {speed:.0f} images/s"
+    waited = report.metrics.get("time/data_wait", math.nan)
+    return f"epoch {report.epoch}/{epochs}  {'  '.join(values)}  {speed:.0f} images/s  data_wait {waited:.1%}"

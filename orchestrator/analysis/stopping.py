@@ -24,8 +24,8 @@ def stopping(table: Table, audited_N: Sequence[bool]) -> Stopping | None:
     rungs = [
         RungAgreement(
             epoch,
-            _agreement(table.values_NS[finished_N][:, [stage, -1]]),
-            _agreement(table.values_NS[tested_N][:, [stage, -1]]),
+            spearman(table.values_NS[finished_N][:, [stage, -1]]),
+            spearman(table.values_NS[tested_N][:, [stage, -1]]),
         )
         for stage, epoch in enumerate(table.epochs[:-1])
     ]
@@ -39,7 +39,7 @@ def stopping(table: Table, audited_N: Sequence[bool]) -> Stopping | None:
     )
 
 
-def _agreement(pairs_N2: np.ndarray) -> Estimate | None:
+def spearman(pairs_N2: np.ndarray) -> Estimate | None:
     """Spearman's rank correlation, its interval by Fisher's z with the variance of Bonett & Wright 2000."""
     if len(pairs_N2) < LEAST_PAIRS or (np.ptp(pairs_N2, axis=0) == 0).any():
         return None
@@ -49,7 +49,8 @@ def _agreement(pairs_N2: np.ndarray) -> Estimate | None:
     rho = float(np.corrcoef(rung_N, end_N)[0, 1])
     middle = math.atanh(max(-0.999999, min(0.999999, rho)))
     half = 1.96 * math.sqrt((1 + rho * rho / 2) / (len(pairs_N2) - 3))
-    return Estimate(rho, math.tanh(middle - half), math.tanh(middle + half), len(pairs_N2))
+    low, high = min(rho, math.tanh(middle - half)), max(rho, math.tanh(middle + half))
+    return Estimate(rho, low, high, len(pairs_N2))
 
 
 def _weak(table: Table, row: int) -> bool:
@@ -84,7 +85,8 @@ def _regret(table: Table, finished_N: np.ndarray) -> Estimate | None:
             best_D = np.maximum(best_D, ends_MD.max(axis=0))
     gain_D = np.maximum(0.0, best_D - values_NS[finished_N, -1].max())
     low, high = np.quantile(gain_D, [0.025, 0.975])
-    return Estimate(float(gain_D.mean()), float(low), float(high), int(finished_N.sum()))
+    mean = float(gain_D.mean())  # of few large gains among many of none it may lie above `high`
+    return Estimate(mean, min(mean, float(low)), max(mean, float(high)), int(finished_N.sum()))
 
 
 def _predicted(

@@ -10,6 +10,7 @@ from orchestrator.cli import (
     check,
     compare,
     completion,
+    doctor,
     export,
     listing,
     plan,
@@ -43,6 +44,7 @@ COMMANDS = {
     "sync": sync,
     "check": check,
     "plan": plan,
+    "doctor": doctor,
     "completion": completion,
     "ui": ui,
 }
@@ -70,11 +72,11 @@ def main(arguments: list[str] | None = None) -> int:
     if options.command == "completion":
         return completion.run(options)
     # Imported here, because Ray and torch take seconds and --help should not.
-    from orchestrator.cli.going import hide_password
+    from orchestrator.cli.going import hide_passwords
     from orchestrator.space import ConfigError
 
     try:
-        shown = hide_password(options.given, getattr(options, "storage", None))
+        shown = hide_passwords(options)
         if shown != options.given:
             if arguments is None:
                 os.execv(sys.executable, [sys.executable, "-m", "orchestrator.cli", *shown])

@@ -29,19 +29,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write it; the exit status."""
+    from orchestrator.checkpoints import checkpoints, up_to
     from orchestrator.config_file import config_yaml
     from orchestrator.definition import find_sweep, write_whole
+    from orchestrator.depot import depot_in
     from orchestrator.reporting.material import read_material
     from orchestrator.space import ConfigError
-    from orchestrator.trial import checkpoints
 
     material = read_material(find_sweep(Path(options.results), options.name), options.storage)
     record = material.trial(options.trial)
     folder = material.folder / "trials" / record.id
-    kept = checkpoints(folder, material.epochs(record))
+    depot = depot_in(material.folder) if options.checkpoint else None
+    kept = [path.name for path in checkpoints(folder, material.epochs(record))]
+    if depot is not None:
+        kept = up_to(depot.folder(record).names(), material.epochs(record)) or kept
     if options.checkpoint and not kept:
         how = f"it was {record.outcome}" if record.outcome else "it has written none yet"
-        raise ConfigError(f"--checkpoint: trial {record.id} has none in {folder}: {how}.")
+        where = folder if depot is None else depot.folder(record)
+        raise ConfigError(f"--checkpoint: trial {record.id} has none in {where}: {how}.")
     text = config_yaml(material.sweep, record, str(options.output or "FILE"))
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +56,10 @@ def run(options: argparse.Namespace) -> int:
         print(text, end="")
     if options.checkpoint:
         options.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(kept[0], options.checkpoint)
+        if depot is not None and not (folder / kept[0]).exists():
+            depot.folder(record).fetch(kept[0], options.checkpoint)
+        else:
+            shutil.copyfile(folder / kept[0], options.checkpoint)
         if options.output:
             print(options.checkpoint)
     return 0

@@ -19,7 +19,10 @@ FAILED, PARTIAL, INTERRUPTED = 1, 3, 130
 def add_tracking(parser: argparse.ArgumentParser, default: str) -> None:
     """The option that names MLflow's store."""
     parser.add_argument(
-        "--tracking-uri", metavar="URI", help=f"MLflow's store or server (default: {default})"
+        "--tracking-uri",
+        metavar="URI",
+        help=f"MLflow's store or server (default: {default}). MLFLOW_TRACKING_USERNAME and "
+        "MLFLOW_TRACKING_PASSWORD hold what a server asks for",
     )
 
 
@@ -57,30 +60,39 @@ def add_address(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def hide_password(given: list[str], storage: str | None) -> list[str]:
-    """The command line without the secrets of `--storage`, which go to the environment.
+def hide_passwords(options: argparse.Namespace) -> list[str]:
+    """The command line without the secrets of `--storage` and `--tracking-uri`, which go to the environment.
 
     A command line is seen by everybody on the machine, and Ray writes it to its logs.
     """
     from orchestrator.storage import VARIABLE, Place
+    from orchestrator.tracking import VARIABLE as TRACKING
+    from orchestrator.tracking import bare_uri
 
+    shown: list[str] = options.given
+    storage: str | None = getattr(options, "storage", None)
     place = Place.parse(storage, "--storage") if storage else None
-    if storage is None or place is None or not place.is_secret:
-        return given
-    os.environ[VARIABLE] = storage
-    return [word.replace(storage, str(place)) for word in given]
+    if storage is not None and place is not None and place.is_secret:
+        os.environ[VARIABLE] = storage
+        shown = [word.replace(storage, str(place)) for word in shown]
+    tracking: str | None = getattr(options, "tracking_uri", None)
+    if tracking and bare_uri(tracking) != tracking:
+        os.environ[TRACKING] = tracking
+        shown = [word.replace(tracking, bare_uri(tracking)) for word in shown]
+    return shown
 
 
 def checked_uri(uri: str) -> str:
-    """`uri`, or ConfigError where MLflow could not take it."""
+    """`uri` with the secrets that it was given with, or ConfigError where MLflow could not take it."""
     from orchestrator.space import ConfigError
-    from orchestrator.tracking import absolute_uri
+    from orchestrator.tracking import VARIABLE, absolute_uri, bare_uri
 
     try:
         absolute_uri(uri)
     except ValueError as error:
         raise ConfigError(f"--tracking-uri: {error}.") from None
-    return uri
+    whole = os.environ.pop(VARIABLE, None)  # trials have no business with it
+    return whole if whole is not None and bare_uri(whole) == uri else uri
 
 
 def store_of(folder: Path, given: str | None) -> str:
@@ -99,25 +111,29 @@ def default_store(results: Path) -> str:
 
 
 def go(
-    work: "Callable[[], SweepResult]",
+    work: "Callable[[list[str]], SweepResult]",
     sweep: "Sweep",
     tracking: str,
     again: list[str],
     place: "Place | None" = None,
 ) -> int:
-    """Let a sweep run, and say what it found; the exit status. `again` are the words that go on with it."""
+    """Let a sweep run, and say what it found; the exit status. `again` are the words that go on with it,
+    and `work` takes the whole command."""
     from orchestrator.report import summary
     from orchestrator.storage import VARIABLE
+    from orchestrator.tracking import bare_uri
 
     secret = place is not None and place.is_secret
     os.environ.pop(VARIABLE, None)  # trials have no business with the database
+    command = ["hjepa-sweep", *again]
     try:
-        result = work()
+        result = work(command)
     except KeyboardInterrupt:
         print(
             "\nhjepa-sweep: interrupted; what was reported is kept. Go on with:\n"
-            f"  {shlex.join(['hjepa-sweep', *again])}"
-            + (f"\nwith {VARIABLE} set to the URL of {place} with its password" if secret else ""),
+            f"  {shlex.join(command)}"
+            + (f"\nwith {VARIABLE} set to the URL of {place} with its password" if secret else "")
+            + ("\nwith the password in --tracking-uri" if bare_uri(tracking) != tracking else ""),
             file=sys.stderr,
         )
         return INTERRUPTED

@@ -21,7 +21,7 @@ def run(options: argparse.Namespace) -> int:
     from orchestrator.definition import sweep_folders
     from orchestrator.status import read_status
 
-    found = [read_status(folder) for folder in sweep_folders(Path(options.results))]
+    found = [read_status(folder, newest_only=True) for folder in sweep_folders(Path(options.results))]
     if options.json:
         print(json.dumps([status.data(trials=False) for status in found], indent=1))
     elif not found:

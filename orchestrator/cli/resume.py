@@ -40,7 +40,7 @@ def go_on(options: argparse.Namespace, retry_failed: bool) -> int:
     folder = find_sweep(results, options.name)
     sweep, tracking = load_sweep(folder / SPACE), store_of(folder, options.tracking_uri)
     again = ["resume", options.name, "--results", options.results]
-    if options.tracking_uri is not None:
+    if options.tracking_uri is not None:  # without its secrets, see hide_passwords
         again += ["--tracking-uri", options.tracking_uri]
     place = place_of(folder, options.storage)
     if options.storage is not None:
@@ -48,7 +48,7 @@ def go_on(options: argparse.Namespace, retry_failed: bool) -> int:
     if options.address is not None:
         again += ["--address", options.address]
     return go(
-        lambda: run_sweep(sweep, results, tracking, retry_failed=retry_failed, place=place),
+        lambda command: run_sweep(sweep, results, tracking, retry_failed, place, command),
         sweep,
         tracking,
         again,

@@ -72,4 +72,10 @@ def run(options: argparse.Namespace) -> int:
 
     again = options.given[options.given[0] == "run" :]
     place = place_of(results / sweep.config.name, options.storage)
-    return go(lambda: run_sweep(sweep, results, tracking, place=place), sweep, tracking, again, place)
+    return go(
+        lambda command: run_sweep(sweep, results, tracking, place=place, command=command),
+        sweep,
+        tracking,
+        again,
+        place,
+    )

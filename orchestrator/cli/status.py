@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
         if options.json:
             raise ConfigError("--watch and --json exclude each other.")
         return _watch(lambda: read_status(folder, options.storage), options.watch)
-    status = read_status(folder, options.storage)
+    status = read_status(folder, options.storage, newest_only=True)
     print(json.dumps(status.data(), indent=1) if options.json else status.words())
     return 0
 

@@ -21,7 +21,7 @@ export RAY_USAGE_STATS_ENABLED=0 RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=@RESULT
 export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=300
 export SLURM_EXPORT_ENV=ALL
 od -An -N32 -tx1 /dev/urandom | tr -d ' \\n' >"$RAY_AUTH_TOKEN_PATH"
-trap 'rm -f "$RAY_AUTH_TOKEN_PATH"' EXIT
+trap 'rm -rf "$RAY_AUTH_TOKEN_PATH" "$HJEPA_STATE_DIR"' EXIT
 
 @HOST@
 export HJEPA_ADDRESS=$host:$((20000 + SLURM_JOB_ID % 10000))
@@ -30,7 +30,8 @@ export HJEPA_ADDRESS=$host:$((20000 + SLURM_JOB_ID % 10000))
 asked=
 tell() {
     asked=$1
-    kill -USR1 "$(cat "$HJEPA_STATE_DIR/driver")" 2>/dev/null || kill -TERM $step
+    # A sweep that is over has taken its state folder along.
+    kill -USR1 "$(cat "$HJEPA_STATE_DIR/driver" 2>/dev/null)" 2>/dev/null || kill -TERM $step 2>/dev/null
 }
 trap 'tell later' USR1
 trap 'tell stop' TERM

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator.definition import SPACE
+from orchestrator.environment import read_commands
 from orchestrator.reporting.drawings import Drawing, drawings
 from orchestrator.reporting.effects import confirmation_table, effects_table, interactions_table
 from orchestrator.reporting.material import Material
@@ -89,8 +90,11 @@ def _commands(material: Material) -> list[tuple[str, str]]:
             ["hjepa-sweep", *words, *(where if str(material.folder.parent) != "results" else [])]
         )
 
+    begun, *gone_on = read_commands(folder) or [""]
+    found = [("It was begun by", begun)] if begun else []
+    found += [("It was gone on with by", command) for command in gone_on]
     again = sweep(str(folder / SPACE), "--set", f"name={material.name}-again")
-    found = [("The whole sweep again, under another name", again)]
+    found.append(("The whole sweep again, under another name", again))
     if material.best is not None:
         found += [
             ("The best config as a file, for hjepa-train", sweep("best", material.name, "--yaml")),

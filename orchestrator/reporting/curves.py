@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from orchestrator.analysis.confirm import seeds_of
 from orchestrator.analysis.intervals import interval
 from orchestrator.reporting.material import Material
-from orchestrator.reporting.style import BASE, BEST, FRONT, GRID, MUTED, PAPER, TEXT, canvas
+from orchestrator.reporting.style import BASE, BEST, GRID, MUTED, PAPER, TEXT, canvas
 from orchestrator.study import TrialRecord
 
 DRAWN = 400
@@ -51,50 +51,6 @@ def _curve(material: Material, record: TrialRecord) -> list[tuple[float, float]]
         for epoch, metrics in sorted(record.reports.items())
         if material.metric in metrics
     ]
-
-
-def cost_and_quality(material: Material) -> Figure | None:
-    """What each full trial took against what it reached, with those that nothing beats in both."""
-    found = {record.number: cost for record in material.full if (cost := cost_s(record)) is not None}
-    shown = [record for record in sample(material.full) if record.number in found]
-    if not shown:
-        return None
-    figure, axes = canvas(3.3)
-    points = [(found[record.number], material.value(record)) for record in shown]
-    axes.plot(*zip(*points, strict=True), "o", color=MUTED, ms=5, alpha=0.55, label="ran all epochs")
-    front = pareto_front(material)
-    costs, values = zip(*((found[r.number], material.value(r)) for r in front), strict=True)
-    axes.plot(
-        costs, values, "-D", color=FRONT, ms=5, drawstyle="steps-post", label="nothing beats it in both"
-    )
-    if material.base is not None and material.base.number in found:
-        at = found[material.base.number], material.value(material.base)
-        axes.plot(*at, "s", ms=8, mfc="none", mec=BASE, mew=2, linestyle="none", label="base config")
-    axes.set(xlabel="seconds of training for all epochs", ylabel=material.metric)
-    axes.grid(axis="y")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
-    return figure
-
-
-def pareto_front(material: Material) -> list[TrialRecord]:
-    """Of the trials that ran all epochs, those that no other beats in cost and quality, cheapest first."""
-    costs = {record.number: cost for record in material.full if (cost := cost_s(record)) is not None}
-    cheapest_first = sorted(
-        (record for record in material.full if record.number in costs),
-        key=lambda record: (costs[record.number], -material.sign * material.value(record)),
-    )
-    front: list[TrialRecord] = []
-    for record in cheapest_first:
-        if not front or material.sign * material.value(record) > material.sign * material.value(front[-1]):
-            front.append(record)
-    return front
-
-
-def cost_s(record: TrialRecord) -> float | None:
-    """Seconds that its epochs took, as its process measured them; None where one was not measured."""
-    times = [metrics.get("time/epoch_s") for metrics in record.reports.values()]
-    known = [time for time in times if time is not None]
-    return sum(known) if known and len(known) == len(times) else None
 
 
 def seeds(material: Material) -> Figure | None:

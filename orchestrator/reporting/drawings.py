@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from orchestrator.reporting import curves, effects, space_plots
+from orchestrator.reporting import curves, effects, space_plots, trade_offs
 from orchestrator.reporting.material import Material
 from orchestrator.reporting.style import styled
 from orchestrator.reporting.tables import number
@@ -25,7 +25,7 @@ class Drawing:
 
 def drawings(material: Material) -> list[Drawing]:
     """All that the sweep has something for."""
-    kinds = (_seeds, _effects, _importance, _curves, _heat_map, _parallel, _rungs, _cost)
+    kinds = (_seeds, _effects, _importance, _curves, _heat_map, _parallel, _rungs, _objectives, _cost)
     with styled():
         return [found for draw in kinds if (found := draw(material)) is not None]
 
@@ -113,6 +113,18 @@ def _rungs(material: Material) -> Drawing | None:
     return _drawing("rung_agreement", "Did the rungs tell the end?", caption, figure, words)
 
 
+def _objectives(material: Material) -> Drawing | None:
+    metrics = material.sweep.config.objective.metrics
+    caption = (
+        f"Trials that ran to their end, by all that the search was for; {metrics[0]} decides. Diamonds are "
+        "those that no other trial beats in all of them."
+    )
+    words = f"{', '.join(metrics)} of each completed trial, and which of them none beats in all."
+    return _drawing(
+        "objectives", "Objectives against each other", caption, trade_offs.objectives(material), words
+    )
+
+
 def _cost(material: Material) -> Drawing | None:
     caption = (
         "Trials that ran all epochs, by the time their epochs took as measured in their processes; what else "
@@ -121,7 +133,7 @@ def _cost(material: Material) -> Drawing | None:
     count = len(material.full)
     words = f"{material.metric} of the {count} trials that ran all epochs against their seconds of training."
     return _drawing(
-        "cost_and_quality", "Cost against quality", caption, curves.cost_and_quality(material), words
+        "cost_and_quality", "Cost against quality", caption, trade_offs.cost_and_quality(material), words
     )
 
 

@@ -62,6 +62,12 @@ def canvas(height_in: float, width_in: float = WIDTH_IN) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
+def stack(height_in: float, count: int) -> tuple[Figure, list[Axes]]:
+    """The same with `count` axes above one another, each of that height."""
+    figure = Figure(figsize=(WIDTH_IN, height_in * count + 0.4), layout="constrained")
+    return figure, [figure.add_subplot(count, 1, place) for place in range(1, count + 1)]
+
+
 def styled() -> Any:
     """Within, figures are drawn in this style."""
     return matplotlib.rc_context(SETTINGS)

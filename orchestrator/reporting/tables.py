@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.reporting.curves import cost_s
 from orchestrator.reporting.material import Material
 from orchestrator.reporting.space_plots import outcome_of
+from orchestrator.reporting.trade_offs import cost_s
 from orchestrator.space.distribution import label
 from orchestrator.study import TrialRecord
+from orchestrator.table import DATA_WAIT
 
 NONE = "-"
 """Where there is no value."""
@@ -94,21 +95,29 @@ def number(value: float | None) -> str:
 def leading_trials(material: Material, limit: int = 15) -> Table:
     """The best trials of the search, those that ran longest first."""
     keys = [key for key in material.sweep.config.space if any(key in r.values for r in material.ranking)]
+    found = {record.number: record.figure(DATA_WAIT) for record in material.ranking[:limit]}
+    waits = found if any(wait is not None for wait in found.values()) else None
     rows = []
     for record in material.ranking[:limit]:
         values = material.values_of(record)
         shown = [label_of(values[key]) if key in values else NONE for key in keys]
         name = f"{record.id} (base)" if record.role == "base" else record.id
-        row = [name, *shown, str(material.epochs(record)), number(material.value(record)), outcome_of(record)]
-        rows.append(row)
+        waited = [] if waits is None else [_share(waits[record.number])]
+        value = number(material.value(record))
+        rows.append([name, *shown, str(material.epochs(record)), value, outcome_of(record), *waited])
     of = f"{len(rows)} of {len(material.ranking)}" if len(material.ranking) > limit else f"all {len(rows)}"
     return Table(
         f"Trials of the search, {of}",
         "Those that ran longest first, then by value. A dash: the key has no meaning for that trial. "
-        "The highest figures are too good on average, since they were chosen for being high.",
-        ["trial", *keys, "epochs", material.metric, "ended"],
+        "The highest figures are too good on average, since they were chosen for being high."
+        + ("" if waits is None else " data_wait: the share of its steps' time that it waited for images."),
+        ["trial", *keys, "epochs", material.metric, "ended", *([] if waits is None else ["data_wait"])],
         rows,
     )
+
+
+def _share(value: float | None) -> str:
+    return NONE if value is None else f"{value:.1%}"
 
 
 def label_of(value: Any) -> str:

@@ -4,21 +4,26 @@ With `orchestrator.trial` the only place here that imports hjepa; the others tak
 `ConfigError` and the like from this one.
 """
 
-from hjepa.config import RunConfig
+from typing import TYPE_CHECKING
+
+from hjepa.lazy import offer
 from hjepa.schema import Config, ConfigError, parse_overrides, to_yaml
-from orchestrator.space.config import (
-    ConfirmConfig,
-    ObjectiveConfig,
-    ResourcesConfig,
-    SchedulerConfig,
-    SearchConfig,
-    SweepConfig,
-    objective_mode,
-)
-from orchestrator.space.describe import describe
-from orchestrator.space.distribution import Distribution
-from orchestrator.space.load import load_sweep
-from orchestrator.space.sweep import Sweep
+
+if TYPE_CHECKING:
+    from hjepa.config import RunConfig
+    from orchestrator.space.config import (
+        ConfirmConfig,
+        ObjectiveConfig,
+        ResourcesConfig,
+        SchedulerConfig,
+        SearchConfig,
+        SweepConfig,
+        objective_mode,
+    )
+    from orchestrator.space.describe import describe
+    from orchestrator.space.distribution import Distribution
+    from orchestrator.space.load import load_sweep
+    from orchestrator.space.sweep import Sweep
 
 __all__ = [
     "load_sweep",
@@ -38,3 +43,25 @@ __all__ = [
     "parse_overrides",
     "to_yaml",
 ]
+
+_SECTIONS = (
+    "ConfirmConfig",
+    "ObjectiveConfig",
+    "ResourcesConfig",
+    "SchedulerConfig",
+    "SearchConfig",
+    "SweepConfig",
+    "objective_mode",
+)
+
+offer(
+    __name__,
+    {
+        "RunConfig": "hjepa.config",
+        "describe": "orchestrator.space.describe",
+        "Distribution": "orchestrator.space.distribution",
+        "load_sweep": "orchestrator.space.load",
+        "Sweep": "orchestrator.space.sweep",
+        **dict.fromkeys(_SECTIONS, "orchestrator.space.config"),
+    },
+)

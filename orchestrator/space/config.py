@@ -3,6 +3,7 @@
 import difflib
 import re
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import (
     BeforeValidator,
@@ -13,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from hjepa.evaluate import METRIC_MODES, metric_mode
+from hjepa.metrics import METRIC_MODES, metric_mode
 from hjepa.schema import (
     NO_EFFECT,
     Config,
@@ -34,6 +35,30 @@ def _seconds(value: Any) -> Any:
 
 
 Seconds = Annotated[float, BeforeValidator(_seconds)]
+
+
+_URL_OPTIONS = (
+    "endpoint_override", "region", "scheme", "project_id", "user", "replication", "tenant_id", "enable_tls",
+    "blob_storage_authority", "dfs_storage_authority", "blob_storage_scheme", "dfs_storage_scheme",
+)  # fmt: skip
+"""What may follow the ? of a store's URL: all else may be a secret, or does not belong to where it is."""
+
+
+def _require_plain_url(url: str) -> None:
+    """ValueError, which does not repeat it, where a store's URL is none, or holds what may be a secret."""
+    parts = urlsplit(url)
+    if not re.match(r"[a-z][a-z0-9+.-]*://", url) or not (parts.netloc or parts.path.strip("/")):
+        raise ValueError("is no URL of a folder; write such as s3://bucket/folder or file:///shared/folder")
+    if parts.password is not None or (parts.scheme == "s3" and parts.username is not None):
+        raise ValueError(
+            "a file is no place for a password; credentials go into the environment, such as "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
+    for option, _ in parse_qsl(parts.query, keep_blank_values=True):
+        if option not in _URL_OPTIONS:
+            near = difflib.get_close_matches(option, _URL_OPTIONS, n=1)
+            nearest = f"; nearest: {near[0]}" if near else ""
+            raise ValueError(f"?{option} is not allowed{nearest}; allowed: {', '.join(_URL_OPTIONS)}")
 
 
 class ObjectiveConfig(Config):
@@ -159,10 +184,21 @@ class ResourcesConfig(Config):
     engine: Literal["auto", "actor", "train"] = Field(default="auto", json_schema_extra=NO_EFFECT)
     """How a trial is run; actor: in a warm process that goes on to the next trial; train: by a warm group
     of Ray Train's workers. auto takes actor for one worker, train for several."""
+    checkpoints: str | None = Field(default=None, json_schema_extra=NO_EFFECT)
+    """URL of a folder that every node reaches, such as s3://bucket/folder or file:///shared/folder: trials
+    keep their checkpoints there, and the sweep its answer. Credentials are the environment's; null: the
+    results folder, which all nodes have to see."""
     max_failures: int = Field(default=2, ge=0, json_schema_extra=NO_EFFECT)
     """Times that a trial is started again after a crash."""
     trial_timeout: float = Field(default=21_600, gt=0, json_schema_extra=NO_EFFECT)
     """Seconds without a report after which a trial's process counts as hung and is killed, as a crash."""
+
+    @field_validator("checkpoints")
+    @classmethod
+    def _is_a_url_without_secrets(cls, url: str | None) -> str | None:
+        if url is not None:
+            _require_plain_url(url)
+        return url
 
     @model_validator(mode="after")
     def _engine_has_the_workers(self) -> Self:

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from hjepa.config import RunConfig, load_layers
-from hjepa.evaluate import metric_mode
+from hjepa.metrics import metric_mode
 from hjepa.run import check_run_data
 from hjepa.schema import ConfigError, Layers
 from orchestrator.space.checks import check_combinations, check_objective, check_search, check_trials
@@ -27,13 +27,15 @@ def load_sweep(
     base: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     trials: int | None = None,
+    check_data: bool = True,
 ) -> Sweep:
     """A sweep from a search space file; raises ConfigError on anything wrong with it or its base.
 
     `base` is a run's config file in place of the file's own, relative to the working directory;
     `trials` stands for search.num_trials. `overrides` go by dotted key, those of the sections of a
     sweep (`scheduler.max_epochs`) to the sweep, the others to the base; that of a swept key changes
-    what the base itself does, not what the trials try. Writes nothing.
+    what the base itself does, not what the trials try. With `check_data` false the base's data may be
+    on other machines only. Writes nothing.
     """
     path = Path(path)
     layers = _sweep_layers(path, base, trials)
@@ -61,7 +63,8 @@ def load_sweep(
     run = run_layers.build(RunConfig, str(base_path))
     _require_one_process(run, base_path)
     try:
-        check_run_data(run)
+        if check_data:
+            check_run_data(run)
     except ConfigError as error:
         raise ConfigError(f"{base_path}: {error}") from None
 

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,31 +78,36 @@ def test_a_full_file_system_pauses_a_sweep(workplace: Workplace) -> None:
         end_session(process)
 
 
+@pytest.fixture(scope="module")
+def ended(shared_workplace: Workplace) -> tuple[Path, list[dict[str, Any]]]:
+    """The results of a sweep that has come to its end, and what it says of its trials."""
+    shared_workplace.write("tiny.yaml", SWEEP)
+    done = shared_workplace.sweep("tiny.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    kept = shared_workplace.folder / "kept"
+    shutil.copytree(shared_workplace.folder / "results", kept)
+    return kept, told(shared_workplace)
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("tenth", [1, 5, 9])
 @pytest.mark.parametrize(
     "name", ["study.journal", "tracking.jsonl", "tracking.cursor.json", "definition.json", "sweep.yaml"]
 )
 def test_a_file_cut_short_costs_only_what_is_run_again(
-    shared_workplace: Workplace, tmp_path: Path, name: str
+    shared_workplace: Workplace, ended: tuple[Path, list[dict[str, Any]]], name: str, tenth: int
 ) -> None:
-    """A file of an interrupted sweep truncated, at three lengths."""
-    workplace = shared_workplace
-    results, kept = workplace.folder / "results", workplace.folder / "kept"
-    if not kept.exists():
-        workplace.write("tiny.yaml", SWEEP)
-        assert workplace.sweep("tiny.yaml").returncode == 0
-        shutil.copytree(results, kept)
-    untouched = told(workplace)
-    for tenth in (1, 5, 9):
-        shutil.rmtree(results)
-        shutil.copytree(kept, results)
-        path = results / "tiny" / name
-        os.truncate(path, path.stat().st_size * tenth // 10)
-        if name == "study.journal":
-            done = workplace.sweep("tiny.yaml")
-            assert done.returncode == 0, done.stdout + done.stderr
-            found = [{k: v for k, v in record.items() if k != "notes"} for record in told(workplace)]
-            assert found == [{k: v for k, v in record.items() if k != "notes"} for record in untouched]
-        else:
-            require_as_untouched(workplace, untouched)
+    """A file of a finished sweep truncated."""
+    workplace, (kept, untouched) = shared_workplace, ended
+    results = workplace.folder / "results"
+    shutil.rmtree(results)
+    shutil.copytree(kept, results)
+    path = results / "tiny" / name
+    os.truncate(path, path.stat().st_size * tenth // 10)
+    if name == "study.journal":
+        done = workplace.sweep("tiny.yaml")
+        assert done.returncode == 0, done.stdout + done.stderr
+        found = [{k: v for k, v in record.items() if k != "notes"} for record in told(workplace)]
+        assert found == [{k: v for k, v in record.items() if k != "notes"} for record in untouched]
+    else:
+        require_as_untouched(workplace, untouched)

@@ -121,14 +121,14 @@ def test_a_sweep_in_postgresql_killed_in_the_middle_ends_as_one_in_a_journal(
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("seed", [5, 6])
+@pytest.mark.parametrize("seed", [11, 12, 13])
 def test_a_sweep_in_postgresql_killed_at_random_ends_as_one_in_a_journal(
     workplace: Workplace, untouched: list[dict[str, Any]], database: str, seed: int
 ) -> None:
-    """SIGKILL of the driver at three random moments, the study in PostgreSQL."""
+    """SIGKILL of the driver at two random moments, the study in PostgreSQL."""
     workplace.write("tiny.yaml", SWEEP)
     workplace.env["HJEPA_STORAGE"] = database
-    kill_at_random(workplace, kills=3, seed=seed, up_to_s=25)
+    kill_at_random(workplace, kills=2, seed=seed, up_to_s=20)
     require_as_untouched(workplace, untouched)
 
 
@@ -158,12 +158,12 @@ def test_a_database_that_crashes_in_the_middle_is_waited_for(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
-@pytest.mark.parametrize("seed", [1, 2, 3, 4])
-def test_a_sweep_killed_at_five_more_moments_ends_as_if_nothing_had_happened(
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", range(1, 10))
+def test_a_sweep_killed_at_more_moments_ends_as_if_nothing_had_happened(
     workplace: Workplace, untouched: list[dict[str, Any]], seed: int
 ) -> None:
-    """SIGKILL of the driver at five random moments."""
+    """SIGKILL of the driver at two more random moments."""
     workplace.write("tiny.yaml", SWEEP)
-    kill_at_random(workplace, kills=5, seed=seed, up_to_s=20)
+    kill_at_random(workplace, kills=2, seed=seed, up_to_s=20)
     require_as_untouched(workplace, untouched)

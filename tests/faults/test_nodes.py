@@ -23,7 +23,7 @@ from tests.workplace import (
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
 LONG = SPACE | {
     "search": {"algorithm": "random", "num_trials": 1},
-    "scheduler": {"type": "fifo", "max_epochs": 100},
+    "scheduler": {"type": "fifo", "max_epochs": 50},
     "resources": {"max_failures": 0},
 }
 
@@ -123,6 +123,7 @@ def test_what_can_never_fit_is_refused_with_the_arithmetic(workplace: Workplace,
         "asks for 2 workers x 2 = 4 cores, the nodes have 0, 1, 3, and a worker's lie on one" in done.stderr
     )
     assert "Traceback" not in done.stderr
+    assert not (workplace.folder / "results").exists()
 
 
 def test_a_cluster_that_is_not_there_is_an_error_in_words(workplace: Workplace):
@@ -131,3 +132,4 @@ def test_a_cluster_that_is_not_there_is_an_error_in_words(workplace: Workplace):
     assert done.returncode == 2, done.stdout + done.stderr
     assert "RAY_ADDRESS 127.0.0.1:1: no Ray cluster can be reached there" in done.stderr
     assert "Traceback" not in done.stderr
+    assert not (workplace.folder / "results").exists()

@@ -24,10 +24,10 @@ from hjepa.evaluate import (
     knn_accuracies,
     knn_accuracy,
     lidar,
-    metric_mode,
     rankme,
     raw_pixel_features,
 )
+from hjepa.metrics import metric_mode
 
 
 def clusters(count: int, spread: float, seed: int) -> tuple[Tensor, Tensor]:

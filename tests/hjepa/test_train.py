@@ -1,6 +1,7 @@
 """Training: the numbers do not depend on how a run is cut, resumed or watched."""
 
 import random
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from hjepa import Report, RunConfig, train
 from hjepa.judge import baselines
-from hjepa.run import build_run
+from hjepa.run import build_run, to_device
 from hjepa.schema import ConfigError
 from hjepa.step import NonFiniteError
 from hjepa.train import train_run
@@ -379,3 +380,26 @@ def test_a_device_that_is_not_there_is_refused(tiny: Tiny, monkeypatch: pytest.M
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match="device: cuda is not available here; available: "):
         next(train(tiny({"device": "cuda"})))
+
+
+def test_every_report_says_what_share_of_its_steps_waited_for_images(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+):
+    run = build_run(tiny({"training.epochs": 2}))
+    clock = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    read = type(run.data.train).images
+
+    def slowly(split: Any, indices_B: np.ndarray) -> np.ndarray:
+        clock[0] += 3.0
+        return read(split, indices_B)
+
+    def step(run: Any, batch: np.ndarray) -> dict[str, Tensor]:
+        to_device(run, run.data.train, batch)
+        clock[0] += 1.0
+        return {"train/loss": torch.tensor(0.0)}
+
+    monkeypatch.setattr("hjepa.data.split.Split.images", slowly)
+    monkeypatch.setattr(sys.modules["hjepa.train"], "train_step", step)
+    waits = [report.metrics["time/data_wait"] for report in train_run(run)]
+    assert waits == [0.75, 0.75]  # evaluation reads images too, and counts in neither

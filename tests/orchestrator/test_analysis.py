@@ -16,6 +16,7 @@ from orchestrator.analysis.effects import claimed_power
 from orchestrator.analysis.findings import Effects, Estimate, Findings
 from orchestrator.analysis.intervals import detectable, holm, interval, power
 from orchestrator.analysis.model import fit_effects
+from orchestrator.analysis.stopping import spearman
 from orchestrator.analysis.table import table_of
 from orchestrator.space import Sweep
 from orchestrator.study import TrialRecord
@@ -209,6 +210,7 @@ def test_intervals_hold_the_truth_in_a_few_sweeps(sweep: Sweep, tmp_path: Path) 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("algorithm", ["random", "tpe"])
 def test_intervals_hold_the_truth_and_power_is_what_is_claimed_in_200_sweeps(
     algorithm: str, tmp_path: Path
@@ -232,6 +234,7 @@ def test_intervals_hold_the_truth_and_power_is_what_is_claimed_in_200_sweeps(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("algorithm", ["random", "tpe"])
 def test_where_nothing_has_an_effect_none_is_shown_in_19_of_20_sweeps(algorithm: str, tmp_path: Path) -> None:
     search = {"algorithm": algorithm, "num_trials": 60, "seed": 0}
@@ -248,3 +251,11 @@ def test_where_nothing_has_an_effect_none_is_shown_in_19_of_20_sweeps(algorithm:
     for kind, happened in shown.items():
         # Of 200, two standard deviations above 5%.
         assert np.mean(happened) <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 200), kind
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_perfect_rank_correlation_lies_within_its_interval(sign: int) -> None:
+    found = spearman(np.array([[place, sign * place] for place in range(300)], dtype=float))
+    assert found is not None
+    assert found.value == pytest.approx(sign)
+    assert found.low <= found.value <= found.high

@@ -12,7 +12,9 @@ from orchestrator.environment import (
     differences,
     environment,
     environment_at,
+    read_commands,
     read_environments,
+    record_command,
     record_environment,
 )
 
@@ -45,3 +47,11 @@ def test_another_environment_is_added_and_the_same_is_not(tmp_path: Path, monkey
 def test_a_damaged_record_is_as_good_as_none(tmp_path: Path) -> None:
     (tmp_path / ENVIRONMENT).write_text("{")
     assert read_environments(tmp_path) == []
+
+
+def test_commands_are_kept_in_order_each_once(tmp_path: Path) -> None:
+    assert read_commands(tmp_path) == []
+    first = ["hjepa-sweep", "run", "a space.yaml", "--set", "name=b"]
+    for command in (first, ["hjepa-sweep", "resume", "b"], first):
+        record_command(tmp_path, command)
+    assert read_commands(tmp_path) == ["hjepa-sweep run 'a space.yaml' --set name=b", "hjepa-sweep resume b"]

@@ -6,17 +6,19 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pyarrow import parquet
 
 from orchestrator.analysis import findings as plain
 from orchestrator.cli import main
 from orchestrator.comparison import obstacles
+from orchestrator.front import front
 from orchestrator.reporting import effects
-from orchestrator.reporting.curves import pareto_front
 from orchestrator.reporting.material import Material, read_material
 from orchestrator.reporting.style import ON_SHADES, SHADES, styled, to_svg
 from orchestrator.reporting.tables import Table, latex, trial_rows
+from orchestrator.reporting.trade_offs import cost_s, objectives, pareto_front
 from orchestrator.reporting.words import summary
 from tests.recorded import BROAD, begun, finished, space
 from tests.workplace import Workplace, mlflow_runs
@@ -136,8 +138,6 @@ def test_names_and_reasons_are_text_in_the_page(tmp_path: Path) -> None:
 
 
 def test_the_front_is_what_nothing_beats_in_both(material: Material) -> None:
-    from orchestrator.reporting.curves import cost_s
-
     points = {r.number: (cost_s(r), material.value(r)) for r in material.full}
     beaten = {
         n
@@ -146,6 +146,21 @@ def test_the_front_is_what_nothing_beats_in_both(material: Material) -> None:
         if cost is not None and c is not None and c <= cost and v >= value and (c, v) != (cost, value)
     }
     assert {record.number for record in pareto_front(material)} == points.keys() - beaten
+
+
+def test_several_objectives_are_drawn_against_each_other(tmp_path: Path, material: Material) -> None:
+    both = {"metric": "val/knn_top1", "beside": ["time/images_per_s"]}
+    folder = finished(tmp_path / "results", space(tmp_path, BROAD, objective=both))
+    with styled():
+        figure = objectives(read_material(folder))
+        assert objectives(material) is None
+    assert figure is not None
+    (axes,) = figure.axes
+    drawn = {line.get_label(): len(np.asarray(line.get_xdata())) for line in axes.get_lines()}
+    found = read_material(folder)
+    unbeaten = front(found.records, ["val/knn_top1", "time/images_per_s"])
+    assert drawn["none beats it in all"] == len(unbeaten) > 0
+    assert drawn["completed"] == len(found.full)
 
 
 def test_the_verdict_comes_first_and_the_best_figure_is_not_an_estimate(material: Material) -> None:

@@ -138,15 +138,19 @@ def test_a_secret_of_a_tracking_url_stands_in_no_file_nor_on_a_command_line(work
     process = workplace.start_sweep("tiny.yaml", "--tracking-uri", uri, output=workplace.folder / "said")
     try:
         wait_for(workplace.folder / "results/tiny/trials/0000/metrics.jsonl", '"epoch": 2', process)
-        below = psutil.Process(process.pid).children(recursive=True)
-        assert any("raylet" in other.name() for other in below)
-        # The driver's own line is as it was typed.
-        lines = [" ".join(other.cmdline()) for other in below]
+        driver = psutil.Process(process.pid)
+        below = driver.children(recursive=True)
+        (raylet,) = [other for other in below if "raylet" in other.name()]
+        given = raylet.environ()  # and so a trial's
+        lines = [" ".join(other.cmdline()) for other in (driver, *below)]
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     finally:
         end_session(process)
+    assert "--tracking-uri http://me@127.0.0.1:9" in lines[0]
     assert [line for line in lines if SECRET in line] == []
+    holders = [name for name, value in given.items() if SECRET in value]
+    assert holders == ["AWS_SECRET_ACCESS_KEY"]  # the user's own
     assert holding(workplace.folder, Path(workplace.env["HJEPA_STATE_DIR"])) == []
 
 

@@ -6,12 +6,14 @@ import platform
 import shlex
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
 import yaml
 from mlflow import MlflowClient
 
+from orchestrator.environment import read_commands
 from orchestrator.sampler import build_sampler
 from orchestrator.space import load_sweep
 from orchestrator.study import Study
@@ -30,6 +32,19 @@ from tests.workplace import (
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
 CONFIRMED = SPACE | {"confirm": {"top_k": 1, "seeds": 2}}
+
+
+PREDICTS = """
+import sys
+import numpy as np
+import mlflow.pyfunc
+model = mlflow.pyfunc.load_model(sys.argv[1])
+told = np.load(sys.argv[2], allow_pickle=False)
+images = model.input_example
+features = model.predict(images)
+(output,) = model.metadata.signature.outputs.inputs
+print(images.dtype, output.shape, np.allclose(features, told["features"], rtol=0, atol=1e-5))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +134,38 @@ def test_mlflow_says_where_each_trial_comes_from_what_it_learnt_from_and_how_bus
     assert parent.data.tags["environment.python"] == platform.python_version()
 
 
+def test_the_folder_says_by_which_command_it_was_begun(finished: Finished) -> None:
+    workplace, _ = finished
+    assert read_commands(workplace.folder / "results/tiny") == ["hjepa-sweep tiny.yaml"]
+
+
+def test_mlflow_has_the_space_the_plan_and_the_best_config(finished: Finished) -> None:
+    workplace, _ = finished
+    client = MlflowClient(f"sqlite:///{workplace.folder / 'results' / 'mlflow.db'}")
+    (parent,) = [run for run in mlflow_runs(workplace) if run.data.tags["hjepa.run"] == "sweep"]
+    found = {file.path for file in client.list_artifacts(parent.info.run_id)}
+    assert found == {"sweep.yaml", "base.yaml", "environment.json", "plan.txt", "best.yaml"}
+    plan = (workplace.folder / "results/tiny/plan.txt").read_text()
+    assert "of 27 without early stopping" in plan
+
+
+def test_mlflow_has_the_best_trials_features_as_a_model_that_predicts(finished: Finished) -> None:
+    workplace, _ = finished
+    store = f"sqlite:///{workplace.folder / 'results' / 'mlflow.db'}"
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name("tiny")
+    assert experiment is not None
+    (model,) = client.search_logged_models([experiment.experiment_id])
+    ranked = [r for r in records(workplace) if r.role != "confirm" and r.outcome == "completed"]
+    best = max(ranked, key=lambda record: record.reports[3]["val/knn_top1"])
+    assert model.source_run_id == children(workplace)[best.id].info.run_id
+    told = workplace.folder / "results/tiny/model/example.npz"
+    command = [sys.executable, "-c", PREDICTS, model.artifact_location, str(told)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=workplace.folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["uint8", "(-1,", "16)", "True"]
+
+
 def test_best_yaml_gives_the_winners_metric_again_to_the_last_digit(finished: Finished) -> None:
     workplace, _ = finished
     best = workplace.folder / "results/tiny/best.yaml"
@@ -189,6 +236,8 @@ def test_a_killed_sweep_goes_on_with_every_trial_and_loses_no_report(workplace: 
             assert after[record.number].reports[epoch] == metrics
     assert len(after) == 3
     assert all(list(record.reports) == list(range(1, 7)) for record in after.values())
+    # What there is to compare with is measured once, whatever comes between.
+    assert [epoch for epoch, found in after[0].reports.items() if "random_init/knn_top1" in found] == [1]
     runs = children(workplace)
     assert set(runs) == {record.id for record in after.values()}
     assert {run.info.status for run in mlflow_runs(workplace)} == {"FINISHED"}

@@ -78,7 +78,18 @@ def test_speed_counts_epochs_and_images_of_all_trials_by_the_clock() -> None:
     # Eight reports of 1,000 images in 30 s, of which the first only says when these began.
     assert speed.epochs_per_min == pytest.approx(7 / 30 * 60)
     assert speed.images_per_s == pytest.approx(7000 / 30)
+    assert speed.data_wait is None
     assert speed_of([]) is None
+
+
+def test_speed_has_the_median_of_what_was_waited_for_images() -> None:
+    record = trial(1, [0.1] * 3)
+    for metrics, share in zip(record.reports.values(), (0.01, 0.5, 0.02), strict=True):
+        metrics["time/data_wait"] = share
+    speed = speed_of([record])
+    assert speed is not None
+    assert speed.data_wait == 0.02
+    assert "data_wait 2.0%" in drawn(120, trials=[record])
 
 
 def test_sparkline_leaves_blank_what_is_no_number() -> None:

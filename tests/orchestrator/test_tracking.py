@@ -16,10 +16,11 @@ from mlflow import MlflowClient
 
 from orchestrator.cli.going import store_of
 from orchestrator.delivery import create_database
+from orchestrator.doctor.stores import tracking
 from orchestrator.drainer import LOCK, until_next_session
 from orchestrator.lock import exclusive
 from orchestrator.spool import CURSOR, SPOOL, Cursor, read, undelivered
-from orchestrator.tracking import Tracker, absolute_uri, drain
+from orchestrator.tracking import Tracker, absolute_uri, bare_uri, drain
 
 # MLflow 3.17's own use of SQLAlchemy 2.1.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
@@ -360,11 +361,12 @@ def test_the_driver_imports_no_mlflow():
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
 
 
-def serve(port, backend, log):
+def serve(port, backend, log, *options, **settings):
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"]
     command += ["--port", str(port), "--backend-store-uri", backend]
     command += ["--artifacts-destination", str(log.parent / "artifacts")]
-    environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"} | settings
+    command += options
     with log.open("ab") as output:
         return subprocess.Popen(
             command, stdout=output, stderr=output, start_new_session=True, env=environment
@@ -407,3 +409,63 @@ def test_what_a_stopped_server_missed_arrives_after_its_restart(tmp_path, folder
     assert history(uri, runs["t1"], "loss") == [(0, 1.0), (1, 1.0), (2, 1.0)]
     assert list((tmp_path / "artifacts").rglob("report.html"))
     assert json.loads((folder / CURSOR).read_text())["refused"] == 0
+
+
+@pytest.mark.parametrize(
+    ("uri", "bare"),
+    [
+        ("http://me:se%2Fcret@host:5000/a", "http://me@host:5000/a"),
+        ("http://:secret@host:5000", "http://host:5000"),
+        ("http://host:5000", "http://host:5000"),
+        ("postgresql://me:secret@host/db?password=secret", "postgresql://me@host/db"),
+        ("sqlite:////data/mlflow.db", "sqlite:////data/mlflow.db"),
+    ],
+)
+def test_a_bare_uri_names_the_store_without_its_secrets(uri, bare):
+    assert bare_uri(uri) == bare
+    assert bare_uri(bare) == bare
+
+
+@pytest.mark.slow
+def test_a_server_that_asks_for_a_password_gets_it_from_the_environment(
+    tmp_path, folder, dead_uri, monkeypatch
+):
+    """A wrong one costs nothing but time: what was not taken arrives with the right one."""
+    port, password = int(dead_uri.rpartition(":")[2]), "canary-6f20b1d9-long"
+    settings = tmp_path / "auth.ini"
+    settings.write_text(
+        "[mlflow]\ndefault_permission = READ\n"
+        f"database_uri = sqlite:///{tmp_path / 'auth.db'}\n"
+        f"admin_username = keeper\nadmin_password = {password}\n"
+        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+    )
+    settings.chmod(0o600)
+    secrets = {"MLFLOW_AUTH_CONFIG_PATH": str(settings), "MLFLOW_FLASK_SERVER_SECRET_KEY": "of the test"}
+    backend = f"sqlite:///{tmp_path / 'server.db'}"
+    server = serve(port, backend, tmp_path / "server.log", "--app-name", "basic-auth", **secrets)
+    try:
+        wait_until(lambda: answers(port), timeout_s=120)
+        log = folder / "tracking.log"
+        for given in ("wrong", password):
+            monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "keeper")
+            monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", given)
+            tracker = Tracker(folder, dead_uri, "fpn", "fpn-1")
+            a_short_sweep(tracker)
+            if given == "wrong":
+                wait_until(lambda: "not delivered" in log.read_text(), timeout_s=60)
+                assert tracker.close(timeout_s=0) > 0
+                refused = tracking(dead_uri)
+                assert not refused.ok
+                assert "refuses keeper (HTTP 401)" in refused.said
+                assert "MLFLOW_TRACKING_PASSWORD" in refused.fix
+            else:
+                wait_until(lambda: undelivered(folder) == 0, timeout_s=90)
+                assert tracker.close(timeout_s=60) == 0
+                assert tracking(dead_uri).ok
+        learnt = history(dead_uri, runs_of(dead_uri)["t1"], "val/knn_top1")
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+    assert learnt == [(0, 0.0), (1, 0.1), (2, 0.2)]
+    for file in (file for file in folder.rglob("*") if file.is_file()):
+        assert password not in file.read_text(), file.name

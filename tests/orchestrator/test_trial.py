@@ -3,6 +3,8 @@
 import json
 import os
 import resource
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,9 @@ import pytest
 import torch
 
 from hjepa.config import RunConfig
+from orchestrator.checkpoints import checkpoints
 from orchestrator.failure import Failure
-from orchestrator.trial import Outcome, Task, TrialActor, checkpoints, half_micro_batch
+from orchestrator.trial import Outcome, Task, TrialActor, half_micro_batch
 
 Tiny = Callable[..., RunConfig]
 
@@ -164,3 +167,22 @@ def test_a_loss_that_is_no_number_is_an_outcome_and_the_process_goes_on(tiny: Ti
 )
 def test_a_lost_node_is_told_by_rays_words_and_not_by_a_trials(error: str, lost: bool):
     assert Failure.of(error).node_lost == lost
+
+
+OVERFLOW = """
+import torch
+from orchestrator.trial import cap_gpu_memory
+cap_gpu_memory(0.25)
+whole = torch.cuda.get_device_properties(0).total_memory
+torch.empty(whole // 8, dtype=torch.uint8, device="cuda")
+try:
+    torch.empty(whole // 4, dtype=torch.uint8, device="cuda")
+except torch.OutOfMemoryError:
+    print("held")
+"""
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_a_trial_on_a_part_of_a_gpu_gets_no_more_memory_than_that():
+    done = subprocess.run([sys.executable, "-c", OVERFLOW], capture_output=True, text=True, check=True)
+    assert done.stdout == "held\n"

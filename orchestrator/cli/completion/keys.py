@@ -21,6 +21,7 @@ resources.cpus_per_worker
 resources.gpus_per_worker
 resources.concurrency
 resources.engine
+resources.checkpoints
 resources.max_failures
 resources.trial_timeout
 confirm.top_k

@@ -1,0 +1,70 @@
+"""Look whether a sweep could run here, or on a cluster.
+
+Python, torch and its device, Ray's versions and token, every node's versions, data, GPUs, clock, disk and
+shared memory, the place of one trial, and the ways to results, checkpoints, study and MLflow. Each line
+passes, or says what mends it. Nothing stays written.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from orchestrator.cli.going import (
+    FAILED,
+    add_address,
+    add_changes,
+    add_storage,
+    add_tracking,
+    checked_uri,
+    default_store,
+)
+
+EPILOG = """\
+examples:
+  hjepa-sweep doctor
+  hjepa-sweep doctor search_spaces/fpn.yaml --address auto
+  hjepa-sweep doctor --address 10.0.0.1:6379 --json
+
+exit status: 0 all is right, 1 something is not, 2 something is wrong with what was asked.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument(
+        "space", nargs="?", help="YAML search space whose resources and data are looked for (default: none's)"
+    )
+    add_changes(parser)
+    parser.add_argument("--json", action="store_true", help="as one JSON object")
+    add_tracking(parser, "mlflow.db in the results")
+    add_storage(parser, "none is looked at")
+    add_address(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Look; the exit status."""
+    from orchestrator import cluster_address
+    from orchestrator.doctor.diagnose import diagnose
+    from orchestrator.space import ConfigError, load_sweep, parse_overrides
+    from orchestrator.storage import place_of
+
+    if options.space is None and (options.base or options.set or options.trials is not None):
+        raise ConfigError("doctor: --base, --set and --trials change a search space; name one.")
+    sweep = None
+    if options.space is not None:
+        overrides = parse_overrides(options.set)
+        sweep = load_sweep(options.space, options.base, overrides, options.trials, check_data=False)
+    results = Path(options.results)
+    place = place_of(results / (sweep.config.name if sweep else "doctor"), options.storage)
+    tracking = checked_uri(options.tracking_uri or default_store(results))
+    findings = []
+    for finding in diagnose(cluster_address(), results, tracking, sweep, place):
+        findings.append(finding)
+        if not options.json:
+            print(finding.line, flush=True)
+    wrong = sum(not finding.ok for finding in findings)
+    if options.json:
+        print(json.dumps({"ok": not wrong, "findings": [one.data() for one in findings]}, indent=1))
+    else:
+        print(f"{len(findings)} looked at, {f'{wrong} to mend' if wrong else 'all right'}")
+    return FAILED if wrong else 0
