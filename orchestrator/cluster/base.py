@@ -1,6 +1,5 @@
 """What every kind of cluster has in common: its profile's base class, and the sweep that is sent there."""
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from hjepa.schema import Config, ConfigError, to_yaml
+from hjepa.schema import Config, to_yaml
 from orchestrator.definition import BASE, SPACE, write_whole
 from orchestrator.space import Sweep
 
@@ -70,23 +69,3 @@ class Submission:
         for name, text in self.files().items():
             write_whole(folder / name, text)
         return folder / SPACE
-
-
-def read_secret(where: str, variable: str | None, file: str | None) -> str | None:
-    """What a variable or a file holds, None where neither is named. ConfigError where it is empty."""
-    if variable is not None:
-        value = os.environ.get(variable, "").strip()
-        if not value:
-            raise ConfigError(f"{where}.variable: {variable} is not set in the environment.")
-        return value
-    if file is None:
-        return None
-    path = Path(file).expanduser()
-    try:
-        value = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not text"
-        raise ConfigError(f"{where}.file: {path} cannot be read: {reason}.") from None
-    if not value:
-        raise ConfigError(f"{where}.file: {path} is empty.")
-    return value

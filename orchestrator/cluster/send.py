@@ -1,4 +1,4 @@
-"""Sending a sweep to a cluster of whatever kind."""
+"""Sending a sweep to a cluster of whatever kind, and stopping it there."""
 
 from pathlib import Path
 
@@ -12,3 +12,9 @@ def send(profile: Profile, submission: Submission, results: Path, dry_run: bool)
     if dry_run:
         return slurm.script_of(profile, submission, results).rstrip("\n")
     return slurm.submit(profile, submission, results)
+
+
+def stop(profile: Profile, name: str) -> str:
+    """Ask the sweep `name` there to stop in order; what there is to say. Raises ConfigError."""
+    del profile  # of SLURM, the only kind, which its own commands find
+    return slurm.stop(name)

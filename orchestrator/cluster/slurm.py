@@ -1,6 +1,7 @@
 """SLURM: a sweep as a batch job, in which Ray spans the job's nodes and which goes on when it is requeued."""
 
 import math
+import re
 import shlex
 import subprocess
 from pathlib import Path
@@ -78,6 +79,24 @@ def submit(profile: SlurmProfile, submission: Submission, results: Path) -> str:
         f"{submission.name}: job {job} is queued.\n"
         f"It writes {log_of(submission, results, job)}.\n"
         f"hjepa-sweep status {submission.name} tells how it stands."
+    )
+
+
+def stop(name: str) -> str:
+    """Ask the jobs of the sweep `name` to stop in order, and say so. ConfigError where SLURM refuses."""
+    ours = re.compile(rf"hjepa-{re.escape(name)}-[0-9a-f]{{10}}")
+    listed = [
+        line.split() for line in _call("squeue", "--me", "--noheader", "--format=%i %T %j").splitlines()
+    ]
+    told = [(job, state) for job, state, title in listed if ours.fullmatch(title)]
+    if not told:
+        return f"{name} has no job in the queue."
+    for job, state in told:
+        # A job that has not begun has no script that could hear a signal.
+        _call("scancel", *(["--signal=TERM", "--batch"] if state == "RUNNING" else []), job)
+    return "\n".join(
+        f"{name}: job {job} {'has been asked to stop' if state == 'RUNNING' else 'is out of the queue'}."
+        for job, state in told
     )
 
 

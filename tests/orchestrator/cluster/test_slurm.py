@@ -1,12 +1,15 @@
 """Sweeps as jobs of a real SLURM: sent, run, requeued in the middle, gone on with, finished."""
 
 import os
+import re
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestrator.cli import parse, submit
 from orchestrator.cluster.profile import load_profile
 from orchestrator.space import ConfigError
 from tests.slurm import Slurm, missing, slurm_cluster
@@ -89,6 +92,39 @@ def test_a_job_whose_time_is_nearly_over_stops_in_order_and_goes_on(workplace: W
     assert {record.outcome for record in records(workplace)} == {"completed"}
 
 
+@pytest.mark.slow
+def test_stop_takes_that_sweeps_waiting_job_out_of_the_queue_and_no_other(workplace: Workplace, slurm: Slurm):
+    write_profile(workplace, options=["--hold"])
+    jobs: list[str] = []
+    for name in ("tiny", "tiny-2"):
+        workplace.write("tiny.yaml", SERIAL | {"name": name})
+        done = workplace.sweep("submit", "tiny.yaml", "--to", "here")
+        assert done.returncode == 0, done.stderr
+        jobs.append(done.stdout.split("job ")[1].split()[0])
+    done = workplace.sweep("stop", "tiny", "--to", "here")
+    assert done.stdout == f"tiny: job {jobs[0]} is out of the queue.\n", done.stdout + done.stderr
+    assert [slurm.state(job) for job in jobs] == ["CANCELLED", "PENDING"]
+    assert "no job in the queue" in workplace.sweep("stop", "tiny", "--to", "here").stdout
+
+
+@pytest.mark.slow
+def test_stop_ends_a_running_job_in_order_and_it_does_not_queue_itself_again(
+    workplace: Workplace, slurm: Slurm
+):
+    write_profile(workplace)
+    workplace.write("tiny.yaml", SERIAL)
+    job = workplace.sweep("submit", "tiny.yaml", "--to", "here").stdout.split("job ")[1].split()[0]
+    metrics = workplace.folder / "results/tiny/trials/0000/metrics.jsonl"
+    slurm.until(lambda: metrics.exists() and '"epoch": 3' in metrics.read_text(), 150)
+    done = workplace.sweep("stop", "tiny", "--to", "here")
+    assert f"job {job} has been asked to stop" in done.stdout, done.stdout + done.stderr
+    slurm.until(lambda: slurm.state(job) in ("FAILED", "COMPLETED", "CANCELLED"), 90)
+    log = next((workplace.folder / "results/.submitted").glob(f"*/job-{job}.log"))
+    assert "interrupted; what was reported is kept" in log.read_text()
+    assert "Restarts=0" in slurm.call("scontrol", "show", "job", job)
+    assert not list(Path("/tmp").glob(f"hjepa-{job}"))
+
+
 def told(slurm: Slurm, job: str, state: str) -> Callable[[], bool]:
     def found() -> bool:
         now = slurm.state(job)
@@ -118,6 +154,21 @@ def test_dry_run_prints_the_script_and_sends_nothing(workplace: Workplace):
         assert line in lines
     assert "ray symmetric-run" in done.stdout
     assert os.system(f"bash -n <<'END'\n{done.stdout}\nEND") == 0
+
+
+def test_the_pages_commands_are_valid_and_its_dry_run_prints_the_script(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(CHECKOUT)
+    page = (Path(CHECKOUT) / "docs/cluster.md").read_text(encoding="utf-8")
+    lines = re.findall(r"(?m)^    (hjepa-sweep .*)", page)
+    assert len(lines) == 3
+    for line in lines:
+        options = parse(shlex.split(line)[1:])
+        assert load_profile(options.to).type == "slurm"
+        if getattr(options, "dry_run", False):
+            assert submit.run(options) == 0
+    assert "#SBATCH --nodes=2" in capsys.readouterr().out
 
 
 def test_where_there_is_no_slurm_it_is_said_in_words(workplace: Workplace):
