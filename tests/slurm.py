@@ -1,6 +1,7 @@
 """A real SLURM of one node on loopback, its files in a folder of its own, its processes in a namespace.
 
-The namespace is of process ids: jobs see no Ray but their own there, which `ray stop` would end, and all that
+Jobs are numbered from the controller's port on, since their ports and state folders go by that number and two
+such clusters may run at once. The namespace is of process ids: jobs see no Ray but their own there, which `ray stop` would end, and all that
 the daemons leave behind ends with it.
 """
 
@@ -41,6 +42,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SchedulerParameters=sched_interval=2,sched_min_interval=0
 ReturnToService=2
+FirstJobId={controller}
 KillWait=15
 MessageTimeout=60
 NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=4000 State=UNKNOWN
@@ -64,7 +66,8 @@ class Slurm:
         self.folder = folder
         host = socket.gethostname().partition(".")[0]
         with socket.socket() as one, socket.socket() as two:
-            one.bind(("127.0.0.1", 0)), two.bind(("127.0.0.1", 0))
+            one.bind(("127.0.0.1", 0))
+            two.bind(("127.0.0.1", 0))
             controller, daemon = one.getsockname()[1], two.getsockname()[1]
         (folder / "slurm.conf").write_text(
             _CONF.format(folder=folder, host=host, controller=controller, daemon=daemon)
