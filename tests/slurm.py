@@ -1,8 +1,8 @@
 """A real SLURM of one node on loopback, its files in a folder of its own, its processes in a namespace.
 
-Jobs are numbered from the controller's port on, since their ports and state folders go by that number and two
-such clusters may run at once. The namespace is of process ids: jobs see no Ray but their own there, which `ray stop` would end, and all that
-the daemons leave behind ends with it.
+The namespace is of process ids: jobs see no Ray but their own there, which `ray stop` would end, and all that
+the daemons leave behind ends with it. Jobs are numbered from the controller's port on: their own ports and
+state folders go by that number, and two such clusters may run at once.
 """
 
 import contextlib
