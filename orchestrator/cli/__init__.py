@@ -21,6 +21,7 @@ from orchestrator.cli import (
     run,
     status,
     stop,
+    submit,
     sync,
     ui,
 )
@@ -37,6 +38,7 @@ COMMANDS = {
     "export": export,
     "compare": compare,
     "reproduce": reproduce,
+    "submit": submit,
     "stop": stop,
     "retry": retry,
     "sync": sync,

@@ -18,6 +18,7 @@ EPILOG = """\
 examples:
   hjepa-sweep stop fpn
   hjepa-sweep stop fpn --now
+  hjepa-sweep stop fpn --to slurm             the job that `submit` sent there; returns at once
 
 exit status: 0 stopped, or it did not run; 1 it runs on; 2 something is wrong with what was asked.
 """
@@ -29,17 +30,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("name", help="name of the sweep; `hjepa-sweep list` shows them")
     add_storage(parser, "the sweep's")
-    parser.add_argument("--now", action="store_true", help="do not wait for running epochs")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--now", action="store_true", help="do not wait for running epochs")
+    where.add_argument("--to", metavar="PROFILE", help="the cluster that the sweep was submitted to")
 
 
 def run(options: argparse.Namespace) -> int:
     """Stop it; the exit status."""
     from orchestrator.access import who_runs
+    from orchestrator.cluster.profile import load_profile
+    from orchestrator.cluster.send import stop
     from orchestrator.definition import find_sweep
     from orchestrator.space import ConfigError
     from orchestrator.stopping import wait_for
     from orchestrator.storage import place_of
 
+    if options.to:
+        print(stop(load_profile(options.to), options.name))
+        return 0
     folder = find_sweep(Path(options.results), options.name)
     place = place_of(folder, options.storage)
     found = who_runs(folder, place)

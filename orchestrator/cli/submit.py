@@ -1,0 +1,50 @@
+"""Send a search space to a cluster, to run there as it would here.
+
+The cluster is a profile: one of ~/.config/hjepa/clusters.yaml by its name, or clusters/NAME.yaml of this
+folder. The sweep is validated here first, and sent whole: what is edited afterwards does not reach it. Sent
+twice, it is the same job. docs/cluster.md walks through each kind.
+"""
+
+import argparse
+from pathlib import Path
+
+from orchestrator.cli.going import add_changes, add_storage, add_tracking, checked_uri
+
+EPILOG = """\
+examples:
+  hjepa-sweep submit search_spaces/fpn.yaml --to slurm --dry-run
+  hjepa-sweep submit search_spaces/fpn.yaml --to slurm --trials 200
+
+exit status: 0 sent, or it had been; 2 something is wrong with what was asked.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument("space", help="YAML search space, such as search_spaces/fpn.yaml")
+    parser.add_argument(
+        "--to", required=True, metavar="PROFILE", help="the cluster: a profile's name, or its file"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print what would be sent, and send nothing")
+    add_changes(parser)
+    add_tracking(parser, "mlflow.db in the results there")
+    add_storage(parser, "a journal in the sweep's folder there")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Send it; the exit status."""
+    from orchestrator.cluster.base import Submission
+    from orchestrator.cluster.profile import load_profile
+    from orchestrator.cluster.send import send
+    from orchestrator.space import load_sweep, parse_overrides
+
+    profile = load_profile(options.to)
+    overrides = {**profile.set, **parse_overrides(options.set)}
+    sweep = load_sweep(options.space, base=options.base, overrides=overrides, trials=options.trials)
+    words: list[str] = []
+    if options.tracking_uri:
+        words += ["--tracking-uri", checked_uri(options.tracking_uri)]
+    if options.storage:
+        words += ["--storage", options.storage]
+    print(send(profile, Submission(sweep, tuple(words)), Path(options.results), options.dry_run))
+    return 0
