@@ -1,9 +1,9 @@
 """Epochs that a search spends until it has trained a configuration that is within 0.5 points of the best.
 
-Curves are drawn from the freeze-thaw prior that the `ifbo` package ships: a world has four axes and a curve
-for each point; the best is that of 256 points drawn at random. Every method sees the same worlds. Four
-workers run at a time, an epoch takes each of them one unit of a simulated clock, and a trial counts when it
-has run its 27 epochs. The curve is noisy and a trial's quality is its curve's without the noise.
+On two kinds of worlds (worlds.py): this project's own runs of 108 configurations, or curves drawn from the
+prior that the `ifbo` package ships. Every method sees the same ones. Four workers run at a time, an epoch
+takes each of them one unit of a simulated clock, and a trial counts when it has run its 27 epochs. Curves are
+noisy, and a trial's quality is its curve's end without the noise.
 
 Ours is the shipped sampler, rungs and agenda (orchestrator/simulate.py); the others are those projects'
 own classes, told result by result (rivals.py). Who has spent `--cap` epochs in vain counts as `cap`.
@@ -17,20 +17,18 @@ import subprocess
 import time
 from collections.abc import Callable
 from itertools import count
-from pathlib import Path
 
 import numpy as np
 import optuna
 import torch
-from ifbo.priors.ftpfn_prior import DatasetPrior  # pyright: ignore[reportMissingImports] (extra: benchmark)
 
-from benchmarks.rivals import RIVALS, OneEpochThenTopK, Values
+from benchmarks.rivals import RIVALS, OneEpochThenTopK
+from benchmarks.worlds import EPOCHS, WORLDS, World
 from orchestrator.simulate import simulate
 from orchestrator.space import load_sweep
 from orchestrator.study import TrialRecord
 
-SPACE = Path(__file__).parent / "tabulated/prior.yaml"
-EPOCHS, WORKERS, POINTS = 27, 4, 256
+WORKERS = 4
 WITHIN = 0.005
 OURS = {
     "ours": {},
@@ -40,39 +38,13 @@ OURS = {
 }
 
 
-class World:
-    """One draw from the prior."""
-
-    def __init__(self, seed: int, keys: list[str]):
-        np.random.seed(seed)
-        torch.manual_seed(seed)
-        self.keys, self.prior = keys, DatasetPrior(len(keys), 23)
-        self.prior.model.preactivation_noise_std = self.prior.model.output_noise = 0.0
-        points = np.random.default_rng(seed).uniform(size=(POINTS, len(keys)))
-        # Their noise aside: the mean of what one point gives at its end many times.
-        self.best = max(self.quality(point) for point in points)
-
-    def quality(self, point: np.ndarray) -> float:
-        """What a point comes to at its end, its noise averaged away."""
-        end = self.prior.curves_for_configs(point[None].astype(float))
-        return float(np.mean(end(np.ones(64), 0)))
-
-    def curve(self, values: Values) -> tuple[np.ndarray, float]:
-        """A point's reports and quality."""
-        point = np.array([values[key] for key in self.keys])
-        curves = self.prior.curves_for_configs(point[None])
-        return curves(np.arange(1, EPOCHS + 1) / EPOCHS, 0), self.quality(point)
-
-
 def epochs_of_ours(world: World, seed: int, cap: int, changes: dict[str, str]) -> int:
     """Epochs until the goal, by the shipped parts."""
-    sweep = load_sweep(SPACE, overrides={"search.seed": seed, **changes})
+    sweep = load_sweep(world.space, overrides={"search.seed": seed, **world.search, **changes})
     good: dict[int, float] = {}
 
     def curve(record: TrialRecord) -> list[float]:
-        # The base has no values of its own in this space's terms: it is a point like another.
-        values = record.values or dict.fromkeys(world.keys, 0.5)
-        reports, good[record.number] = world.curve({k: values.get(k, 0.5) for k in world.keys})
+        reports, good[record.number] = world.trial(record.values)
         return reports.tolist()
 
     for step in simulate(sweep, curve, WORKERS):
@@ -131,13 +103,13 @@ def interval(values: list[int]) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--worlds", choices=WORLDS, default="table", help="default: table")
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--cap", type=int, default=5000, help="epochs after which a search is given up")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no world after these")
     parser.add_argument("--only", nargs="*", help="names of methods; default: all")
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    keys = list(load_sweep(SPACE).config.space)
     methods: dict[str, Callable[[World, int], int]] = {
         name: lambda world, seed, changes=changes: epochs_of_ours(world, seed, arguments.cap, changes)
         for name, changes in OURS.items()
@@ -150,7 +122,7 @@ def main() -> None:
     for seed in range(arguments.seeds):
         if time.monotonic() - began > 60 * arguments.minutes:
             break
-        world = World(seed, keys)
+        world = WORLDS[arguments.worlds](seed)
         for name, spent in found.items():
             np.random.seed(seed)
             torch.manual_seed(seed)
