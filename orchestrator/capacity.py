@@ -69,7 +69,8 @@ def _refusal(config: ResourcesConfig, nodes: Sequence[Node], have: str) -> str:
     key, asked = (
         ("cpus_per_worker", config.cpus_per_worker) if short else ("gpus_per_worker", config.gpus_per_worker)
     )
-    amounts = ", ".join(f"{amount:g}" for amount in sorted(node.get(name, 0) for node in nodes)) or "none"
+    largest_first = sorted((node.get(name, 0) for node in nodes), reverse=True)
+    amounts = ", ".join(f"{amount:g}" for amount in largest_first) or "none"
     whole = "a worker's lie on one node" if short else "each worker's lies on one of them"
     message = f"resources.{key}: a trial asks for {_asked(config, asked)} {unit}, {have} {amounts}"
     return f"{message}, and {whole}." if len(nodes) > 1 or not short else f"{message}."

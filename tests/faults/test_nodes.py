@@ -120,7 +120,7 @@ def test_what_can_never_fit_is_refused_with_the_arithmetic(workplace: Workplace,
     done = workplace.sweep("tiny.yaml", "--address", cluster.address)
     assert done.returncode == 2, done.stdout + done.stderr
     assert (
-        "asks for 2 workers x 2 = 4 cores, the nodes have 0, 1, 3, and a worker's lie on one" in done.stderr
+        "asks for 2 workers x 2 = 4 cores, the nodes have 3, 1, 0, and a worker's lie on one" in done.stderr
     )
     assert "Traceback" not in done.stderr
     assert not (workplace.folder / "results").exists()
