@@ -7,9 +7,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from hjepa.schema import Config, to_yaml
 from orchestrator.definition import BASE, SPACE, write_whole
-from orchestrator.space import Sweep
+from orchestrator.space import Config, Sweep, to_yaml
 
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hjepa.schema import ConfigError, Layers, read_mapping
 from orchestrator.cluster.slurm import SlurmProfile
+from orchestrator.space import ConfigError, Layers, read_mapping
 
 Profile = SlurmProfile
 

@@ -7,7 +7,7 @@ With `orchestrator.trial` the only place here that imports hjepa; the others tak
 from typing import TYPE_CHECKING
 
 from hjepa.lazy import offer
-from hjepa.schema import Config, ConfigError, parse_overrides, to_yaml
+from hjepa.schema import Config, ConfigError, Layers, parse_overrides, read_mapping, to_yaml
 
 if TYPE_CHECKING:
     from hjepa.config import RunConfig
@@ -39,8 +39,10 @@ __all__ = [
     "objective_mode",
     "Config",
     "ConfigError",
+    "Layers",
     "RunConfig",
     "parse_overrides",
+    "read_mapping",
     "to_yaml",
 ]
 

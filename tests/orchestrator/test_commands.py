@@ -106,7 +106,12 @@ def test_a_name_that_does_not_exist_gets_the_nearest(workplace: Workplace, comma
 def test_help_of_every_command_has_an_example() -> None:
     from orchestrator.cli import COMMANDS, parser
 
-    needed = {"retry": ["--failed"], "export": ["--trial", "0"], "reproduce": ["--trial", "0"]}
+    needed = {
+        "retry": ["--failed"],
+        "submit": ["--to", "y"],
+        "export": ["--trial", "0"],
+        "reproduce": ["--trial", "0"],
+    }
     for name, module in COMMANDS.items():
         assert f"hjepa-sweep {name}" in module.EPILOG or name == "run"
         assert parser().parse_args(

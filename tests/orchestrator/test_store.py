@@ -249,11 +249,11 @@ def test_a_sweep_keeps_its_checkpoints_and_its_answer_at_the_url(workplace: Work
     assert top.startswith("tiny-")
     kept = {record.id: record.checkpoint for record in found if record.outcome == "completed"}
     assert kept
-    checkpoints_held = [path for path in held if path.endswith(".pt")]
+    checkpoints_held = [path for path in held if path.endswith(".pt") and "/trials/" in path]
     assert checkpoints_held == [f"{top}/trials/{id_}/{kept[id_]}" for id_ in sorted(kept)]
     assert {f"{top}/best.yaml", f"{top}/sweep.yaml", f"{top}/base.yaml"} <= set(held)
     results = workplace.folder / "results/tiny"
-    assert list(results.rglob("*.pt")) == []
+    assert list((results / "trials").rglob("*.pt")) == []
     for file in (path for path in workplace.folder.rglob("*") if path.is_file()):
         assert SECRET.encode() not in file.read_bytes(), file
     trial = next(iter(kept))
