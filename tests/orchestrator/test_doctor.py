@@ -46,6 +46,7 @@ def test_a_machine_that_is_all_right_passes_and_nothing_stays_written(workplace:
     assert workplace.files() == before
 
 
+@pytest.mark.slow
 def test_what_is_wrong_is_said_with_what_mends_it(workplace: Workplace, s3: S3, bucket: str):
     """Data that are not there, a dead MLflow, a bucket that does not exist."""
     workplace.env |= s3.env

@@ -75,6 +75,7 @@ def test_three_clicks_lead_to_the_parallel_coordinates_of_a_sweeps_trials(
         shutil.copy(picture, IMAGE)
 
 
+@pytest.mark.slow
 def test_servers_processes_do_not_outlive_a_killed_command(workplace: Workplace) -> None:
     create_database(workplace.folder / "results/mlflow.db")
     output = workplace.folder / "ui.log"
