@@ -40,9 +40,9 @@ def open_study(
     With `forking` it must be new, and counts as half made until that folder holds its definition. Raises
     ConfigError where another process runs the sweep, or the database holds another one of its name.
     """
-    sampler = build_sampler(sweep)
+    sampler, known_as = build_sampler(sweep), _known_as(folder)
     if place is None:
-        return Study(folder, sweep, sampler, patience, known_as=_known_as(folder))
+        return Study(folder, sweep, sampler, patience, known_as=known_as)
     storage = open_database(place, patience)
     stack.callback(storage.engine.dispose)
     with _told(place):
@@ -50,7 +50,7 @@ def open_study(
     stack.callback(lease.release)
     storage.lost_to = lease.lost_to
     _require_ours(storage, forking or folder, sweep, place, forking is not None)
-    study = Study(folder, sweep, sampler, storage=storage, known_as=_known_as(folder))
+    study = Study(folder, sweep, sampler, storage=storage, known_as=known_as)
     study.describe({_DEFINITION: telling(sweep), _FORKING: forking is not None})
     return study
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from orchestrator.space import Sweep
 
 DEFINITION, SPACE, BASE = "definition.json", "sweep.yaml", "base.yaml"
-PLAN = "plan.txt"
-"""What was expected of the sweep at its start."""
+PLAN, REPORT = "plan.txt", "report"
+"""What was expected of the sweep at its start; the folder of what is found in the end."""
 BEGINNING = {"lock", "storage.json"}
 """Files that are there before the definition is."""
 

@@ -1,7 +1,6 @@
 """A sweep's own folder at `resources.checkpoints`: its trials' checkpoints, and at the end its answer."""
 
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -40,11 +39,10 @@ class Depot:
         if record is not None:
             self.untidy[record.number] = record
         for number, one in list(self.untidy.items()):
-            kept = one.checkpoint if one.outcome == "completed" else None
             folder = self.folder(one)
             try:
                 for name in folder.names():
-                    if name.startswith("epoch_") and name != kept:
+                    if name.startswith("epoch_") and name != one.kept:
                         folder.delete(name)
             except OSError:
                 return
@@ -94,11 +92,10 @@ def depot_in(folder: Path) -> Depot | None:
 def require_store(url: str) -> None:
     """Raises ConfigError unless files can be written to, read from and removed at `url`."""
     store = _opened(url)
-    with tempfile.TemporaryDirectory(prefix="hjepa-probe-") as scratch:
-        try:
-            store.probe(Path(scratch))
-        except OSError as error:
-            raise ConfigError(_unusable(url, error)) from None
+    try:
+        store.probe()
+    except OSError as error:
+        raise ConfigError(_unusable(url, error)) from None
 
 
 def _opened(url: str) -> Store:

@@ -15,7 +15,7 @@ import threading
 import time
 from pathlib import Path
 from typing import NoReturn, TextIO
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
@@ -23,6 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from orchestrator.delivery import Delivery
 from orchestrator.lock import exclusive
 from orchestrator.spool import SPOOL, Cursor, Record, read
+from orchestrator.tracking import without_credentials
 
 LOCK = "tracking.lock"
 POLL_S = 0.3
@@ -135,14 +136,6 @@ def until_next_session(
 
 def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:300]}"
-
-
-def without_credentials(uri: str) -> str:
-    """`uri` without user, password and query."""
-    parts = urlsplit(uri)
-    if parts.scheme == "sqlite":  # urlunsplit would take two of its four slashes
-        return uri
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
 
 
 class _Redacted:

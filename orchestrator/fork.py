@@ -59,8 +59,8 @@ def fork(results: Path, name: str, sweep: Sweep, place: Place | None = None) -> 
             files = source / "trials" / record.id
             if files.exists():
                 shutil.copytree(files, half_made / "trials" / taken.id)
-            if here and there and record.outcome == "completed" and record.checkpoint:
-                there.folder(record).send(record.checkpoint, here.folder(taken))
+            if here and there and record.kept:
+                there.folder(record).send(record.kept, here.folder(taken))
         shutil.rmtree(target, ignore_errors=True)
         os.rename(half_made, target)
     lines = [f"{sweep.config.name}: {len(study.trials)} finished trials of {name} taken over"]

@@ -13,7 +13,7 @@ from orchestrator.checkpoints import checkpoints
 from orchestrator.chronicle import Chronicle, run_config
 from orchestrator.config_file import config_yaml
 from orchestrator.decision import Decisions, Verdict
-from orchestrator.definition import BASE, PLAN, SPACE, write_whole
+from orchestrator.definition import BASE, PLAN, REPORT, SPACE, write_whole
 from orchestrator.depot import Depot
 from orchestrator.disk import Patience
 from orchestrator.environment import ENVIRONMENT
@@ -32,8 +32,10 @@ from orchestrator.study import Role, Study, TrialRecord, standing
 from orchestrator.tracking import Tracker
 from orchestrator.trial import Outcome, Task, half_micro_batch
 
-BEST, MODEL, REPORT = "best.yaml", "model", "report"
-"""The best trial's config, and the folders of its features as a function and of the report."""
+BEST, MODEL = "best.yaml", "model"
+"""The best trial's config, and the folder of its features as a function."""
+SETTING = (SPACE, BASE, ENVIRONMENT, PLAN)
+"""Files that say what was run, and on what."""
 DELIVERY_S = 60.0
 """Seconds that the end of a sweep waits for MLflow; what is late stays in the spool."""
 
@@ -323,9 +325,8 @@ class SweepRun:
         """Keep the last checkpoint of a completed trial, none of a weak one, all of a failed one."""
         if record.outcome == "failed":
             return
-        kept = record.checkpoint if record.outcome == "completed" else None
         for file in self._trial_folder(record).glob("epoch_*"):
-            if file.name != kept:
+            if file.name != record.kept:
                 file.unlink(missing_ok=True)
         if self.depot is not None:
             self.depot.tidy(record)
@@ -344,12 +345,12 @@ class SweepRun:
             self.patience(lambda: write_whole(path, text))
             self.tracker.log_artifact(path)
             self._keep_model(best)
-        for name in (SPACE, BASE, ENVIRONMENT, PLAN):
+        for name in SETTING:
             if (self.folder / name).exists():
                 self.tracker.log_artifact(self.folder / name)
         self._draw()
         if self.depot is not None:
-            answer = (BEST, SPACE, BASE, ENVIRONMENT, PLAN, MODEL, REPORT)
+            answer = (BEST, *SETTING, MODEL, REPORT)
             for line in self.depot.take_in(self.folder, [self.folder / name for name in answer]):
                 self.progress.note(line)
         summary = {}

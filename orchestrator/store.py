@@ -5,6 +5,7 @@ import errno
 import functools
 import os
 import re
+import tempfile
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,20 +113,17 @@ class Store:
         except OSError as error:
             raise self._told(error, name) from None
 
-    def probe(self, scratch: Path) -> None:
-        """Write, read and remove a small file, by way of the local folder `scratch`."""
+    def probe(self) -> None:
+        """Write, read and remove a small file."""
         name = f".probe-{uuid.uuid4().hex}"
-        sent, back = scratch / name, scratch / f"{name}.back"
-        try:
+        with tempfile.TemporaryDirectory(prefix="hjepa-probe-") as scratch:
+            sent, back = Path(scratch) / name, Path(scratch) / f"{name}.back"
             sent.write_text(name, encoding="ascii")
             self.put(sent, name)
             self.fetch(name, back)
             self.delete(name)
             if back.read_text(encoding="ascii") != name:
                 raise OSError(errno.EIO, "gave back something else than was written", f"{self.url}/{name}")
-        finally:
-            sent.unlink(missing_ok=True)
-            back.unlink(missing_ok=True)
 
     def _told(self, error: OSError, name: str = "") -> OSError:
         """The error with the URL in place of the store's own way of naming it."""

@@ -111,6 +111,11 @@ class TrialRecord:
         """Its name in files, records and on screen."""
         return f"{self.number:04d}"
 
+    @property
+    def kept(self) -> str | None:
+        """The one of its checkpoints that stays once it is over: a completed one's last."""
+        return self.checkpoint if self.outcome == "completed" else None
+
     def last(self, metric: str) -> tuple[int, float] | None:
         """Epoch and value of the newest report that holds `metric`."""
         newest = max(self.reports, default=None)

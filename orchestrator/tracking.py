@@ -205,6 +205,14 @@ def bare_uri(uri: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{name}@{host}" if name else host, query="", fragment=""))
 
 
+def without_credentials(uri: str) -> str:
+    """`uri` without user, password and query."""
+    parts = urlsplit(uri)
+    if parts.scheme == "sqlite":  # urlunsplit would take two of its four slashes
+        return uri
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
+
+
 def _check_owner(spool: Path, sweep_id: str) -> None:
     first = opening(spool)
     if first and first["sweep"] != sweep_id:

@@ -18,6 +18,7 @@ from hjepa.config import RunConfig
 from hjepa.schema import Layers
 from tests import s3 as s3_server
 from tests.browser import browser as browser
+from tests.nodes import cluster as cluster
 from tests.postgres import Postgres, binaries, running
 from tests.workplace import Workplace
 

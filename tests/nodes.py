@@ -4,14 +4,18 @@ It lives in a process of its own: Ray reads its settings when it is first import
 """
 
 import json
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.workplace import OUTSIDE
+import pytest
+
+from tests.workplace import OUTSIDE, Workplace, free_port
 
 _SERVE = """
 import json, os, sys, time
@@ -111,3 +115,15 @@ def cluster_of(folder: Path, port: int) -> Iterator[Nodes]:
             process.kill()
             process.wait()
         process.stdout.close()
+
+
+@pytest.fixture
+def cluster(workplace: Workplace) -> Iterator[Nodes]:
+    """A cluster without cores as yet, to which the workplace's commands can connect."""
+    workplace.env |= LOOPBACK
+    folder = Path(tempfile.mkdtemp(prefix="hn"))
+    try:
+        with cluster_of(folder, free_port()) as nodes:
+            yield nodes
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -12,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
+
+from tests.workplace import free_port
 
 USER, PASSWORD = "sweeper", "canary-5b81e0d4"
 
@@ -43,9 +44,7 @@ class Postgres:
         self._run(
             "initdb", "-D", "data", "-U", USER, "-A", "scram-sha-256", "--pwfile=password", "-E", "UTF8", "-N"
         )
-        with socket.socket() as unused:
-            unused.bind(("127.0.0.1", 0))
-            self.port = unused.getsockname()[1]
+        self.port = free_port()
         self.start()
 
     def _run(self, program: str, *arguments: str) -> None:

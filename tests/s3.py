@@ -12,6 +12,8 @@ from pathlib import Path
 
 from pyarrow import fs
 
+from tests.workplace import free_port
+
 KEY, SECRET = "canary-key-41d8", "canary-s3-9c3f07aa"
 
 
@@ -19,9 +21,7 @@ class S3:
     """The server; it can be held still, as one that does not answer."""
 
     def __init__(self, folder: Path):
-        with socket.socket() as unused:
-            unused.bind(("127.0.0.1", 0))
-            self.port = unused.getsockname()[1]
+        self.port = free_port()
         self.env = {
             "AWS_ACCESS_KEY_ID": KEY,
             "AWS_SECRET_ACCESS_KEY": SECRET,

@@ -1,6 +1,7 @@
 """A folder with a tiny config and space, and the commands run in it as a user would."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -209,6 +210,13 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], ti
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)
+
+
+def free_port() -> int:
+    """A port of loopback that nothing listens on."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        return unused.getsockname()[1]
 
 
 def learnt(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -41,9 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write it; the exit status."""
-    from orchestrator.definition import find_sweep
+    from orchestrator.definition import REPORT, find_sweep
     from orchestrator.reporting.material import read_material
-    from orchestrator.reporting.write import FORMATS, REPORT, write_report
+    from orchestrator.reporting.write import FORMATS, write_report
 
     material = read_material(find_sweep(Path(options.results), options.name), options.storage)
     if options.format is None:

@@ -38,14 +38,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Stop it; the exit status."""
     from orchestrator.access import who_runs
-    from orchestrator.cluster.profile import load_profile
-    from orchestrator.cluster.send import stop
     from orchestrator.definition import find_sweep
     from orchestrator.space import ConfigError
     from orchestrator.stopping import wait_for
     from orchestrator.storage import place_of
 
     if options.to:
+        from orchestrator.cluster.profile import load_profile  # imports torch
+        from orchestrator.cluster.send import stop
+
         print(stop(load_profile(options.to), options.name))
         return 0
     folder = find_sweep(Path(options.results), options.name)

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field
 from orchestrator.capacity import places
 from orchestrator.cluster.base import BaseProfile, Line, Submission, Variable
 from orchestrator.cluster.batch import batch_script
+from orchestrator.definition import SPACE
 from orchestrator.space import ConfigError
 from orchestrator.space.config import Seconds
 
@@ -134,7 +135,7 @@ def script_of(profile: SlurmProfile, submission: Submission, results: Path) -> s
         max_requeues=profile.max_requeues,
         name=submission.name,
         results=results.resolve(),
-        space=_folder(submission, results) / "sweep.yaml",
+        space=_folder(submission, results) / SPACE,
         options=submission.options,
     )
 

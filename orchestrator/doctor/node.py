@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -104,8 +103,7 @@ def _store_problem(url: str) -> str | None:
     from orchestrator.store import open_store
 
     try:
-        with tempfile.TemporaryDirectory(prefix="hjepa-probe-") as scratch:
-            open_store(url).probe(Path(scratch))
+        open_store(url).probe()
     except ConfigError as error:
         return str(error)
     except OSError as error:

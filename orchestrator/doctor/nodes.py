@@ -9,7 +9,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestrator.capacity import grows, places, workers_on
+from orchestrator.capacity import cluster_nodes, grows, places, workers_on
 from orchestrator.doctor.finding import Finding
 from orchestrator.doctor.node import Answer, Gpu, Question, Versions, answer, clock, gpu, versions
 from orchestrator.space import ConfigError, ResourcesConfig
@@ -49,7 +49,7 @@ def nodes(config: ResourcesConfig, question: Question) -> Iterator[Finding]:
 def placement(config: ResourcesConfig) -> Finding:
     """Whether a trial finds its place: by the arithmetic, then in earnest."""
     try:
-        fits = places(config, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+        fits = places(config, cluster_nodes())
     except ConfigError as error:
         if not grows():
             said = str(error).rstrip(".")

@@ -9,7 +9,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
 
 from sqlalchemy import create_engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -19,7 +19,7 @@ from orchestrator.depot import require_store
 from orchestrator.doctor.finding import Finding
 from orchestrator.space import ConfigError
 from orchestrator.storage import VARIABLE, Place
-from orchestrator.tracking import bare_uri
+from orchestrator.tracking import bare_uri, without_credentials
 
 TIMEOUT_S = 10.0
 CREDENTIALS = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
@@ -92,8 +92,7 @@ def _sqlite(path: Path) -> Finding:
 
 def _server(uri: str) -> Finding:
     parts, bare = urlsplit(uri), bare_uri(uri)
-    host = parts.netloc.rpartition("@")[2]
-    plain = urlunsplit(parts._replace(netloc=host, query="", fragment="")).rstrip("/")
+    plain = without_credentials(uri).rstrip("/")
     user = unquote(parts.username or "") or os.environ.get("MLFLOW_TRACKING_USERNAME", "")
     password = unquote(parts.password or "") or os.environ.get("MLFLOW_TRACKING_PASSWORD", "")
     request = urllib.request.Request(f"{plain}/api/2.0/mlflow/experiments/search?max_results=1")

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,7 +15,16 @@ import pytest
 
 from tests.nodes import LOOPBACK, cluster_of
 from tests.s3 import S3
-from tests.workplace import SPACE, Workplace, end_session, learnt, records, uninterrupted, wait_until
+from tests.workplace import (
+    SPACE,
+    Workplace,
+    end_session,
+    free_port,
+    learnt,
+    records,
+    uninterrupted,
+    wait_until,
+)
 
 pytestmark = [
     pytest.mark.slow,
@@ -51,9 +59,7 @@ def apart(workplace: Workplace, s3: S3) -> Iterator[tuple[str, AddNode]]:
     hidden = workplace.folder / "results"
     hidden.mkdir()
     folder = Path(tempfile.mkdtemp(prefix="hn"))
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
+    port = free_port()
     started: list[subprocess.Popen[bytes]] = []
 
     def add() -> psutil.Process:

@@ -1,14 +1,10 @@
 """Trials on a cluster whose nodes come and go."""
 
-import shutil
-import socket
-import tempfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
-from tests.nodes import LOOPBACK, Nodes, cluster_of
+from tests.nodes import Nodes
 from tests.workplace import (
     SPACE,
     Workplace,
@@ -26,20 +22,6 @@ LONG = SPACE | {
     "scheduler": {"type": "fifo", "max_epochs": 50},
     "resources": {"max_failures": 0},
 }
-
-
-@pytest.fixture
-def cluster(workplace: Workplace) -> Iterator[Nodes]:
-    workplace.env |= LOOPBACK
-    folder = Path(tempfile.mkdtemp(prefix="hn"))
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
-    try:
-        with cluster_of(folder, port) as nodes:
-            yield nodes
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def swept_while(fault: Callable[[str], None], workplace: Workplace, cluster: Nodes) -> str:

@@ -2,11 +2,9 @@
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +12,9 @@ import pytest
 
 from orchestrator.doctor.connection import _known
 from orchestrator.doctor.stores import marked, tracking
-from tests.nodes import LOOPBACK, Nodes, cluster_of
+from tests.nodes import LOOPBACK, Nodes
 from tests.s3 import S3
-from tests.workplace import OUTSIDE, SPACE, Workplace, wait_until
+from tests.workplace import OUTSIDE, SPACE, Workplace, free_port, wait_until
 
 
 def told(workplace: Workplace, *arguments: str) -> tuple[int, list[dict[str, Any]]]:
@@ -109,24 +107,6 @@ def test_other_versions_are_named_on_both_sides():
     assert "ray==2.50.0" in found.fix
 
 
-@pytest.fixture
-def free_port() -> int:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        return unused.getsockname()[1]
-
-
-@pytest.fixture
-def cluster(workplace: Workplace, free_port: int) -> Iterator[Nodes]:
-    workplace.env |= LOOPBACK
-    folder = Path(tempfile.mkdtemp(prefix="hn"))
-    try:
-        with cluster_of(folder, free_port) as nodes:
-            yield nodes
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 # The clock of the machine that asks is wrong by ten seconds.
 SKEWED = """
 import sys, time
@@ -168,13 +148,13 @@ def test_every_node_of_a_cluster_is_asked(workplace: Workplace, cluster: Nodes):
 
 @pytest.mark.slow
 def test_a_token_that_does_not_agree_is_told_from_a_cluster_that_is_away(
-    workplace: Workplace, free_port: int
+    workplace: Workplace,
 ):
-    folder = Path(tempfile.mkdtemp(prefix="hn"))
+    folder, port = Path(tempfile.mkdtemp(prefix="hn")), free_port()
     workplace.env |= LOOPBACK
     settings = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": str(folder)}
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
-    command += ["--port", str(free_port), "--node-ip-address", "127.0.0.1", "--num-cpus", "1"]
+    command += ["--port", str(port), "--node-ip-address", "127.0.0.1", "--num-cpus", "1"]
     command += ["--include-dashboard", "false"]
     with (folder / "said").open("w") as said:
         head = subprocess.Popen(
@@ -184,7 +164,7 @@ def test_a_token_that_does_not_agree_is_told_from_a_cluster_that_is_away(
             stderr=said,
             text=True,
         )
-    address = f"127.0.0.1:{free_port}"
+    address = f"127.0.0.1:{port}"
     try:
         wait_until(lambda: "Ray runtime started" in (folder / "said").read_text(), head)
         for token in ({}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "b" * 64}):

@@ -51,7 +51,7 @@ def test_a_store_gives_back_what_it_was_given(store: Store, tmp_path: Path):
     store.delete("a.pt")
     assert store.names() == ["b.pt.unreadable"]
     assert store.below("deeper").names() == ["a.pt", "c.pt"]
-    store.probe(tmp_path)
+    store.probe()
     assert store.names() == ["b.pt.unreadable"]
 
 
