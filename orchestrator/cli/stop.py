@@ -45,9 +45,8 @@ def run(options: argparse.Namespace) -> int:
 
     if options.to:
         from orchestrator.cluster.profile import load_profile  # imports torch
-        from orchestrator.cluster.send import stop
 
-        print(stop(load_profile(options.to), options.name))
+        print(load_profile(options.to).stop(options.name))
         return 0
     folder = find_sweep(Path(options.results), options.name)
     place = place_of(folder, options.storage)

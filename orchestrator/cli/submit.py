@@ -35,7 +35,6 @@ def run(options: argparse.Namespace) -> int:
     """Send it; the exit status."""
     from orchestrator.cluster.base import Submission
     from orchestrator.cluster.profile import load_profile
-    from orchestrator.cluster.send import send
     from orchestrator.space import load_sweep, parse_overrides
 
     profile = load_profile(options.to)
@@ -46,5 +45,7 @@ def run(options: argparse.Namespace) -> int:
         words += ["--tracking-uri", checked_uri(options.tracking_uri)]
     if options.storage:
         words += ["--storage", options.storage]
-    print(send(profile, Submission(sweep, tuple(words)), Path(options.results), options.dry_run))
+    submission, results = Submission(sweep, tuple(words)), Path(options.results)
+    text = profile.preview(submission, results) if options.dry_run else profile.submit(submission, results)
+    print(text.rstrip("\n"))
     return 0

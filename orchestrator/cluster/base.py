@@ -39,6 +39,18 @@ class BaseProfile(Config):
     set: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
     """Keys that have another value there, as by --set: `data.data_path: /datasets/imagenet`."""
 
+    def preview(self, submission: "Submission", results: Path) -> str:
+        """What would be sent, to read. Raises ConfigError where the cluster can never hold a trial."""
+        raise NotImplementedError
+
+    def submit(self, submission: "Submission", results: Path) -> str:
+        """Send it, or find it sent, and say so. Raises ConfigError where the cluster refuses."""
+        raise NotImplementedError
+
+    def stop(self, name: str) -> str:
+        """Ask the sweep `name` there to stop in order, and say so. Raises ConfigError."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True)
 class Submission:

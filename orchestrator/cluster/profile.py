@@ -13,7 +13,7 @@ from typing import Any
 from orchestrator.cluster.slurm import SlurmProfile
 from orchestrator.space import ConfigError, Layers, read_mapping
 
-Profile = SlurmProfile
+Profile = SlurmProfile  # a union, with more kinds
 
 KINDS: dict[str, type[Profile]] = {"slurm": SlurmProfile}
 """What `type` of a profile may be."""

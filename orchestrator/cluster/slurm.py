@@ -67,77 +67,76 @@ class SlurmProfile(BaseProfile):
     max_requeues: int = Field(50, ge=0)
     """How often a job that ran out of time is queued again."""
 
+    def submit(self, submission: Submission, results: Path) -> str:
+        """Queue the sweep, and say so. ConfigError where SLURM refuses, or no node can hold a trial."""
+        script = self.preview(submission, results)
+        found = _call("squeue", "--me", "--noheader", f"--name={submission.id}", "--format=%i %T").split()
+        if found:
+            return f"{submission.name}: sent already: job {found[0]} is {found[1].lower()}."
+        submission.write(_folder(submission, results))
+        job = _call("sbatch", "--parsable", input=script).strip().split(";")[0]
+        return (
+            f"{submission.name}: job {job} is queued.\n"
+            f"It writes {log_of(submission, results, job)}.\n"
+            f"hjepa-sweep status {submission.name} tells how it stands."
+        )
 
-def submit(profile: SlurmProfile, submission: Submission, results: Path) -> str:
-    """Queue the sweep, and say so. ConfigError where SLURM refuses, or the profile cannot hold a trial."""
-    script = script_of(profile, submission, results)
-    found = _call("squeue", "--me", "--noheader", f"--name={submission.id}", "--format=%i %T").split()
-    if found:
-        return f"{submission.name}: sent already: job {found[0]} is {found[1].lower()}."
-    submission.write(_folder(submission, results))
-    job = _call("sbatch", "--parsable", input=script).strip().split(";")[0]
-    return (
-        f"{submission.name}: job {job} is queued.\n"
-        f"It writes {log_of(submission, results, job)}.\n"
-        f"hjepa-sweep status {submission.name} tells how it stands."
-    )
+    def stop(self, name: str) -> str:
+        """Ask the jobs of the sweep `name` to stop in order, and say so. ConfigError where SLURM refuses."""
+        ours = re.compile(rf"hjepa-{re.escape(name)}-[0-9a-f]{{10}}")
+        listed = [
+            line.split() for line in _call("squeue", "--me", "--noheader", "--format=%i %T %j").splitlines()
+        ]
+        told = [(job, state) for job, state, title in listed if ours.fullmatch(title)]
+        if not told:
+            return f"{name} has no job in the queue."
+        for job, state in told:
+            # A job that has not begun has no script that could hear a signal.
+            _call("scancel", *(["--signal=TERM", "--batch"] if state == "RUNNING" else []), job)
+        return "\n".join(
+            f"{name}: job {job} {'has been asked to stop' if state == 'RUNNING' else 'is out of the queue'}."
+            for job, state in told
+        )
 
-
-def stop(name: str) -> str:
-    """Ask the jobs of the sweep `name` to stop in order, and say so. ConfigError where SLURM refuses."""
-    ours = re.compile(rf"hjepa-{re.escape(name)}-[0-9a-f]{{10}}")
-    listed = [
-        line.split() for line in _call("squeue", "--me", "--noheader", "--format=%i %T %j").splitlines()
-    ]
-    told = [(job, state) for job, state, title in listed if ours.fullmatch(title)]
-    if not told:
-        return f"{name} has no job in the queue."
-    for job, state in told:
-        # A job that has not begun has no script that could hear a signal.
-        _call("scancel", *(["--signal=TERM", "--batch"] if state == "RUNNING" else []), job)
-    return "\n".join(
-        f"{name}: job {job} {'has been asked to stop' if state == 'RUNNING' else 'is out of the queue'}."
-        for job, state in told
-    )
-
-
-def script_of(profile: SlurmProfile, submission: Submission, results: Path) -> str:
-    """The batch script. ConfigError where the nodes can never hold a trial."""
-    node = {"CPU": float(profile.cpus_per_node), "GPU": float(profile.gpus_per_node)}
-    places(submission.sweep.config.resources, [node] * profile.nodes)
-    options = {
-        "job-name": submission.id,
-        "nodes": profile.nodes,
-        "ntasks-per-node": 1,
-        "cpus-per-task": profile.cpus_per_node,
-        "gpus-per-node": profile.gpus_per_node or None,
-        "mem": profile.memory_per_node,
-        "time": math.ceil(profile.time / 60) if profile.time else None,  # minutes
-        "partition": profile.partition,
-        "account": profile.account,
-        "qos": profile.qos,
-        "constraint": profile.constraint,
-        "signal": f"B:USR1@{profile.warning_s}",
-        "open-mode": "append",
-        "chdir": str(Path.cwd()),
-        "output": str(log_of(submission, results, "%j")),
-        "export": ",".join((*TAKEN, *profile.environment)),
-    }
-    header = [f"--{name}={shlex.quote(str(value))}" for name, value in options.items() if value is not None]
-    header += ["--requeue", *(["--exclusive"] if profile.exclusive else []), *profile.options]
-    return batch_script(
-        header=header,
-        setup=profile.setup,
-        secret_files=profile.secret_files,
-        nodes=profile.nodes,
-        exclusive=profile.exclusive,
-        state_root=profile.state_root,
-        max_requeues=profile.max_requeues,
-        name=submission.name,
-        results=results.resolve(),
-        space=_folder(submission, results) / SPACE,
-        options=submission.options,
-    )
+    def preview(self, submission: Submission, results: Path) -> str:
+        """The batch script. ConfigError where the nodes can never hold a trial."""
+        node = {"CPU": float(self.cpus_per_node), "GPU": float(self.gpus_per_node)}
+        places(submission.sweep.config.resources, [node] * self.nodes)
+        options = {
+            "job-name": submission.id,
+            "nodes": self.nodes,
+            "ntasks-per-node": 1,
+            "cpus-per-task": self.cpus_per_node,
+            "gpus-per-node": self.gpus_per_node or None,
+            "mem": self.memory_per_node,
+            "time": math.ceil(self.time / 60) if self.time else None,  # minutes
+            "partition": self.partition,
+            "account": self.account,
+            "qos": self.qos,
+            "constraint": self.constraint,
+            "signal": f"B:USR1@{self.warning_s}",
+            "open-mode": "append",
+            "chdir": str(Path.cwd()),
+            "output": str(log_of(submission, results, "%j")),
+            "export": ",".join((*TAKEN, *self.environment)),
+        }
+        header = [
+            f"--{name}={shlex.quote(str(value))}" for name, value in options.items() if value is not None
+        ]
+        header += ["--requeue", *(["--exclusive"] if self.exclusive else []), *self.options]
+        return batch_script(
+            header=header,
+            setup=self.setup,
+            secret_files=self.secret_files,
+            nodes=self.nodes,
+            exclusive=self.exclusive,
+            state_root=self.state_root,
+            max_requeues=self.max_requeues,
+            name=submission.name,
+            results=results.resolve(),
+            space=_folder(submission, results) / SPACE,
+            options=submission.options,
+        )
 
 
 def log_of(submission: Submission, results: Path, job: str) -> Path:

@@ -138,7 +138,7 @@ def test_every_node_of_a_cluster_is_asked(workplace: Workplace, cluster: Nodes):
     workplace.write("tiny.yaml", SPACE | {"resources": {"workers": 2, "cpus_per_worker": 2}})
     status, found = told(workplace, "tiny.yaml", "--address", cluster.address)
     assert status == 1
-    assert "the nodes have 0, 1, 3" in wrong(found)["placement"]
+    assert "the nodes have 3, 1, 0" in wrong(found)["placement"]
     command = [sys.executable, "-c", SKEWED, cluster.address]
     done = subprocess.run(command, env=workplace.env, capture_output=True, text=True, timeout=120, check=True)
     lines = done.stdout.splitlines()

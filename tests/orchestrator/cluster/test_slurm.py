@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -39,10 +40,12 @@ def write_profile(workplace: Workplace, **changes: Any) -> None:
     command = workplace.folder / "bin/hjepa-sweep"
     command.write_text('#!/bin/sh\nexec python -m orchestrator.cli "$@"\n')
     command.chmod(0o755)
+    # This environment's own Python and Ray, whatever the shell that runs the tests has on its path.
+    path = f"{command.parent}:{Path(sys.executable).parent}:$PATH"
     profile = {
         "type": "slurm",
         "cpus_per_node": 2,
-        "setup": [f"export PATH={command.parent}:$PATH PYTHONPATH={CHECKOUT} HJEPA_REPORT=off"],
+        "setup": [f"export PATH={path} PYTHONPATH={CHECKOUT} HJEPA_REPORT=off"],
     }
     workplace.write("clusters/here.yaml", profile | changes)
 
