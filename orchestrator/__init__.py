@@ -56,6 +56,11 @@ def use_cluster(address: str) -> None:
     assert "ray" not in sys.modules, "Ray has read its settings"
     os.environ[ADDRESS] = address
     if cluster_address():
-        for name in _set_for_local:
-            os.environ.pop(name, None)
-        _set_for_local.clear()
+        forget_local()
+
+
+def forget_local() -> None:
+    """Let this process have nothing of what is for a Ray of a sweep's own. Before anything imports Ray."""
+    for name in _set_for_local:
+        os.environ.pop(name, None)
+    _set_for_local.clear()

@@ -24,6 +24,7 @@ examples:
   hjepa-sweep doctor
   hjepa-sweep doctor search_spaces/fpn.yaml --address auto
   hjepa-sweep doctor --address 10.0.0.1:6379 --json
+  hjepa-sweep doctor search_spaces/fpn.yaml --to ray
 
 exit status: 0 all is right, 1 something is not, 2 something is wrong with what was asked.
 """
@@ -39,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_tracking(parser, "mlflow.db in the results")
     add_storage(parser, "none is looked at")
     add_address(parser)
+    parser.add_argument("--to", metavar="PROFILE", help="look from the head of that cluster, by its profile")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -50,11 +52,23 @@ def run(options: argparse.Namespace) -> int:
 
     if options.space is None and (options.base or options.set or options.trials is not None):
         raise ConfigError("doctor: --base, --set and --trials change a search space; name one.")
+    profile = None
+    if options.to:
+        from orchestrator.cluster.profile import load_profile
+
+        profile = load_profile(options.to)
     sweep = None
     if options.space is not None:
-        overrides = parse_overrides(options.set)
+        overrides = {**(profile.set if profile else {}), **parse_overrides(options.set)}
         sweep = load_sweep(options.space, options.base, overrides, options.trials, check_data=False)
     results = Path(options.results)
+    if profile is not None:
+        from orchestrator.cluster.base import Submission
+
+        words = ("--json",) if options.json else ()
+        answer = profile.doctor(Submission(sweep) if sweep else None, results, words)
+        print(answer.text.rstrip())
+        return answer.status
     place = place_of(results / (sweep.config.name if sweep else "doctor"), options.storage)
     tracking = checked_uri(options.tracking_uri or default_store(results))
     findings = []

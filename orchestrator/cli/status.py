@@ -27,6 +27,7 @@ examples:
   hjepa-sweep status fpn
   hjepa-sweep status fpn --watch
   hjepa-sweep status fpn --json | jq .best
+  hjepa-sweep status fpn --to ray             of a sweep that `submit` sent there
 """
 WATCH_S, LEAST_S = 2.0, 0.2
 
@@ -36,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", help="name of the sweep; `hjepa-sweep list` shows them")
     add_storage(parser, "the sweep's")
     parser.add_argument("--json", action="store_true", help="the whole of it as one JSON object")
-    parser.add_argument(
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--to", metavar="PROFILE", help="the cluster that the sweep was submitted to")
+    where.add_argument(
         "--watch",
         nargs="?",
         type=_seconds,
@@ -52,6 +55,8 @@ def run(options: argparse.Namespace) -> int:
     from orchestrator.space import ConfigError
     from orchestrator.status import newest_sweep, read_status
 
+    if options.to:
+        return _elsewhere(options)
     results = Path(options.results)
     folder = find_sweep(results, options.name) if options.name else newest_sweep(results)
     if options.watch is not None:
@@ -61,6 +66,17 @@ def run(options: argparse.Namespace) -> int:
     status = read_status(folder, options.storage, newest_only=True)
     print(json.dumps(status.data(), indent=1) if options.json else status.words())
     return 0
+
+
+def _elsewhere(options: argparse.Namespace) -> int:
+    from orchestrator.cluster.profile import load_profile  # imports torch
+    from orchestrator.space import ConfigError
+
+    if not options.name:
+        raise ConfigError("--to: name the sweep too.")
+    answer = load_profile(options.to).status(options.name, ("--json",) if options.json else ())
+    print(answer.text.rstrip())
+    return answer.status
 
 
 def _seconds(text: str) -> float:

@@ -1,15 +1,19 @@
 """What every kind of cluster has in common: its profile's base class, and the sweep that is sent there."""
 
 import re
+import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from pydantic import AfterValidator, Field
 
 from orchestrator.definition import BASE, SPACE, write_whole
-from orchestrator.space import Config, Sweep, to_yaml
+from orchestrator.space import Config, ConfigError, Sweep, to_yaml
 
+SUBMITTED = ".submitted"
+"""Folder in the results for what was sent; no sweep's name begins with a dot."""
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -31,8 +35,25 @@ Line = Annotated[str, AfterValidator(_one_line)]
 """Text that may stand in a script's header, where a second line would be a line of the script."""
 
 
+def home_path(path: str) -> str:
+    """A path as a word of the shell there, in which a leading ~ is the home folder."""
+    rest = path.removeprefix("~/")
+    return shlex.quote(path) if rest == path else f'"$HOME"/{shlex.quote(rest)}'
+
+
+class Answer(NamedTuple):
+    """What a command there has printed, and its exit status."""
+
+    status: int
+    text: str
+
+
 class BaseProfile(Config):
-    """What the profiles of all kinds hold. None holds a secret: they name variables and files."""
+    """What the profiles of all kinds hold. None holds a secret: they name variables and files.
+
+    Every kind sends and stops. What else is asked of a sweep there is asked without --to where the results
+    folder is seen from here too.
+    """
 
     description: Line | None = None
     """What the cluster is, for people."""
@@ -50,6 +71,25 @@ class BaseProfile(Config):
     def stop(self, name: str) -> str:
         """Ask the sweep `name` there to stop in order, and say so. Raises ConfigError."""
         raise NotImplementedError
+
+    def status(self, name: str, words: tuple[str, ...]) -> Answer:
+        """What `hjepa-sweep status NAME` says there, with the words of its command line."""
+        raise self._seen_from_here(f"hjepa-sweep status {name}")
+
+    def logs(self, name: str, follow: bool) -> Iterator[str]:
+        """What the sweep `name` prints there; with `follow` on and on, until it ends."""
+        raise self._seen_from_here(f"ls {SUBMITTED}/hjepa-{name}-*")
+
+    def fetch(self, name: str, results: Path) -> str:
+        """Bring what the sweep `name` found there to `results`, and say so."""
+        raise self._seen_from_here(f"hjepa-sweep report {name}")
+
+    def doctor(self, submission: "Submission | None", results: Path, words: tuple[str, ...]) -> Answer:
+        """What `hjepa-sweep doctor` finds there, for the sweep or for none."""
+        raise self._seen_from_here("hjepa-sweep doctor")
+
+    def _seen_from_here(self, command: str) -> ConfigError:
+        return ConfigError(f"--to: that cluster's results are seen from here too: {command}")
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from orchestrator.cluster.ray import RayProfile
 from orchestrator.cluster.slurm import SlurmProfile
 from orchestrator.space import ConfigError, Layers, read_mapping
 
-Profile = SlurmProfile  # a union, with more kinds
+Profile = SlurmProfile | RayProfile
 
-KINDS: dict[str, type[Profile]] = {"slurm": SlurmProfile}
+KINDS: dict[str, type[Profile]] = {"slurm": SlurmProfile, "ray": RayProfile}
 """What `type` of a profile may be."""
 PROJECT = Path("clusters")
 

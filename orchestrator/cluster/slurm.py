@@ -10,14 +10,12 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from orchestrator.capacity import places
-from orchestrator.cluster.base import BaseProfile, Line, Submission, Variable
+from orchestrator.cluster.base import SUBMITTED, BaseProfile, Line, Submission, Variable
 from orchestrator.cluster.batch import batch_script
 from orchestrator.definition import SPACE
 from orchestrator.space import ConfigError
 from orchestrator.space.config import Seconds
 
-SUBMITTED = ".submitted"
-"""Folder in the results for what was sent; no sweep's name begins with a dot."""
 TAKEN = ("HOME", "USER", "LANG", "PATH")
 """Variables of the submitting shell that a job always has."""
 ANSWER_S = 60
