@@ -13,7 +13,8 @@ _HOST_MEMORY = re.compile(
 # Ray's own words of an actor that went with its node; a trial's own error may speak of nodes too.
 _NODE = re.compile(
     r"The actor is dead because its node has died|^\s*the actor's node was (?:terminated|drained|preempted)|"
-    r"^ray\.exceptions\.NodeDiedError",
+    r"^ray\.exceptions\.NodeDiedError|"
+    r"^(?:ray\.exceptions\.ActorUnavailableError: )?The actor \w+ is unavailable: ",
     re.M,
 )
 _DEATH = "The actor is dead because"  # Ray goes on with guesses

@@ -1,7 +1,8 @@
-"""Ray's Jobs API, as a cluster's dashboard offers it: jobs sent, found, stopped, read, and short ones asked."""
+"""Ray's Jobs API, as a cluster's dashboard offers it: jobs sent, found, stopped, read, asked."""
 
 import asyncio
 import contextlib
+import logging
 import os
 import re
 import secrets
@@ -80,15 +81,17 @@ class Jobs:
         """
         mark = secrets.token_hex(8)
         job, begin, end = f"hjepa-asks-{mark}", f"hjepa-begin-{mark}\n", f"\nhjepa-end-{mark}"
-        # The marks are put together there: Ray prints the command too.
         marked = [f"m={mark}", "echo hjepa-begin-$m", command, "s=$?", "echo", "echo hjepa-end-$m", "exit $s"]
-        self.send(job, "; ".join(marked), environment)
+        entrypoint = "; ".join(marked)
+        self.send(job, entrypoint, environment)
         try:
             self._wait(job, ANSWER_S)
         except BaseException:
             self._client.stop_job(job)
             raise
-        text, info = self.printed(job), self._client.get_job_info(job)
+        # Ray writes this line some time after the command has begun.
+        text = self.printed(job).replace(f"Running entrypoint for job {job}: {entrypoint}\n", "")
+        info = self._client.get_job_info(job)
         if begin not in text or end not in text:
             raise ConfigError(f"{self.address}: a job could not be run: {info.message or text.strip()}")
         self.forget(job)
@@ -108,6 +111,7 @@ class Jobs:
 def jobs_at(address: str, token: str | None, certificates: Path | None) -> Iterator[Jobs]:
     """The jobs of the cluster whose dashboard is at `address`; what goes wrong within is a ConfigError."""
     forget_local()
+    logging.getLogger("ray").setLevel(logging.WARNING)  # it tells of every package and connection
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
@@ -124,8 +128,8 @@ def jobs_at(address: str, token: str | None, certificates: Path | None) -> Itera
     except AuthenticationError:
         why = "wants a token" if token is None else "does not take this token"
         raise ConfigError(
-            f"{address} {why}. The cluster's is what `ray get-auth-token` prints on its head node; token_file "
-            "of the profile or RAY_AUTH_TOKEN_PATH names a file with it."
+            f"{address} {why}. The cluster's is what `ray get-auth-token` prints on its head node; "
+            "token_file of the profile or RAY_AUTH_TOKEN_PATH names a file with it."
         ) from None
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise ConfigError(f"{address}: {str(error).strip() or type(error).__name__}") from None

@@ -95,9 +95,12 @@ class RayProfile(BaseProfile):
         with self._jobs() as jobs:
             job, id = self._find(jobs, name)
             if job.status in OVER:
-                return f"{name} does not run: job {id} is {_state(job)}."
+                return f"{name} does not run: its job is {_state(job)}."
             jobs.stop(id, STOP_S + 15)
-        return f"{name} has stopped. `hjepa-sweep submit` goes on with it."
+            job, _ = self._find(jobs, name)
+        if job.status == "STOPPED":
+            return f"{name} has stopped. `hjepa-sweep submit` goes on with it."
+        return f"{name} had come to its end: its job is {_state(job)}."
 
     def status(self, name: str, words: tuple[str, ...]) -> Answer:
         """What the sweep's record there says, below a line on the job; with --json, that alone."""
@@ -185,9 +188,12 @@ class RayProfile(BaseProfile):
         if named is None and not path.is_file():
             return None
         try:
-            return path.read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise ConfigError(f"token_file: {path}: {error.strerror}.") from None
+            token = path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"token_file: {path}: {getattr(error, 'strerror', None) or error}.") from None
+        if not re.fullmatch(r"[!-~]+", token):
+            raise ConfigError(f"token_file: {path}: holds no token: that is one word of ASCII.")
+        return token
 
 
 def _state(job: "JobDetails") -> str:

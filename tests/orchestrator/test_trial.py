@@ -162,6 +162,7 @@ def test_a_loss_that_is_no_number_is_an_outcome_and_the_process_goes_on(tiny: Ti
         ("The actor died.\n\tthe actor's node was terminated unexpectedly: health check failed", True),
         ("RuntimeError: the job was preempted by my own data loader", False),
         ("Traceback\n  File x\nValueError: node is dead", False),
+        ("The actor 1f is unavailable: RpcError. The task may or may not have been executed", True),
         ("The actor is dead because its worker process has died.", False),
     ],
 )
