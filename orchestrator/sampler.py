@@ -1,9 +1,12 @@
 """Optuna's samplers as a sweep uses them: the same draws whether or not it was interrupted."""
 
 import copy
+import heapq
+import math
 import warnings
 import zlib
 from collections.abc import Container, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -11,6 +14,7 @@ from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.study import Study as OptunaStudy
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from orchestrator.proposal import ATTEMPT
@@ -20,6 +24,10 @@ if TYPE_CHECKING:
 
 POPULATION = 16
 """Completed trials of a generation of NSGA-II; with its usual 50 most sweeps would end in the first."""
+LOOKED_AT = 2000
+"""Trials that TPE looks at, at most."""
+BEST = 25
+"""Trials that TPE takes for good ones, at most: Optuna's default."""
 LEARNED_ATTEMPTS = 100
 """Proposals for a trial that TPE makes before it is left to chance to find one that may be run."""
 
@@ -30,23 +38,62 @@ def build_sampler(sweep: "Sweep") -> BaseSampler:
 
 
 class TrialsView:
-    """An Optuna study as its sampler is to see it: what an open trial has reported counts.
+    """An Optuna study as its sampler is to see it, for one proposal: what an open trial has reported counts.
 
     An open trial would else be taken for a bad one (`constant_liar`), and of promoting ASHA's trials most
     are open, waiting at a rung. Here it is one that was pruned where it stands.
+
+    Of more than LOOKED_AT trials a learned sampler sees the BEST, and of the others every so many: TPE tells
+    the density of the good ones from that of the rest, which so many show as well as all.
     """
 
-    def __init__(self, study: OptunaStudy):
-        self._study = study
+    def __init__(self, study: OptunaStudy, thinned: bool):
+        self._study, self._is_thinned = study, thinned
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._study, name)
 
+    @cached_property
+    def _all(self) -> list[FrozenTrial]:
+        return self._study._get_trials(deepcopy=False)
+
+    @cached_property
+    def _trials(self) -> list[FrozenTrial]:
+        return [_as_it_stands(trial) for trial in (self._thinned() if self._is_thinned else self._all)]
+
     def _get_trials(
         self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
     ) -> list[FrozenTrial]:
-        found = map(_as_it_stands, self._study._get_trials(deepcopy=False, states=None, use_cache=use_cache))
-        return [trial for trial in found if states is None or trial.state in states]
+        return [trial for trial in self._trials if states is None or trial.state in states]
+
+    def of_each_kind(self) -> "TrialsView":
+        """The same with the first trial for each set of keys, which is all that tells which go together."""
+        found: dict[tuple[str, ...], FrozenTrial] = {}
+        for trial in self._all:
+            if trial.state.is_finished() or trial.intermediate_values:
+                found.setdefault(tuple(trial.distributions), trial)
+        kinds = TrialsView(self._study, thinned=False)
+        kinds._trials = [_as_it_stands(trial) for trial in found.values()]
+        return kinds
+
+    def _thinned(self) -> list[FrozenTrial]:
+        if len(self._all) <= LOOKED_AT or len(self._study.directions) > 1:
+            return self._all
+        best = {trial.number for trial in heapq.nsmallest(BEST, self._all, key=self._rank)}
+        others = [trial for trial in self._all if trial.number not in best]
+        step = len(others) / (LOOKED_AT - BEST)
+        seen = best.union(others[int(i * step)].number for i in range(LOOKED_AT - BEST))
+        return [trial for trial in self._all if trial.number in seen]
+
+    def _rank(self, trial: FrozenTrial) -> tuple[float, float]:
+        """TPE's order: complete trials by value, then the others by how far they came, and by value there."""
+        sign = -1 if self._study.direction == StudyDirection.MAXIMIZE else 1
+        if trial.state == TrialState.COMPLETE and trial.value is not None:
+            return -math.inf, sign * trial.value
+        if trial.state == TrialState.FAIL or not trial.intermediate_values:
+            return math.inf, 0.0
+        last = max(trial.intermediate_values)
+        return -last, sign * trial.intermediate_values[last]
 
 
 def _as_it_stands(trial: FrozenTrial) -> FrozenTrial:
@@ -87,18 +134,22 @@ class NumberedSampler(BaseSampler):
         self, study: OptunaStudy, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         self._jointly = self._build(trial)
-        return self._jointly.infer_relative_search_space(_view(study), trial)
+        learns = isinstance(self._jointly, TPESampler)
+        self._view = TrialsView(study, thinned=learns)
+        seen = self._view.of_each_kind() if learns else self._view
+        return self._jointly.infer_relative_search_space(cast(OptunaStudy, seen), trial)
 
     def sample_relative(
         self, study: OptunaStudy, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        return self._jointly.sample_relative(_view(study), trial, search_space)
+        return self._jointly.sample_relative(cast(OptunaStudy, self._view), trial, search_space)
 
     def sample_independent(
         self, study: OptunaStudy, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         own = self._build(trial, zlib.crc32(param_name.encode()))
-        return own.sample_independent(_view(study), trial, param_name, param_distribution)
+        seen = cast(OptunaStudy, self._view)
+        return own.sample_independent(seen, trial, param_name, param_distribution)
 
     def after_trial(
         self,
@@ -108,7 +159,3 @@ class NumberedSampler(BaseSampler):
         values: Sequence[float] | None,
     ) -> None:
         self._jointly.after_trial(study, trial, state, values)
-
-
-def _view(study: OptunaStudy) -> OptunaStudy:
-    return cast(OptunaStudy, TrialsView(study))

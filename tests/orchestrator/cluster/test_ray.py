@@ -17,7 +17,10 @@ from orchestrator.study import TrialRecord
 from tests.networked import Networked, missing, networked_cluster, status_of
 from tests.workplace import SPACE, Workplace, learnt, records
 
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),
+    pytest.mark.timeout(600),
+]
 PLAIN = SPACE | {
     "search": {"algorithm": "random", "num_trials": 3},
     "scheduler": {"type": "fifo", "max_epochs": 40},
