@@ -1,6 +1,7 @@
 """What every kind of cluster has in common: its profile's base class, and the sweep that is sent there."""
 
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,8 @@ from pydantic import AfterValidator, Field
 from orchestrator.definition import BASE, SPACE, write_whole
 from orchestrator.space import Config, Sweep, to_yaml
 
+SUBMITTED = ".submitted"
+"""Folder in the results for what was sent; no sweep's name begins with a dot."""
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -29,6 +32,12 @@ Variable = Annotated[str, AfterValidator(_variable)]
 """Name of an environment variable."""
 Line = Annotated[str, AfterValidator(_one_line)]
 """Text that may stand in a script's header, where a second line would be a line of the script."""
+
+
+def home_path(path: str) -> str:
+    """A path as a word of the shell there, in which a leading ~ is the home folder."""
+    rest = path.removeprefix("~/")
+    return shlex.quote(path) if rest == path else f'"$HOME"/{shlex.quote(rest)}'
 
 
 class BaseProfile(Config):

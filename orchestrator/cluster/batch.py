@@ -4,6 +4,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from orchestrator.cluster.base import home_path
+
 _LOOPBACK = """\
 # One node: Ray listens to this machine alone.
 export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 GLOO_SOCKET_IFNAME=lo NCCL_SOCKET_IFNAME=lo
@@ -99,11 +101,5 @@ def batch_script(
     for mark, text in filled.items():
         body = body.replace(mark, text.rstrip("\n") if mark == "@HOST@" else text)
     lines = ["#!/bin/bash", *(f"#SBATCH {option}" for option in header), "", "umask 077", *setup]
-    lines += [f'export {variable}="$(cat {_home(file)})"' for variable, file in secret_files.items()]
+    lines += [f'export {variable}="$(cat {home_path(file)})"' for variable, file in secret_files.items()]
     return "\n".join([*lines, body])
-
-
-def _home(path: str) -> str:
-    """A path as a word of the shell, in which a leading ~ is the home folder."""
-    rest = path.removeprefix("~/")
-    return shlex.quote(path) if rest == path else f'"$HOME"/{shlex.quote(rest)}'

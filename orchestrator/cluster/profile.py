@@ -10,12 +10,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from orchestrator.cluster.kuberay import KubeRayProfile
+from orchestrator.cluster.ray_up import RayUpProfile
 from orchestrator.cluster.slurm import SlurmProfile
 from orchestrator.space import ConfigError, Layers, read_mapping
 
-Profile = SlurmProfile  # a union, with more kinds
+Profile = SlurmProfile | KubeRayProfile | RayUpProfile
 
-KINDS: dict[str, type[Profile]] = {"slurm": SlurmProfile}
+KINDS: dict[str, type[Profile]] = {
+    "slurm": SlurmProfile,
+    "kuberay": KubeRayProfile,
+    "ray-up": RayUpProfile,
+}
 """What `type` of a profile may be."""
 PROJECT = Path("clusters")
 
