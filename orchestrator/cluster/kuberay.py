@@ -22,7 +22,7 @@ NAME_BYTES = 47
 MANAGER = "hjepa-sweep"
 SWEEP = "hjepa-sweep/name"
 """Annotation that holds the sweep's name as it is, which no label could."""
-OVER = {"Complete", "Failed"}
+OVER = {"Complete", "Failed", "ValidationFailed"}
 """States of a RayJob that does nothing more."""
 STOP_S = 90.0
 """Seconds that a sweep has to stop; it takes 30 at most."""
@@ -143,7 +143,7 @@ class KubeRayProfile(BaseProfile):
         if twice is not None:
             raise ValueError(f"{twice} is mounted twice; name another path")
         if both := sorted(self.environment.keys() & self.secrets.keys()):
-            raise ValueError(f"{both[0]} stands in environment and in secrets; keep one")
+            raise ValueError(f"environment and secrets both have {both[0]}; keep one")
         return self
 
     def preview(self, submission: Submission, results: Path) -> str:
