@@ -1,7 +1,8 @@
-"""A program that is not here, in its place on the path: it writes down what it is called with, and answers."""
+"""A program that is not here, in its place on the path: it notes what it is called with, and answers."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 from tests.workplace import Workplace
 
@@ -18,7 +19,9 @@ for part, answer in json.loads((here / "answers").read_text()):
     if part in " ".join(words):
         print(answer["text"], end="")
         print(answer["error"], end="", file=sys.stderr)
-        sys.exit(subprocess.run(words[words.index("--") + 1 :]).returncode if answer["runs"] else answer["status"])
+        if answer["runs"]:
+            sys.exit(subprocess.run(words[words.index("--") + 1 :]).returncode)
+        sys.exit(answer["status"])
 """
 
 
@@ -50,7 +53,7 @@ class StandIn:
         """What stood on the standard input of the last one that had any."""
         return [call["input"] for call in self._all() if call["input"]][-1]
 
-    def _all(self) -> list[dict[str, list[str]]]:
+    def _all(self) -> list[dict[str, Any]]:
         file: Path = self._told / "calls"
         return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 

@@ -73,8 +73,8 @@ def preview(sent: Submission, **changes: Any) -> tuple[dict[str, Any], dict[str,
     return config, job
 
 
-# The fields of ray.io/v1 as of KubeRay 1.5, from its API reference; the schema of the CRD itself is some 800 kB of
-# which the pods are nearly all, and those are validated by Kubernetes' own.
+# Names of ray.io/v1's fields as in KubeRay's API reference. The CRD itself is a megabyte, nearly all of it the
+# pods, which are validated here by Kubernetes' own schemas; HJEPA_RAYJOB_CRD has the file looked at too.
 FIELDS = {
     "RayJobSpec": "activeDeadlineSeconds backoffLimit rayClusterSpec submitterPodTemplate metadata "
     "clusterSelector submitterConfig managedBy deletionStrategy entrypoint runtimeEnvYAML jobId "
@@ -89,7 +89,8 @@ FIELDS = {
     "labels rayStartParams template scaleStrategy numOfHosts",
 }
 WHOLE = {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}
-TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
+TEXT, TRUTH = {"type": "string"}, {"type": "boolean"}
+TEXTS = {"type": "object", "additionalProperties": TEXT}
 TYPES: dict[str, Any] = {
     "authOptions": {
         "type": "object",
@@ -101,8 +102,8 @@ TYPES: dict[str, Any] = {
     "rayStartParams": TEXTS,
     **dict.fromkeys(("backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished"), WHOLE),
     **dict.fromkeys(("replicas", "minReplicas", "maxReplicas", "idleTimeoutSeconds"), WHOLE),
-    **dict.fromkeys(("entrypoint", "rayVersion", "groupName"), {"type": "string"}),
-    **dict.fromkeys(("shutdownAfterJobFinishes", "enableInTreeAutoscaling"), {"type": "boolean"}),
+    **dict.fromkeys(("entrypoint", "rayVersion", "groupName"), TEXT),
+    **dict.fromkeys(("shutdownAfterJobFinishes", "enableInTreeAutoscaling"), TRUTH),
 }
 
 
@@ -221,6 +222,16 @@ def test_the_pods_ask_for_what_the_sweeps_workers_need(
     assert kinds["trials"]["resources"]["CPU"] == int(asked["cpu"])
     assert kinds["trials"]["resources"].get("GPU") == (int(asked.get("nvidia.com/gpu", 0)) or None)
     assert (kinds["trials"]["min_workers"], kinds["trials"]["max_workers"]) == pods
+
+
+def test_no_password_reaches_the_manifest(workplace: Workplace):
+    (workplace.folder / "clusters").mkdir()
+    workplace.write("clusters/here.yaml", PROFILE)
+    uris = ("--tracking-uri", "https://me:s3cret@mlflow", "--storage", "postgresql://me:s3cret@db/sweeps")
+    done = workplace.sweep("submit", "tiny.yaml", "--to", "here", "--dry-run", *uris)
+    assert done.returncode == 0, done.stderr
+    assert "--tracking-uri https://me@mlflow --storage postgresql+psycopg://me@db/sweeps" in done.stdout
+    assert "s3cret" not in done.stdout
 
 
 def test_a_trial_that_no_pod_can_hold_is_refused():
@@ -395,8 +406,8 @@ def test_a_stopped_job_is_gone_on_with_by_another_try(workplace: Workplace, kube
     results = workplace.folder / "there"
     workplace.write("clusters/here.yaml", PROFILE | {"results": {"claim": "results", "path": str(results)}})
     serial = {
-        "search": {"algorithm": "random", "num_trials": 2},
-        "scheduler": {"type": "fifo", "max_epochs": 12},
+        "search": {"algorithm": "random", "num_trials": 1},
+        "scheduler": {"type": "fifo", "max_epochs": 40},
     }
     workplace.write("tiny.yaml", SPACE | serial | {"resources": {"concurrency": 1}})
     assert workplace.sweep("submit", "tiny.yaml", "--to", "here").returncode == 0

@@ -36,9 +36,9 @@ def test_the_pages_dry_runs_print_what_would_be_sent(command: str, capsys: pytes
     assert capsys.readouterr().out.count("\n") > 10
 
 
-def test_every_kind_has_an_example_and_a_place_on_the_page():
-    assert {load_profile(name).type for name in PROFILES} == set(KINDS)
-    assert set(KINDS) <= set(re.findall(r"`([a-z-]+)`", PAGE))
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_example_is_of_a_kind_that_is_on_the_page(name: str):
+    assert f"`{load_profile(name).type}`" in PAGE
 
 
 @pytest.mark.parametrize("name", PROFILES)

@@ -250,8 +250,8 @@ def test_the_scripts_are_valid_whatever_the_names(here: Workplace):
 def test_the_scripts_run_a_sweep_on_a_real_cluster_stop_it_and_go_on(here: Workplace, cluster: Nodes):
     """As `ray exec` would run them on the head, once `ray up` has put them there."""
     serial = {
-        "search": {"algorithm": "random", "num_trials": 2},
-        "scheduler": {"type": "fifo", "max_epochs": 12},
+        "search": {"algorithm": "random", "num_trials": 1},
+        "scheduler": {"type": "fifo", "max_epochs": 40},
     }
     here.write("tiny.yaml", SPACE | serial | {"resources": {"concurrency": 1}})
     assert here.sweep("submit", "tiny.yaml", "--to", "here").returncode == 0
