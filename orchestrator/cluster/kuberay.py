@@ -5,17 +5,14 @@ import json
 import math
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
-
-from pydantic import AfterValidator, Field, model_validator
+from typing import Any, Literal
 
 from orchestrator.capacity import places, workers_on
-from orchestrator.cluster.base import BaseProfile, Line, Submission, Variable
+from orchestrator.cluster.base import Line, Submission
 from orchestrator.cluster.program import call
-from orchestrator.cluster.rayjob import HEAD, SWEEP_MOUNT, Pods, manifest
+from orchestrator.cluster.rayjob import HEAD, Pods, RayJobConfig, manifest
 from orchestrator.definition import DEFINITION
-from orchestrator.space import Config, ResourcesConfig
-from orchestrator.space.config import Seconds
+from orchestrator.space import ResourcesConfig
 
 NAME_BYTES = 47
 """What KubeRay allows for a RayJob's name: its pods' names are made of it."""
@@ -27,124 +24,13 @@ OVER = {"Complete", "Failed", "ValidationFailed"}
 STOP_S = 90.0
 """Seconds that a sweep has to stop; it takes 30 at most."""
 
-Label = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
-"""Name of a namespace."""
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
-"""Name of an object in Kubernetes."""
-Quantity = Annotated[str, Field(pattern=r"^[1-9][0-9]*(Ki|Mi|Gi|Ti|k|M|G|T)?$")]
-"""Bytes, as Kubernetes writes them: 64Gi."""
 
-
-def _mount(path: str) -> str:
-    if not re.fullmatch(r"(/[A-Za-z0-9_.-]+)+", path) or ".." in path.split("/"):
-        raise ValueError("must be a whole path of plain letters, such as /results")
-    if any(f"{path}/".startswith(f"{taken}/") for taken in (SWEEP_MOUNT, "/dev/shm", "/tmp/ray")):  # noqa: S108
-        raise ValueError("is taken: name another path")
-    return path
-
-
-class Volume(Config):
-    """A claim on storage, as the pods see it."""
-
-    claim: Name
-    """Name of the PersistentVolumeClaim."""
-    path: Annotated[str, AfterValidator(_mount)]
-    """Where it is mounted, in every pod."""
-    read_only: bool = False
-    """Whether the pods may not write there."""
-
-
-class SecretKey(Config):
-    """A value in a Secret of the namespace."""
-
-    secret: Name
-    """The Secret's name."""
-    key: str = Field(pattern=r"^[A-Za-z0-9._-]{1,253}$")
-    """Name of the value in it."""
-
-
-class Toleration(Config):
-    """A taint that the worker pods put up with, as that of spot nodes."""
-
-    key: Line
-    value: Line | None = None
-    """null: whatever value the taint has."""
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
-    """null: each of them."""
-
-    def manifest(self) -> dict[str, str]:
-        """As Kubernetes has it."""
-        told = {"key": self.key, "operator": "Exists" if self.value is None else "Equal"}
-        return told | {k: v for k, v in (("value", self.value), ("effect", self.effect)) if v is not None}
-
-
-class KubeRayProfile(BaseProfile):
+class KubeRayProfile(RayJobConfig):
     """A Kubernetes cluster with the KubeRay operator, 1.5.1 or newer, by a context of kubectl's."""
 
     type: Literal["kuberay"]
-    image: Line
-    """Container image with hjepa-sweep and Ray in it."""
-    ray_version: Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$")] | None = None
-    """Ray's in that image; null: the one installed here."""
     context: Line | None = None
     """kubectl's context; null: the one in use."""
-    namespace: Label = "default"
-    service_account: Name | None = None
-    """Account of the pods, as for pulling the image or reaching a bucket; null: the namespace's own."""
-    results: Volume
-    """Storage that keeps the sweep's folder. All pods have to write to it at once (ReadWriteMany), unless the
-    sweep names `resources.checkpoints`."""
-    data: tuple[Volume, ...] = ()
-    """Further storage, such as that of the data sets."""
-    cpus_per_pod: int = Field(ge=1)
-    """Cores that a worker pod may take at most."""
-    gpus_per_pod: int = Field(0, ge=0, le=64)
-    """GPUs that a worker pod may take at most."""
-    memory_per_pod: Quantity
-    """Memory of a worker pod, its /dev/shm included."""
-    min_pods: int = Field(0, ge=0, le=4096)
-    """Worker pods that are kept while nothing runs on them. There are always as many as one trial takes."""
-    max_pods: int = Field(1, ge=1, le=4096)
-    """Worker pods that there may be; they come as trials want them."""
-    idle_s: int = Field(120, ge=10)
-    """Seconds after which an idle worker pod is taken away."""
-    head_cpus: int = Field(2, ge=1)
-    """Cores of the head pod, which runs the sweep and no trial."""
-    head_memory: Quantity = "8Gi"
-    shm: Quantity = "4Gi"
-    """Size of each pod's /dev/shm, through which Ray and the data's loaders hand over what they have."""
-    gpu_resource: str = Field("nvidia.com/gpu", pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]*gpu$")
-    """What the cluster calls a GPU; Ray takes for one what ends in `gpu`."""
-    node_selector: dict[Line, Line] = Field(default_factory=dict)
-    """Labels of the nodes that worker pods go to, such as `cloud.google.com/gke-spot: "true"`."""
-    tolerations: tuple[Toleration, ...] = ()
-    """Taints that worker pods put up with."""
-    head_node_selector: dict[Line, Line] = Field(default_factory=dict)
-    """Labels of the nodes that the head pod goes to: it should not be on a node that is taken back."""
-    environment: dict[Variable, str] = Field(default_factory=dict)
-    """Variables of all pods, none of them secret."""
-    secrets: dict[Variable, SecretKey] = Field(default_factory=dict)
-    """Variables from Secrets, such as `HJEPA_STORAGE: {secret: hjepa, key: storage}`. Those of the database
-    and of MLflow reach the head pod alone."""
-    token: bool = True
-    """Whether Ray asks for a token, which the operator makes."""
-    retries: int = Field(3, ge=0, le=100)
-    """How often a sweep that did not come to its end, such as by a lost head, goes on in a new cluster."""
-    time: Annotated[Seconds, Field(ge=60, le=2**31 - 1)] | None = None
-    """Limit in seconds or as 12h, the wait for pods included; the sweep is stopped in order then, and goes on
-    when it is sent again. null: none."""
-    ttl_s: int = Field(300, ge=0)
-    """Seconds for which the pods are kept after the end, to look at."""
-
-    @model_validator(mode="after")
-    def _each_thing_once(self) -> Self:
-        paths = [volume.path for volume in (self.results, *self.data)]
-        twice = next((path for path in paths if paths.count(path) > 1), None)
-        if twice is not None:
-            raise ValueError(f"{twice} is mounted twice; name another path")
-        if both := sorted(self.environment.keys() & self.secrets.keys()):
-            raise ValueError(f"environment and secrets both have {both[0]}; keep one")
-        return self
 
     def preview(self, submission: Submission, results: Path) -> str:
         """The manifest: a ConfigMap with the sweep, and the RayJob. ConfigError where no trial can fit."""
@@ -165,14 +51,14 @@ class KubeRayProfile(BaseProfile):
 
         A RayJob that is over makes room: the new one goes on with the same results.
         """
-        manifest, job = self.preview(submission, results), object_name(submission)
+        text, job = self.preview(submission, results), object_name(submission)
         found = self._kubectl("get", "rayjob", job, "--ignore-not-found", "--output", "json")
         if found.strip():
             state = _state(json.loads(found))
             if state not in OVER:
                 return f"{submission.name}: sent already: RayJob {job} is {state.lower()}."
             self._kubectl("delete", "rayjob", job, "--ignore-not-found", timeout_s=STOP_S)
-        self._kubectl("apply", "--filename", "-", input=manifest)
+        self._kubectl("apply", "--filename", "-", input=text)
         where = " ".join(self._where())
         return (
             f"{submission.name}: RayJob {job} is sent to the namespace {self.namespace}.\n"

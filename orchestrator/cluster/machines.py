@@ -1,14 +1,11 @@
 """Where `ray up` gets machines: clouds, and addresses of one's own."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from orchestrator.cluster.base import Line
+from orchestrator.cluster.base import BaseProfile, Line
 from orchestrator.space import Config
-
-if TYPE_CHECKING:
-    from orchestrator.cluster.ray_up import RayUpProfile
 
 HEAD, WORKERS = "head", "workers"
 
@@ -27,7 +24,7 @@ class _Cloud(Config):
         """What the cloud is asked for to make a machine."""
         raise NotImplementedError
 
-    def most(self, profile: "RayUpProfile") -> int:
+    def most(self, profile: "MachinesConfig") -> int:
         """Machines that trials may run on."""
         return profile.max_workers
 
@@ -35,11 +32,11 @@ class _Cloud(Config):
         """Machines that are there from the beginning, of which `least` workers are wanted."""
         return least + 1
 
-    def head_amounts(self, profile: "RayUpProfile") -> str:
+    def head_amounts(self, profile: "MachinesConfig") -> str:
         """Options of `ray start` for what trials may have of the head: nothing, for nobody takes it back."""
         return "--num-cpus=0"
 
-    def layout(self, profile: "RayUpProfile", least: int) -> dict[str, Any]:
+    def layout(self, profile: "MachinesConfig", least: int) -> dict[str, Any]:
         """Sections of the cluster's YAML: the provider, and the machines."""
         head = self.node(self.head_machine, 0, spot=False) | profile.head_node
         worker = self.node(self.worker_machine, profile.gpus_per_node, profile.spot) | profile.worker_node
@@ -149,7 +146,7 @@ class LocalProvider(Config):
     worker_ips: tuple[Line, ...] = ()
     """Addresses of the others."""
 
-    def most(self, profile: "RayUpProfile") -> int:
+    def most(self, profile: "MachinesConfig") -> int:
         """Machines that trials may run on."""
         return len(self.worker_ips) + 1
 
@@ -157,11 +154,11 @@ class LocalProvider(Config):
         """Machines that are there from the beginning, of which `least` workers are wanted."""
         return len(self.worker_ips) + 1
 
-    def head_amounts(self, profile: "RayUpProfile") -> str:
+    def head_amounts(self, profile: "MachinesConfig") -> str:
         """Options of `ray start` for what trials may have of the head."""
         return f"--num-cpus={profile.cpus_per_node} --num-gpus={profile.gpus_per_node}"
 
-    def layout(self, profile: "RayUpProfile", least: int) -> dict[str, Any]:
+    def layout(self, profile: "MachinesConfig", least: int) -> dict[str, Any]:
         """Sections of the cluster's YAML: the provider, and the machines."""
         ips = list(self.worker_ips)
         place = {"type": self.type, "head_ip": self.head_ip, "worker_ips": ips}
@@ -169,3 +166,32 @@ class LocalProvider(Config):
 
 
 Provider = Annotated[AwsProvider | GcpProvider | LocalProvider, Field(discriminator="type")]
+
+
+class MachinesConfig(BaseProfile):
+    """Which machines a cluster is of: an on-demand head, and workers from the spot market."""
+
+    provider: Provider
+    cpus_per_node: int = Field(ge=1)
+    """Cores of a worker machine."""
+    gpus_per_node: int = Field(0, ge=0, le=64)
+    """GPUs of a worker machine."""
+    min_workers: int = Field(0, ge=0, le=4096)
+    """Workers that are kept while nothing runs on them. There are always as many as one trial takes."""
+    max_workers: int = Field(1, ge=1, le=4096)
+    """Workers that there may be; they come as trials want them. Of one's own machines, all are used."""
+    spot: bool = True
+    """Whether workers come from the spot market: cheaper, and taken back at any time; trials then go on
+    elsewhere from their newest checkpoint. The head never does."""
+    head_node: dict[str, Any] = Field(default_factory=dict)
+    """Further keys of the cloud's for the head, such as `IamInstanceProfile`."""
+    worker_node: dict[str, Any] = Field(default_factory=dict)
+    """Further keys of the cloud's for workers."""
+
+    @model_validator(mode="after")
+    def _least_within_most(self) -> Self:
+        if self.min_workers > self.max_workers:
+            raise ValueError(f"min_workers {self.min_workers} is more than max_workers {self.max_workers}")
+        if isinstance(self.provider, LocalProvider) and (self.head_node or self.worker_node):
+            raise ValueError("head_node and worker_node are a cloud's; machines of one's own have none")
+        return self

@@ -6,14 +6,14 @@ import secrets
 import shlex
 import tempfile
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from orchestrator.capacity import Node, places, workers_on
-from orchestrator.cluster.base import SUBMITTED, BaseProfile, Line, Submission, Variable, home_path
+from orchestrator.cluster.base import SUBMITTED, Line, Submission, Variable, home_path
 from orchestrator.cluster.documents import write_yaml
-from orchestrator.cluster.machines import LocalProvider, Provider
+from orchestrator.cluster.machines import MachinesConfig
 from orchestrator.cluster.program import call
 from orchestrator.definition import SPACE, write_whole
 from orchestrator.space import ConfigError
@@ -47,22 +47,10 @@ _STOP = """\
 """
 
 
-class RayUpProfile(BaseProfile):
-    """Machines on which `ray up` makes a cluster: an on-demand head, and workers from the spot market."""
+class RayUpProfile(MachinesConfig):
+    """Machines on which `ray up` makes a cluster, and how they are reached."""
 
     type: Literal["ray-up"]
-    provider: Provider
-    cpus_per_node: int = Field(ge=1)
-    """Cores of a worker machine."""
-    gpus_per_node: int = Field(0, ge=0, le=64)
-    """GPUs of a worker machine."""
-    min_workers: int = Field(0, ge=0, le=4096)
-    """Workers that are kept while nothing runs on them. There are always as many as one trial takes."""
-    max_workers: int = Field(1, ge=1, le=4096)
-    """Workers that there may be; they come as trials want them. Of one's own machines, all are used."""
-    spot: bool = True
-    """Whether workers come from the spot market: cheaper, and taken back at any time; trials then go on
-    elsewhere from their newest checkpoint. The head never does."""
     idle_s: int = Field(300, ge=60)
     """Seconds after which an idle worker is given back."""
     ssh_user: Line = "ubuntu"
@@ -81,18 +69,6 @@ class RayUpProfile(BaseProfile):
     shared: bool = False
     """Whether all machines see that folder, by a network disk; else the sweep has to name
     `resources.checkpoints`."""
-    head_node: dict[str, Any] = Field(default_factory=dict)
-    """Further keys of the cloud's for the head, such as `IamInstanceProfile`."""
-    worker_node: dict[str, Any] = Field(default_factory=dict)
-    """Further keys of the cloud's for workers."""
-
-    @model_validator(mode="after")
-    def _least_within_most(self) -> Self:
-        if self.min_workers > self.max_workers:
-            raise ValueError(f"min_workers {self.min_workers} is more than max_workers {self.max_workers}")
-        if isinstance(self.provider, LocalProvider) and (self.head_node or self.worker_node):
-            raise ValueError("head_node and worker_node are a cloud's; machines of one's own have none")
-        return self
 
     def preview(self, submission: Submission, results: Path) -> str:
         """The cluster's YAML. ConfigError where a trial can never fit, or Ray would refuse the YAML."""

@@ -1,17 +1,18 @@
 """The manifest of a sweep on KubeRay: a ConfigMap that brings it into the head pod, and the RayJob."""
 
 import math
+import re
 import shlex
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from orchestrator.cluster.base import Submission
+from pydantic import AfterValidator, Field, model_validator
+
+from orchestrator.cluster.base import BaseProfile, Line, Submission, Variable
 from orchestrator.cluster.documents import write_yaml
 from orchestrator.definition import SPACE
-from orchestrator.space import ConfigError
-
-if TYPE_CHECKING:
-    from orchestrator.cluster.kuberay import KubeRayProfile, SecretKey
+from orchestrator.space import Config, ConfigError
+from orchestrator.space.config import Seconds
 
 SWEEP_MOUNT = "/etc/hjepa"
 """Where the head pod has the sweep's files."""
@@ -36,6 +37,125 @@ exit $((status == 3 ? 0 : status))
 """
 
 
+Label = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+"""Name of a namespace."""
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
+"""Name of an object in Kubernetes."""
+Quantity = Annotated[str, Field(pattern=r"^[1-9][0-9]*(Ki|Mi|Gi|Ti|k|M|G|T)?$")]
+"""Bytes, as Kubernetes writes them: 64Gi."""
+
+
+def _mount(path: str) -> str:
+    if not re.fullmatch(r"(/[A-Za-z0-9_.-]+)+", path) or ".." in path.split("/"):
+        raise ValueError("must be a whole path of plain letters, such as /results")
+    if any(f"{path}/".startswith(f"{taken}/") for taken in (SWEEP_MOUNT, "/dev/shm", "/tmp/ray")):  # noqa: S108
+        raise ValueError("is taken: name another path")
+    return path
+
+
+class Volume(Config):
+    """A claim on storage, as the pods see it."""
+
+    claim: Name
+    """Name of the PersistentVolumeClaim."""
+    path: Annotated[str, AfterValidator(_mount)]
+    """Where it is mounted, in every pod."""
+    read_only: bool = False
+    """Whether the pods may not write there."""
+
+
+class SecretKey(Config):
+    """A value in a Secret of the namespace."""
+
+    secret: Name
+    """The Secret's name."""
+    key: str = Field(pattern=r"^[A-Za-z0-9._-]{1,253}$")
+    """Name of the value in it."""
+
+
+class Toleration(Config):
+    """A taint that the worker pods put up with, as that of spot nodes."""
+
+    key: Line
+    value: Line | None = None
+    """null: whatever value the taint has."""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    """null: each of them."""
+
+    def manifest(self) -> dict[str, str]:
+        """As Kubernetes has it."""
+        told = {"key": self.key, "operator": "Exists" if self.value is None else "Equal"}
+        return told | {k: v for k, v in (("value", self.value), ("effect", self.effect)) if v is not None}
+
+
+class RayJobConfig(BaseProfile):
+    """What the pods of a sweep are, and how long the job lasts."""
+
+    image: Line
+    """Container image with hjepa-sweep and Ray in it."""
+    ray_version: Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$")] | None = None
+    """Ray's in that image; null: the one installed here."""
+    namespace: Label = "default"
+    service_account: Name | None = None
+    """Account of the pods, as for pulling the image or reaching a bucket; null: the namespace's own."""
+    results: Volume
+    """Storage that keeps the sweep's folder. All pods have to write to it at once (ReadWriteMany), unless the
+    sweep names `resources.checkpoints`."""
+    data: tuple[Volume, ...] = ()
+    """Further storage, such as that of the data sets."""
+    cpus_per_pod: int = Field(ge=1)
+    """Cores that a worker pod may take at most."""
+    gpus_per_pod: int = Field(0, ge=0, le=64)
+    """GPUs that a worker pod may take at most."""
+    memory_per_pod: Quantity
+    """Memory of a worker pod, its /dev/shm included."""
+    min_pods: int = Field(0, ge=0, le=4096)
+    """Worker pods that are kept while nothing runs on them. There are always as many as one trial takes."""
+    max_pods: int = Field(1, ge=1, le=4096)
+    """Worker pods that there may be; they come as trials want them."""
+    idle_s: int = Field(120, ge=10)
+    """Seconds after which an idle worker pod is taken away."""
+    head_cpus: int = Field(2, ge=1)
+    """Cores of the head pod, which runs the sweep and no trial."""
+    head_memory: Quantity = "8Gi"
+    shm: Quantity = "4Gi"
+    """Size of each pod's /dev/shm, through which Ray and the data's loaders hand over what they have."""
+    gpu_resource: str = Field("nvidia.com/gpu", pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]*gpu$")
+    """What the cluster calls a GPU; Ray takes for one what ends in `gpu`."""
+    node_selector: dict[Line, Line] = Field(default_factory=dict)
+    """Labels of the nodes that worker pods go to, such as `cloud.google.com/gke-spot: "true"`."""
+    tolerations: tuple[Toleration, ...] = ()
+    """Taints that worker pods put up with."""
+    head_node_selector: dict[Line, Line] = Field(default_factory=dict)
+    """Labels of the nodes that the head pod goes to: it should not be on a node that is taken back."""
+    environment: dict[Variable, str] = Field(default_factory=dict)
+    """Variables of all pods, none of them secret."""
+    secrets: dict[Variable, SecretKey] = Field(default_factory=dict)
+    """Variables from Secrets, such as `HJEPA_STORAGE: {secret: hjepa, key: storage}`. Those of the database
+    and of MLflow reach the head pod alone."""
+    token: bool = True
+    """Whether Ray asks for a token, which the operator makes."""
+    retries: int = Field(3, ge=0, le=100)
+    """How often a sweep that did not come to its end, such as by a lost head, goes on in a new cluster."""
+    time: Annotated[Seconds, Field(ge=60, le=2**31 - 1)] | None = None
+    """Limit in seconds or as 12h, the wait for pods included; the sweep is stopped in order then, and goes on
+    when it is sent again. null: none."""
+    ttl_s: int = Field(300, ge=0)
+    """Seconds for which the pods are kept after the end, to look at."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.min_pods > self.max_pods:
+            raise ValueError(f"min_pods {self.min_pods} is more than max_pods {self.max_pods}")
+        paths = [volume.path for volume in (self.results, *self.data)]
+        twice = next((path for path in paths if paths.count(path) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{twice} is mounted twice; name another path")
+        if both := sorted(self.environment.keys() & self.secrets.keys()):
+            raise ValueError(f"environment and secrets both have {both[0]}; keep one")
+        return self
+
+
 class Pods(NamedTuple):
     """Worker pods of a sweep."""
 
@@ -45,7 +165,7 @@ class Pods(NamedTuple):
     most: int
 
 
-def manifest(profile: "KubeRayProfile", submission: Submission, metadata: dict[str, Any], pods: Pods) -> str:
+def manifest(profile: RayJobConfig, submission: Submission, metadata: dict[str, Any], pods: Pods) -> str:
     """Both objects as YAML; `metadata` is theirs. ConfigError where a ConfigMap cannot hold the sweep."""
     sweep = {
         "apiVersion": "v1",
@@ -91,7 +211,7 @@ def manifest(profile: "KubeRayProfile", submission: Submission, metadata: dict[s
     return write_yaml(sweep, job)
 
 
-def _files(profile: "KubeRayProfile", submission: Submission) -> dict[str, str]:
+def _files(profile: RayJobConfig, submission: Submission) -> dict[str, str]:
     command = ["hjepa-sweep", "run", f"{SWEEP_MOUNT}/{SPACE}", "--results", profile.results.path]
     command += ["--address", "auto", *submission.options]
     files = {**submission.files(), SCRIPT: _RUN.replace("@COMMAND@", shlex.join(command))}
@@ -101,13 +221,13 @@ def _files(profile: "KubeRayProfile", submission: Submission) -> dict[str, str]:
     return files
 
 
-def _submitter(profile: "KubeRayProfile") -> dict[str, Any]:
+def _submitter(profile: RayJobConfig) -> dict[str, Any]:
     """The pod that hands the job to Ray and prints what it prints."""
     container = {"name": "ray-job-submitter", "image": profile.image, "resources": _resources(SUBMITTER)}
     return {"spec": {"restartPolicy": "Never", **_account(profile), "containers": [container]}}
 
 
-def _head(profile: "KubeRayProfile", sweep: str, config: str) -> dict[str, Any]:
+def _head(profile: RayJobConfig, sweep: str, config: str) -> dict[str, Any]:
     amounts = {"cpu": str(profile.head_cpus), "memory": profile.head_memory}
     spec = _pod(profile, HEAD, amounts, profile.secrets)
     spec["terminationGracePeriodSeconds"] = GRACE_S
@@ -125,7 +245,7 @@ def _head(profile: "KubeRayProfile", sweep: str, config: str) -> dict[str, Any]:
     return {"spec": spec}
 
 
-def _worker(profile: "KubeRayProfile", submission: Submission, workers: int) -> dict[str, Any]:
+def _worker(profile: RayJobConfig, submission: Submission, workers: int) -> dict[str, Any]:
     resources = submission.sweep.config.resources
     amounts = {"cpu": str(workers * resources.cpus_per_worker), "memory": profile.memory_per_pod}
     if resources.gpus_per_worker:
@@ -140,7 +260,7 @@ def _worker(profile: "KubeRayProfile", submission: Submission, workers: int) -> 
 
 
 def _pod(
-    profile: "KubeRayProfile", container: str, amounts: dict[str, str], secrets: "dict[str, SecretKey]"
+    profile: RayJobConfig, container: str, amounts: dict[str, str], secrets: dict[str, SecretKey]
 ) -> dict[str, Any]:
     claims = list(enumerate((profile.results, *profile.data)))
     env = {"RAY_USAGE_STATS_ENABLED": "0", **profile.environment}
@@ -182,7 +302,7 @@ def _pod(
     }
 
 
-def _account(profile: "KubeRayProfile") -> dict[str, str]:
+def _account(profile: RayJobConfig) -> dict[str, str]:
     return {"serviceAccountName": profile.service_account} if profile.service_account else {}
 
 

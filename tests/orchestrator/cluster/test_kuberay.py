@@ -73,8 +73,8 @@ def preview(sent: Submission, **changes: Any) -> tuple[dict[str, Any], dict[str,
     return config, job
 
 
-# Names of ray.io/v1's fields as in KubeRay's API reference. The CRD itself is a megabyte, nearly all of it the
-# pods, which are validated here by Kubernetes' own schemas; HJEPA_RAYJOB_CRD has the file looked at too.
+# Names of ray.io/v1's fields as in KubeRay's API reference. The CRD itself is a megabyte, nearly all pods,
+# which are validated here by Kubernetes' own schemas; HJEPA_RAYJOB_CRD has the file looked at too.
 FIELDS = {
     "RayJobSpec": "activeDeadlineSeconds backoffLimit rayClusterSpec submitterPodTemplate metadata "
     "clusterSelector submitterConfig managedBy deletionStrategy entrypoint runtimeEnvYAML jobId "
@@ -286,6 +286,7 @@ def test_text_that_some_reader_would_take_for_another_thing_stands_in_quotes(tex
     ("changes", "message"),
     [
         ({"max_pod": 3}, "max_pod: no such config key.\nNearest: max_pods"),
+        ({"min_pods": 4}, "min_pods 4 is more than max_pods 3"),
         ({"cpus_per_pod": 0}, "cpus_per_pod: 0 is not allowed"),
         ({"memory_per_pod": "32 GB"}, "memory_per_pod"),
         ({"namespace": "Research"}, "namespace"),
