@@ -36,13 +36,15 @@ def run(options: argparse.Namespace) -> int:
     from orchestrator.cluster.base import Submission
     from orchestrator.cluster.profile import load_profile
     from orchestrator.space import load_sweep, parse_overrides
+    from orchestrator.tracking import bare_uri
 
     profile = load_profile(options.to)
     overrides = {**profile.set, **parse_overrides(options.set)}
     sweep = load_sweep(options.space, base=options.base, overrides=overrides, trials=options.trials)
     words: list[str] = []
     if options.tracking_uri:
-        words += ["--tracking-uri", checked_uri(options.tracking_uri)]
+        # Without its secrets, which the cluster has of its own.
+        words += ["--tracking-uri", bare_uri(checked_uri(options.tracking_uri))]
     if options.storage:
         words += ["--storage", options.storage]
     submission, results = Submission(sweep, tuple(words)), Path(options.results)

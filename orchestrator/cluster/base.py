@@ -51,8 +51,8 @@ class Answer(NamedTuple):
 class BaseProfile(Config):
     """What the profiles of all kinds hold. None holds a secret: they name variables and files.
 
-    Every kind sends and stops. What else is asked of a sweep there is asked without --to where the results
-    folder is seen from here too.
+    Every kind sends and stops. What else is asked of a sweep is asked without --to where its results are
+    seen, unless the kind has another way.
     """
 
     description: Line | None = None
@@ -74,22 +74,26 @@ class BaseProfile(Config):
 
     def status(self, name: str, words: tuple[str, ...]) -> Answer:
         """What `hjepa-sweep status NAME` says there, with the words of its command line."""
-        raise self._seen_from_here(f"hjepa-sweep status {name}")
+        raise self._asked_there(f"hjepa-sweep status {name}")
 
     def logs(self, name: str, follow: bool) -> Iterator[str]:
         """What the sweep `name` prints there; with `follow` on and on, until it ends."""
-        raise self._seen_from_here(f"ls {SUBMITTED}/hjepa-{name}-*")
+        raise self._asked_there(f"hjepa-sweep status {name}")
 
     def fetch(self, name: str, results: Path) -> str:
         """Bring what the sweep `name` found there to `results`, and say so."""
-        raise self._seen_from_here(f"hjepa-sweep report {name}")
+        raise self._asked_there(f"hjepa-sweep report {name}")
 
     def doctor(self, submission: "Submission | None", results: Path, words: tuple[str, ...]) -> Answer:
         """What `hjepa-sweep doctor` finds there, for the sweep or for none."""
-        raise self._seen_from_here("hjepa-sweep doctor")
+        raise self._asked_there("hjepa-sweep doctor")
 
-    def _seen_from_here(self, command: str) -> ConfigError:
-        return ConfigError(f"--to: that cluster's results are seen from here too: {command}")
+    def _asked_there(self, command: str) -> ConfigError:
+        kind = getattr(self, "type", "this")
+        return ConfigError(
+            f"--to: a profile of type {kind} is for submit and stop alone. Ask where the results are seen, "
+            f"without --to: {command}"
+        )
 
 
 @dataclass(frozen=True)

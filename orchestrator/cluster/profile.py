@@ -10,13 +10,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from orchestrator.cluster.kuberay import KubeRayProfile
 from orchestrator.cluster.ray import RayProfile
+from orchestrator.cluster.ray_up import RayUpProfile
 from orchestrator.cluster.slurm import SlurmProfile
 from orchestrator.space import ConfigError, Layers, read_mapping
 
-Profile = SlurmProfile | RayProfile
+Profile = SlurmProfile | RayProfile | KubeRayProfile | RayUpProfile
 
-KINDS: dict[str, type[Profile]] = {"slurm": SlurmProfile, "ray": RayProfile}
+KINDS: dict[str, type[Profile]] = {
+    "slurm": SlurmProfile,
+    "ray": RayProfile,
+    "kuberay": KubeRayProfile,
+    "ray-up": RayUpProfile,
+}
 """What `type` of a profile may be."""
 PROJECT = Path("clusters")
 

@@ -48,7 +48,7 @@ class RayProfile(BaseProfile):
     ca_file: Line | None = None
     """File here with the certificates to trust behind https. null: the system's."""
     results: Line = "~/hjepa-results"
-    """Folder on the head node for the results."""
+    """Folder for the results, which all nodes see unless `resources.checkpoints` names a store."""
     install: bool = True
     """Whether the job gets the packages of this environment, in their versions, on top of the nodes' own.
     With false the nodes have them."""
@@ -70,7 +70,7 @@ class RayProfile(BaseProfile):
             f"with {len(packed):,} bytes of code and configs",
         ]
         if self.install:
-            lines.append(f"and {' '.join(requirements())}")
+            lines += ["and these packages:", *(f"  {package}" for package in requirements())]
         return "\n".join(lines)
 
     def submit(self, submission: Submission, results: Path) -> str:

@@ -3,7 +3,6 @@
 import math
 import re
 import shlex
-import subprocess
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,14 +11,12 @@ from pydantic import AfterValidator, Field
 from orchestrator.capacity import places
 from orchestrator.cluster.base import SUBMITTED, BaseProfile, Line, Submission, Variable
 from orchestrator.cluster.batch import batch_script
+from orchestrator.cluster.program import call
 from orchestrator.definition import SPACE
-from orchestrator.space import ConfigError
 from orchestrator.space.config import Seconds
 
 TAKEN = ("HOME", "USER", "LANG", "PATH")
 """Variables of the submitting shell that a job always has."""
-ANSWER_S = 60
-"""Seconds that SLURM's commands have."""
 
 
 def _option(text: str) -> str:
@@ -147,14 +144,4 @@ def _folder(submission: Submission, results: Path) -> Path:
 
 
 def _call(program: str, *arguments: str, input: str | None = None) -> str:
-    try:
-        done = subprocess.run(
-            [program, *arguments], input=input, text=True, capture_output=True, timeout=ANSWER_S, check=False
-        )
-    except FileNotFoundError:
-        raise ConfigError(f"{program}: no such program: submit from a login node of SLURM.") from None
-    except subprocess.TimeoutExpired:
-        raise ConfigError(f"{program}: SLURM has not answered for {ANSWER_S} s.") from None
-    if done.returncode:
-        raise ConfigError(f"{program}: {done.stderr.strip() or f'exit status {done.returncode}'}")
-    return done.stdout
+    return call(program, *arguments, missing="submit from a login node of SLURM", input=input)

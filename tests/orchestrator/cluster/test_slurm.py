@@ -1,8 +1,6 @@
 """Sweeps as jobs of a real SLURM: sent, run, requeued in the middle, gone on with, finished."""
 
 import os
-import re
-import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cli import parse, submit
 from orchestrator.cluster.profile import load_profile
 from orchestrator.space import ConfigError
 from tests.slurm import Slurm, missing, slurm_cluster
@@ -157,21 +154,6 @@ def test_dry_run_prints_the_script_and_sends_nothing(workplace: Workplace):
         assert line in lines
     assert "ray symmetric-run" in done.stdout
     assert os.system(f"bash -n <<'END'\n{done.stdout}\nEND") == 0
-
-
-def test_the_pages_commands_are_valid_and_its_dry_run_prints_the_script(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    monkeypatch.chdir(CHECKOUT)
-    page = (Path(CHECKOUT) / "docs/cluster.md").read_text(encoding="utf-8")
-    lines = re.findall(r"(?m)^    (hjepa-sweep .*)", page)
-    assert len(lines) == 3
-    for line in lines:
-        options = parse(shlex.split(line)[1:])
-        assert load_profile(options.to).type == "slurm"
-        if getattr(options, "dry_run", False):
-            assert submit.run(options) == 0
-    assert "#SBATCH --nodes=2" in capsys.readouterr().out
 
 
 def test_where_there_is_no_slurm_it_is_said_in_words(workplace: Workplace):
