@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers._tpe.sampler import _split_trials
 
 from orchestrator.agenda import Agenda, work_is_left
 from orchestrator.decision import Decisions
 from orchestrator.proposal import near, propose
 from orchestrator.report import SweepResult, summary
-from orchestrator.sampler import build_sampler
+from orchestrator.sampler import BEST, TrialsView, build_sampler
 from orchestrator.space import ConfigError, Sweep, load_sweep
 from orchestrator.study import Study, TrialRecord
 from tests.workplace import TINY
@@ -129,6 +130,30 @@ def test_tpe_learns_weights_on_a_simplex(tmp_path: Path) -> None:
     sweep = sweep_of(tmp_path, WEIGHTS, trials=40)
     late = search_values(run_all(tmp_path, sweep))[20:]
     assert np.mean([values["loss.hierarchy_weights"][0] for values in late]) > 0.75
+
+
+def test_of_many_trials_tpe_looks_at_the_best_and_at_every_so_many_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of the sixty wait at a rung. Optuna's own split says which are the best."""
+    sweep = sweep_of(tmp_path, LR, trials=100)
+    study = opened(tmp_path, sweep)
+    for number in range(60):
+        study.ask("search", {"training.lr": 1e-4 * 1.05**number})
+        study.report(number, 3, {"val/knn_top1": (number * 37 % 60) / 60}, None)
+        if number % 2:
+            study.end(number, "completed")
+    seen = TrialsView(study._study, thinned=True)._get_trials()
+    assert [trial.number for trial in seen] == list(range(60))
+    monkeypatch.setattr("orchestrator.sampler.LOOKED_AT", 40)
+    view = TrialsView(study._study, thinned=True)
+    seen = view._get_trials()
+    numbers = [trial.number for trial in seen]
+    assert numbers == sorted(set(numbers))
+    assert len(numbers) == 40
+    below, _ = _split_trials(view, TrialsView(study._study, thinned=False)._get_trials(), BEST)  # type: ignore[arg-type]
+    assert {trial.number for trial in below} <= set(numbers)
+    assert len(view.of_each_kind()._get_trials()) == 1
 
 
 def test_the_summary_counts_what_was_not_run(tmp_path: Path) -> None:
