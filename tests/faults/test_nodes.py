@@ -19,7 +19,7 @@ from tests.workplace import (
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
 LONG = SPACE | {
     "search": {"algorithm": "random", "num_trials": 1},
-    "scheduler": {"type": "fifo", "max_epochs": 150},
+    "scheduler": {"type": "fifo", "max_epochs": 100},
     "resources": {"max_failures": 0},
 }
 

@@ -109,7 +109,7 @@ def test_a_stopped_sweep_goes_on_when_it_is_sent_again(workplace: Workplace, clu
     assert len(before[0]) >= 5
     assert "goes on where it was" in asked(workplace, "submit", "tiny.yaml", "--results", "elsewhere")
     printed = asked(workplace, "logs", "tiny", "-f")
-    assert "trial 0000 epoch 1/" not in printed
+    assert printed.count("trial 0000 epoch 1/") == 1  # Ray goes on with the log of the job of that name
     asked(workplace, "fetch", "tiny")
     now = {record.number: record for record in records(workplace)}
     assert {record.outcome for record in now.values()} == {"completed"}
