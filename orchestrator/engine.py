@@ -153,6 +153,8 @@ def run_trials(
     """Run what `next_trial` gives until it is FINISHED; `listener` hears of every report and decides."""
     # Tune would hand these to every trial by way of Ray, which writes them to its logs.
     class_cache.ENV_VARS_TO_PROPAGATE.difference_update(_SECRETS)
+    # It names the trials that are not over, which the study knows better.
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
     gate = Gate(config) if _needs_gate(config) else None
     tuner = tune.Tuner(
         _trainable(config, scratch, gate),
