@@ -5,7 +5,7 @@ import heapq
 import math
 import warnings
 import zlib
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
@@ -32,9 +32,13 @@ LEARNED_ATTEMPTS = 100
 """Proposals for a trial that TPE makes before it is left to chance to find one that may be run."""
 
 
-def build_sampler(sweep: "Sweep") -> BaseSampler:
+def build_sampler(sweep: "Sweep") -> "NumberedSampler":
     """The sampler of a sweep."""
     return NumberedSampler(sweep.config.search.algorithm, sweep.config.search.seed)
+
+
+Elsewhere = Callable[[Sequence[FrozenTrial]], list[FrozenTrial]]
+"""Trials of other studies, as they look beside this one's own."""
 
 
 class TrialsView:
@@ -47,15 +51,16 @@ class TrialsView:
     the density of the good ones from that of the rest, which so many show as well as all.
     """
 
-    def __init__(self, study: OptunaStudy, thinned: bool):
-        self._study, self._is_thinned = study, thinned
+    def __init__(self, study: OptunaStudy, thinned: bool, elsewhere: Elsewhere | None = None):
+        self._study, self._is_thinned, self._elsewhere = study, thinned, elsewhere
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._study, name)
 
     @cached_property
     def _all(self) -> list[FrozenTrial]:
-        return self._study._get_trials(deepcopy=False)
+        own = self._study._get_trials(deepcopy=False)
+        return own if self._elsewhere is None else self._elsewhere(own) + own
 
     @cached_property
     def _trials(self) -> list[FrozenTrial]:
@@ -114,6 +119,8 @@ class NumberedSampler(BaseSampler):
 
     def __init__(self, algorithm: str, seed: int):
         self._algorithm, self._seed = algorithm, seed
+        self.elsewhere: Elsewhere | None = None
+        """What else the sampler learns from."""
         self._jointly: BaseSampler = RandomSampler()
 
     def _build(self, trial: FrozenTrial, *place: int) -> BaseSampler:
@@ -135,7 +142,7 @@ class NumberedSampler(BaseSampler):
     ) -> dict[str, BaseDistribution]:
         self._jointly = self._build(trial)
         learns = isinstance(self._jointly, TPESampler)
-        self._view = TrialsView(study, thinned=learns)
+        self._view = TrialsView(study, thinned=learns, elsewhere=self.elsewhere if learns else None)
         seen = self._view.of_each_kind() if learns else self._view
         return self._jointly.infer_relative_search_space(cast(OptunaStudy, seen), trial)
 

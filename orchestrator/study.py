@@ -154,7 +154,7 @@ class Study:
 
         `patience` is asked what to do where the journal's disk is full. A new one gets `known_as` for its id.
         """
-        self.folder, self.sweep = folder, sweep
+        self.folder, self.sweep, self.sampler = folder, sweep, sampler
         self.metric = sweep.config.objective.metric
         self.metrics = sweep.config.objective.metrics
         ways = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
@@ -211,7 +211,7 @@ class Study:
     @property
     def ended_by(self) -> dict[str, Any] | None:
         """The budget that ended the search, where one did."""
-        return self._study.user_attrs.get(ENDED_BY)
+        return self.known(ENDED_BY)
 
     def end_search(self, ended_by: Mapping[str, Any]) -> None:
         """Write down which budget ends the search."""
@@ -221,6 +221,10 @@ class Study:
         """Write down what is known of the study as a whole."""
         for key, value in attributes.items():
             self._study.set_user_attr(key, value)
+
+    def known(self, key: str) -> Any:
+        """What was described under that key; None where nothing was."""
+        return self._study.user_attrs.get(key)
 
     def unfinished(self) -> list[TrialRecord]:
         """Trials that have begun and not ended, oldest first."""

@@ -11,6 +11,7 @@ from orchestrator.capacity import cluster_nodes, places, places_now
 from orchestrator.definition import DEFINITION, PLAN, require_same_sweep, write_definition, write_whole
 from orchestrator.depot import open_depot, require_store
 from orchestrator.disk import Patience
+from orchestrator.earlier import learn, read_earlier
 from orchestrator.engine import connection, run_trials, some_ray
 from orchestrator.environment import record_command, record_environment
 from orchestrator.holder import SweepLock
@@ -46,6 +47,8 @@ def run_sweep(
         places(resources)
     folder = results / sweep.config.name
     require_same_sweep(folder, sweep)
+    if not (folder / DEFINITION).exists():
+        read_earlier(results, sweep)  # which may refuse, so before anything is written
     checkpoints = sweep.config.resources.checkpoints
     if checkpoints is not None and not (folder / BEST).exists():
         require_store(checkpoints)
@@ -57,6 +60,7 @@ def run_sweep(
         stop = stack.enter_context(Stop())
         patience = Patience(stop.pause)
         study = open_study(folder, sweep, place, patience, stack)
+        learn(study, results)
         if place is not None:
             record_place(folder, place)
         write_definition(folder, sweep)

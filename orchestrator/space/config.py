@@ -137,6 +137,22 @@ class SearchConfig(Config):
     kept back from the search. null: no limit."""
     cost_budget: float | None = Field(default=None, gt=0, json_schema_extra=NO_EFFECT)
     """Worker-hours that it may cost, likewise. null: no limit."""
+    warm_start: tuple[str, ...] = ()
+    """Names of earlier sweeps of the results folder, by the same objective, whose trials tpe learns from as
+    far as they lie in this space."""
+
+    @model_validator(mode="after")
+    def _learns_from_earlier_ones(self) -> Self:
+        if self.warm_start and self.algorithm != "tpe":
+            raise ValueError(f"warm_start is for algorithm tpe; {self.algorithm} learns nothing from it")
+        if len(set(self.warm_start)) < len(self.warm_start):
+            raise ValueError("warm_start names a sweep twice")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _only_what_is_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without an empty warm_start, so that a search that has none is fingerprinted as ever."""
+        return {name: value for name, value in handler(self).items() if name != "warm_start" or value}
 
     def inert(self) -> dict[str, str]:
         return {"seed": "search.algorithm is grid"} if self.algorithm == "grid" else {}
@@ -261,6 +277,8 @@ class SweepConfig(Config):
                 "search.algorithm nsga2 is for several objectives; name others under objective.beside, or "
                 "write tpe"
             )
+        if self.search.warm_start and self.objective.beside:
+            raise ValueError("search.warm_start is for one objective; leave it or objective.beside out")
         return self
 
     @model_validator(mode="after")
