@@ -35,9 +35,10 @@ LEVEL_WEIGHTS = (1.0, 0.5, 0.25)
 class MaskedViT(nn.Module):
     """timm's vision transformer, on images of which some patches are zeros."""
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, image_size: int):
         super().__init__()
-        vit = timm.create_model(name, num_classes=0, class_token=False, global_pool="")
+        settings = {"img_size": image_size, "num_classes": 0, "class_token": False, "global_pool": ""}
+        vit = timm.create_model(name, **settings)
         assert isinstance(vit, VisionTransformer)
         self.vit = vit
 
@@ -68,10 +69,10 @@ class FullWidthPredictor(nn.Module):
 class OldStyle(nn.Module):
     """Both encoders and the predictor, with the optimizer that trains them."""
 
-    def __init__(self, encoder: str, predictor_depth: int, target_blocks: int):
+    def __init__(self, encoder: str, image_size: int, predictor_depth: int, target_blocks: int):
         super().__init__()
         self.target_blocks = target_blocks
-        self.encoder = MaskedViT(encoder)
+        self.encoder = MaskedViT(encoder, image_size)
         shape, dim = timm_shape(encoder), self.encoder.vit.embed_dim
         self.side = self.encoder.vit.patch_embed.grid_size[0]
         self.predictor = FullWidthPredictor(dim, shape.num_heads, predictor_depth, self.side**2)
