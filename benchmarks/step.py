@@ -179,9 +179,9 @@ class Bench:
 def build_bench(options: argparse.Namespace, clock: Clock) -> Bench:
     """The sides on the same images; `clock` watches them. ConfigError where they do not fit."""
     device, config = pick_device(options.device), config_of(options, FLOAT32)
-    with random_stream(SEED, 1):
-        bytes_BCHW = torch.randint(256, (options.batch, 3, options.image_size, options.image_size))
-    images_BCHW = ((bytes_BCHW / 255 - 0.5) / 0.29).to(device)  # of mean 0 and deviation 1
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    images_BCHW = random_images(options).to(device)
     sides = {}
     for name in SIDES:
         if name in options.sides:
@@ -191,6 +191,14 @@ def build_bench(options: argparse.Namespace, clock: Clock) -> Bench:
     tokens = (options.image_size // config.model.shape.patch_size) ** 2
     products = [Product(options.batch * tokens, dim, 4 * dim), Product(large, large, large)]
     return Bench(config, device, sides, products)
+
+
+def random_images(options: argparse.Namespace) -> Tensor:
+    """Images of random bytes, of mean 0 and deviation 1."""
+    size = options.batch, 3, options.image_size, options.image_size
+    generator = torch.Generator().manual_seed(SEED)
+    bytes_BCHW = torch.randint(256, size, dtype=torch.uint8, generator=generator)
+    return (bytes_BCHW / 255 - 0.5) / 0.29
 
 
 def config_of(options: argparse.Namespace, side: str) -> RunConfig:

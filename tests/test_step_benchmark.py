@@ -71,3 +71,16 @@ def test_the_benchmark_prints_ratios_limits_and_parts():
         "target encoder",
     ):
         assert expected in done.stdout
+
+
+@pytest.mark.slow  # nine processes
+def test_the_memory_benchmark_shows_that_checkpointing_and_accumulation_hold_the_peak():
+    options = ["--image-size", "64", "--batch", "64", "--threads", "1", "--device", "cpu"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.step_memory", *options], capture_output=True, text=True, check=True
+    )
+    rows = [line.rsplit(maxsplit=4) for line in done.stdout.splitlines()[2:]]
+    taken = {name.strip(): float(step) for name, _, _, step, _ in rows}
+    assert len(taken) == 9
+    assert taken["float32, checkpointing"] < taken["float32"] < taken["old style"]
+    assert taken["float32, accumulated of 4"] < taken["float32"]
