@@ -54,7 +54,7 @@ coverage: $(STAMP)
 	$(BIN)/coverage report --skip-covered --show-missing
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/step.py
+	$(BIN)/python -m benchmarks.step
 	$(BIN)/python benchmarks/trial_overhead.py
 	$(BIN)/python -m benchmarks.scale
 

@@ -49,7 +49,7 @@ class Pace:
     checkpoint_bytes: int
     peak_bytes: int
     """Most of main memory that the process has held."""
-    gpu_peak_bytes: int
+    gpupeak_bytes: int
 
 
 def measure_pace(run: Run, steps: int, build_s: float = 0.0, with_baselines: bool = False) -> Pace:
@@ -69,8 +69,8 @@ def measure_pace(run: Run, steps: int, build_s: float = 0.0, with_baselines: boo
         build_s=build_s,
         baselines_s=_seconds(run, lambda: baselines(run.config)) if with_baselines else 0.0,
         checkpoint_bytes=checkpoint_bytes,
-        peak_bytes=_peak_bytes(),
-        gpu_peak_bytes=torch.cuda.max_memory_allocated() if run.device.type == "cuda" else 0,
+        peak_bytes=peak_bytes(),
+        gpupeak_bytes=torch.cuda.max_memory_allocated() if run.device.type == "cuda" else 0,
     )
 
 
@@ -109,7 +109,8 @@ def _seconds(run: Run, action: Callable[[], object]) -> float:
     return time.perf_counter() - begun
 
 
-def _peak_bytes() -> int:
+def peak_bytes() -> int:
+    """The most memory that this process has held at a time."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

@@ -16,6 +16,7 @@ from hjepa.checkpoint import load_checkpoint, save_checkpoint
 from hjepa.config import RunConfig
 from hjepa.data import Augmentation, Data, Multicrop, Split, check_data, load_data
 from hjepa.distributed import GradientSum, Share, Team, own_device, process_group, require_divisible, team_of
+from hjepa.memory import keep_freed
 from hjepa.model import HJEPA
 from hjepa.optim import build_optimizer
 from hjepa.schema import ConfigError
@@ -107,6 +108,7 @@ def build_run(config: RunConfig, pretrained: bool = True) -> Run:
     device = own_device(config.distributed, pick_device(config.device))
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    keep_freed()
     data = load_data(config.data)
     with random_stream(config.seed, 0):
         model = HJEPA(config.model, config.data.image_size)

@@ -13,7 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hjepa.block import Attention, BlockSpec, DropPath, rotate
+from hjepa.block import FEW_TOKENS, Attention, BlockSpec, DropPath, rotate
 from hjepa.encoder import (
     Encoder,
     EncoderConfig,
@@ -291,6 +291,34 @@ def test_either_kernel_gives_softmax_attention_and_its_gradient(flash: bool, rop
 def test_the_key_chooses_the_kernel():
     assert fused(attention(False), normal(2, 12, 32)) == []
     assert any("flash" in name for name in fused(attention(True), normal(2, 12, 32)))
+
+
+@with_and_without_rope
+@pytest.mark.parametrize("masked", [False, True])
+def test_in_bfloat16_on_the_cpu_attention_is_matrix_products(rope: bool, masked: bool):
+    layer = attention(True)
+    rotary = rotary_table((3, 4), 16, 100.0) if rope else None
+    seen = torch.rand(3, 1, 1, 12, generator=torch.Generator().manual_seed(0)) < 0.7 if masked else None
+    seen = seen.index_fill(3, torch.tensor(0), True) if seen is not None else None  # each sees something
+    gradients, outputs = [], []
+    for bfloat16 in (True, False):
+        x_BKD = normal(3, 12, 32).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            if bfloat16:
+                with Operations() as operations:
+                    layer(x_BKD, rotary, seen)
+                assert not [name for name in operations.names if "scaled_dot_product" in name]
+            outputs.append(layer(x_BKD, rotary, seen).float())
+        gradients += torch.autograd.grad(outputs[-1].square().sum(), x_BKD)
+    torch.testing.assert_close(*outputs, rtol=0.02, atol=0.02)
+    torch.testing.assert_close(*gradients, rtol=0.05, atol=0.1)
+
+
+def test_in_bfloat16_attention_over_many_tokens_does_not_hold_every_score():
+    x_BKD = normal(1, FEW_TOKENS + 1, 32)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert any("flash" in name for name in fused(attention(True), x_BKD))
+        assert fused(attention(True), x_BKD[:, 1:]) == []
 
 
 @needs_cuda
