@@ -49,7 +49,7 @@ class Pace:
     checkpoint_bytes: int
     peak_bytes: int
     """Most of main memory that the process has held."""
-    gpupeak_bytes: int
+    gpu_peak_bytes: int
 
 
 def measure_pace(run: Run, steps: int, build_s: float = 0.0, with_baselines: bool = False) -> Pace:
@@ -70,7 +70,7 @@ def measure_pace(run: Run, steps: int, build_s: float = 0.0, with_baselines: boo
         baselines_s=_seconds(run, lambda: baselines(run.config)) if with_baselines else 0.0,
         checkpoint_bytes=checkpoint_bytes,
         peak_bytes=peak_bytes(),
-        gpupeak_bytes=torch.cuda.max_memory_allocated() if run.device.type == "cuda" else 0,
+        gpu_peak_bytes=torch.cuda.max_memory_allocated() if run.device.type == "cuda" else 0,
     )
 
 
