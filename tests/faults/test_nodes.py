@@ -1,5 +1,6 @@
 """Trials on a cluster whose nodes come and go."""
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -19,7 +20,7 @@ from tests.workplace import (
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
 LONG = SPACE | {
     "search": {"algorithm": "random", "num_trials": 1},
-    "scheduler": {"type": "fifo", "max_epochs": 100},
+    "scheduler": {"type": "fifo", "max_epochs": 80},
     "resources": {"max_failures": 0},
 }
 
@@ -78,19 +79,22 @@ def test_nodes_that_are_added_are_used(workplace: Workplace, cluster: Nodes):
     cluster.add()
     endless = {"scheduler": {"type": "fifo", "max_epochs": 10_000}, "resources": {"engine": "train"}}
     workplace.write("tiny.yaml", LONG | endless)
-    process = workplace.start_sweep("tiny.yaml", "--address", cluster.address)
+    printed = workplace.folder / "printed"
+    process = workplace.start_sweep("tiny.yaml", "--address", cluster.address, output=printed)
     first, second = (workplace.folder / f"results/tiny/trials/{n}/metrics.jsonl" for n in ("0000", "0001"))
     try:
-        wait_for(first, '"epoch": 1', process)
-        assert not second.exists()
+        wait_for(printed, "trial 0000 begins", process)
+        time.sleep(2)  # two that are let begin do so at once
+        assert "trial 0001 begins" not in printed.read_text()
         cluster.add()
         wait_for(second, '"epoch": 1', process)
         before = len(first.read_text())
         wait_until(lambda: len(first.read_text()) > before, process)
         process.terminate()
-        output, _ = process.communicate(timeout=60)
+        process.wait(timeout=60)
     finally:
         end_session(process)
+    output = printed.read_text()
     assert process.returncode == 130, output
 
 

@@ -17,7 +17,7 @@ def test_one_bad_trial_in_a_hundred_costs_the_others_nothing(workplace: Workplac
     space = {
         "space": {"training.lr": {"grid_search": rates}},
         "search": {"algorithm": "grid"},
-        "scheduler": {"type": "fifo", "max_epochs": 2},
+        "scheduler": {"type": "fifo", "max_epochs": 1},
     }
     workplace.write("tiny.yaml", {key: value for key, value in SPACE.items() if key not in space} | space)
     process = workplace.start_sweep("tiny.yaml", output=workplace.folder / "log")
@@ -33,7 +33,7 @@ def test_one_bad_trial_in_a_hundred_costs_the_others_nothing(workplace: Workplac
     assert bad.outcome == "failed"
     assert "nan" in bad.reason or "finite" in bad.reason or "number" in bad.reason, bad.reason
     assert {record.outcome for record in found.values()} == {"completed"}
-    assert {tuple(record.reports) for record in found.values()} == {(1, 2)}
+    assert {tuple(record.reports) for record in found.values()} == {(1,)}
 
 
 def test_two_sweeps_of_one_name_at_once_are_one(workplace: Workplace) -> None:
