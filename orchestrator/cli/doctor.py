@@ -6,7 +6,6 @@ passes, or says what mends it. Nothing stays written.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from orchestrator.cli.going import (
@@ -40,13 +39,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_tracking(parser, "mlflow.db in the results")
     add_storage(parser, "none is looked at")
     add_address(parser)
-    parser.add_argument("--to", metavar="PROFILE", help="look from the head of that cluster, by its profile")
+    parser.add_argument(
+        "--to", metavar="PROFILE", help="look at that cluster, by its profile; at a Ray cluster from its head"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Look; the exit status."""
     from orchestrator import cluster_address
     from orchestrator.doctor.diagnose import diagnose
+    from orchestrator.doctor.finding import as_json, in_all
     from orchestrator.space import ConfigError, load_sweep, parse_overrides
     from orchestrator.storage import place_of
 
@@ -65,8 +67,7 @@ def run(options: argparse.Namespace) -> int:
     if profile is not None:
         from orchestrator.cluster.base import Submission
 
-        words = ("--json",) if options.json else ()
-        answer = profile.doctor(Submission(sweep) if sweep else None, results, words)
+        answer = profile.doctor(Submission(sweep) if sweep else None, results, options.json)
         print(answer.text.rstrip())
         return answer.status
     place = place_of(results / (sweep.config.name if sweep else "doctor"), options.storage)
@@ -76,9 +77,5 @@ def run(options: argparse.Namespace) -> int:
         findings.append(finding)
         if not options.json:
             print(finding.line, flush=True)
-    wrong = sum(not finding.ok for finding in findings)
-    if options.json:
-        print(json.dumps({"ok": not wrong, "findings": [one.data() for one in findings]}, indent=1))
-    else:
-        print(f"{len(findings)} looked at, {f'{wrong} to mend' if wrong else 'all right'}")
-    return FAILED if wrong else 0
+    print(as_json(findings) if options.json else in_all(findings))
+    return 0 if all(finding.ok for finding in findings) else FAILED

@@ -10,6 +10,8 @@ from typing import Annotated, NamedTuple
 from pydantic import AfterValidator, Field
 
 from orchestrator.definition import BASE, SPACE, write_whole
+from orchestrator.doctor.finding import Finding, in_all
+from orchestrator.doctor.finding import as_json as to_json
 from orchestrator.space import Config, ConfigError, Sweep, to_yaml
 
 SUBMITTED = ".submitted"
@@ -84,9 +86,16 @@ class BaseProfile(Config):
         """Bring what the sweep `name` found there to `results`, and say so."""
         raise self._asked_there(f"hjepa-sweep report {name}")
 
-    def doctor(self, submission: "Submission | None", results: Path, words: tuple[str, ...]) -> Answer:
-        """What `hjepa-sweep doctor` finds there, for the sweep or for none."""
-        raise self._asked_there("hjepa-sweep doctor")
+    def doctor(self, submission: "Submission | None", results: Path, as_json: bool) -> Answer:
+        """What stands in the way of sending the sweep, or any: a line for each thing, as `doctor` has it."""
+        findings = list(self.look(submission, results))
+        lines = [*(one.line for one in findings), in_all(findings)]
+        text = to_json(findings) if as_json else "\n".join(lines)
+        return Answer(0 if all(one.ok for one in findings) else 1, text)
+
+    def look(self, submission: "Submission | None", results: Path) -> Iterator[Finding]:
+        """What is looked at. Nothing is sent, and nothing stays written."""
+        raise NotImplementedError
 
     def _asked_there(self, command: str) -> ConfigError:
         kind = getattr(self, "type", "this")

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from orchestrator.cluster.base import Line, Submission
 from orchestrator.cluster.program import call
 from orchestrator.cluster.rayjob import HEAD, Pods, RayJobConfig, manifest
 from orchestrator.definition import DEFINITION
+from orchestrator.doctor.finding import Finding, look
 from orchestrator.space import ResourcesConfig
 
 NAME_BYTES = 47
@@ -83,6 +85,37 @@ class KubeRayProfile(RayJobConfig):
         if not ours:
             return f"{name} has no RayJob in the namespace {self.namespace}."
         return "\n".join(self._stop(name, job) for job in ours)
+
+    def look(self, submission: Submission | None, results: Path) -> Iterator[Finding]:
+        """The way there, the operator, claims and Secrets, and whether it would take the manifest."""
+        yield look(
+            "kubernetes",
+            lambda: (
+                f"may RayJobs be made there: {self._kubectl('auth', 'can-i', 'create', 'rayjobs.ray.io')}"
+            ),
+            "look at `kubectl config get-contexts`, and at what the account may do in the namespace",
+        )
+        yield look(
+            "operator",
+            lambda: f"it has {len(self._kubectl('get', 'rayjobs', '--output', 'name').split())} RayJobs",
+            "install the KubeRay operator, 1.5.1 or newer",
+        )
+        named = [("persistentvolumeclaim", volume.claim) for volume in (self.results, *self.data)]
+        named += [("secret", name) for name in sorted({key.secret for key in self.secrets.values()})]
+        for kind, name in named:
+            yield look(
+                kind,
+                lambda kind=kind, name=name: self._kubectl("get", kind, name, "--output", "name"),
+                f"make it in the namespace {self.namespace}, or name another",
+            )
+        if submission is not None:
+            yield look(
+                "manifest",
+                lambda: self._kubectl(
+                    "apply", "--dry-run=server", "--filename", "-", input=self.preview(submission, results)
+                ),
+                "`submit --dry-run` prints it",
+            )
 
     def _stop(self, name: str, found: dict[str, Any]) -> str:
         job, state = found["metadata"]["name"], _state(found)

@@ -136,10 +136,11 @@ class RayProfile(BaseProfile):
             raise ConfigError(f"{name}: what arrived is no sweep: {error}; try again.") from None
         return f"{folder} is a copy of the sweep there, without its checkpoints. Its job is {_state(job)}."
 
-    def doctor(self, submission: Submission | None, results: Path, words: tuple[str, ...]) -> Answer:
-        """What `hjepa-sweep doctor` finds on the cluster."""
+    def doctor(self, submission: Submission | None, results: Path, as_json: bool) -> Answer:
+        """What `hjepa-sweep doctor` finds on the head."""
         environment = self._environment(pack(submission, self.files, results, package_limit()))
         space = [f"{SWEEP}/{SPACE}"] if submission is not None else []
+        words = ["--json"] if as_json else []
         command = self._python(COMMANDS, "doctor", *space, *words, "--address", "auto", "--results")
         with self._jobs() as jobs:
             return jobs.ask(f"{command} {home_path(self.results)}", environment)

@@ -5,6 +5,7 @@ import re
 import secrets
 import shlex
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,10 +17,12 @@ from orchestrator.cluster.documents import write_yaml
 from orchestrator.cluster.machines import MachinesConfig
 from orchestrator.cluster.program import call
 from orchestrator.definition import SPACE, write_whole
+from orchestrator.doctor.finding import Finding, look
 from orchestrator.space import ConfigError
 
 CONFIG, RUN, STOP, TOKEN = "cluster.yaml", "run.sh", "stop.sh", "token"
 PORT = 6379
+MISSING = "install hjepa-sweep[sweep]"
 STOP_S = 180.0
 """Seconds to reach the head and stop a sweep there, which takes 30 at most."""
 WAIT_S = 1800
@@ -96,6 +99,16 @@ class RayUpProfile(MachinesConfig):
             f"ray down --yes {file}         takes the machines down, with what is on them alone"
         )
 
+    def look(self, submission: Submission | None, results: Path) -> Iterator[Finding]:
+        """Ray's own program, and whether it would take the YAML. Asks no cloud and no machine."""
+        yield look("ray", lambda: call("ray", "--version", missing=MISSING), "install hjepa-sweep[sweep]")
+        if submission is not None:
+            yield look(
+                "yaml",
+                lambda: f"Ray takes it: {len(self.preview(submission, results).splitlines())} lines",
+                "`submit --dry-run` prints it",
+            )
+
     def stop(self, name: str) -> str:
         """Stop the sweep `name` in order, and say so. ConfigError where the head cannot be reached.
 
@@ -106,7 +119,7 @@ class RayUpProfile(MachinesConfig):
             file = Path(folder) / CONFIG
             write_whole(file, write_yaml(config))
             script = f"bash {there(name)}/{STOP}"
-            call("ray", "exec", str(file), script, missing="install hjepa-sweep[sweep]", timeout_s=STOP_S)
+            call("ray", "exec", str(file), script, missing=MISSING, timeout_s=STOP_S)
         return f"{name} has stopped. Its machines are still there, until `ray down` with its {CONFIG}."
 
     def _require_room(self, submission: Submission) -> None:

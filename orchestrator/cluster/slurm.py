@@ -3,6 +3,7 @@
 import math
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,6 +14,9 @@ from orchestrator.cluster.base import SUBMITTED, BaseProfile, Line, Submission, 
 from orchestrator.cluster.batch import batch_script
 from orchestrator.cluster.program import call
 from orchestrator.definition import SPACE
+from orchestrator.doctor.finding import Finding, look
+from orchestrator.doctor.stores import marked
+from orchestrator.space import ConfigError
 from orchestrator.space.config import Seconds
 
 TAKEN = ("HOME", "USER", "LANG", "PATH")
@@ -93,6 +97,29 @@ class SlurmProfile(BaseProfile):
             for job, state in told
         )
 
+    def look(self, submission: Submission | None, results: Path) -> Iterator[Finding]:
+        """SLURM and its partition, the results folder, and whether it would take the job."""
+        partition = [f"--partition={self.partition}"] if self.partition else []
+        yield look(
+            "slurm",
+            lambda: (
+                _call("sinfo", "--noheader", "--format=partition %P is %a, %D nodes", *partition)
+                or _refuse(f"no partition {self.partition}")
+            ),
+            "submit from a login node, and name a partition that `sinfo` lists",
+        )
+        with marked(results) as (_, finding):
+            yield finding
+        if submission is not None:
+            yield look(
+                "job",
+                lambda: (
+                    _call("sbatch", "--test-only", input=self.preview(submission, results))
+                    or "SLURM would take it"
+                ),
+                "ask for what the partition has: nodes, cpus_per_node, gpus_per_node, time",
+            )
+
     def preview(self, submission: Submission, results: Path) -> str:
         """The batch script. ConfigError where the nodes can never hold a trial."""
         node = {"CPU": float(self.cpus_per_node), "GPU": float(self.gpus_per_node)}
@@ -145,3 +172,7 @@ def _folder(submission: Submission, results: Path) -> Path:
 
 def _call(program: str, *arguments: str, input: str | None = None) -> str:
     return call(program, *arguments, missing="submit from a login node of SLURM", input=input)
+
+
+def _refuse(why: str) -> str:
+    raise ConfigError(why)

@@ -436,3 +436,22 @@ def test_a_stopped_job_is_gone_on_with_by_another_try(workplace: Workplace, kube
     assert again.returncode == 0
     (workplace.folder / "results").symlink_to(results)
     assert {record.outcome for record in records(workplace)} == {"completed"}
+
+
+def test_doctor_asks_the_cluster_for_what_the_profile_names(workplace: Workplace):
+    kubectl = StandIn(workplace, "kubectl")
+    (workplace.folder / "clusters").mkdir()
+    workplace.write("clusters/here.yaml", FULL)
+    kubectl.answer("auth can-i", "yes\n")
+    kubectl.answer("get secret s3", error='secrets "s3" not found', status=1)
+    done = workplace.sweep("doctor", "tiny.yaml", "--to", "here")
+    assert done.returncode == 1, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "ok   kubernetes: may RayJobs be made there: yes"
+    assert 'FAIL secret: kubectl: secrets "s3" not found' in lines
+    assert "     fix: make it in the namespace research, or name another" in lines
+    assert lines[-1] == "7 looked at, 1 to mend"
+    asked = [" ".join(words) for words in kubectl.calls()]
+    assert any("get persistentvolumeclaim datasets" in line for line in asked)
+    assert any("apply --dry-run=server" in line for line in asked)
+    assert not any("create" in line.split("auth")[0] for line in asked)

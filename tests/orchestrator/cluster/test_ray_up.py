@@ -281,3 +281,13 @@ def test_the_scripts_run_a_sweep_on_a_real_cluster_stop_it_and_go_on(here: Workp
     again = subprocess.run(["bash", str(folder / "run.sh")], env=here.env, cwd=here.folder, check=False)
     assert again.returncode == 0
     assert {record.outcome for record in records(here)} == {"completed"}
+
+
+def test_doctor_looks_at_ray_and_at_the_yaml(tmp_path: Path):
+    checks = {one.check: one for one in profile("aws").look(submission(), tmp_path)}
+    assert all(one.ok for one in checks.values())
+    assert "Ray takes it" in checks["yaml"].said
+    refused = {one.check: one for one in profile("aws", shared=False).look(submission(), tmp_path)}
+    assert not refused["yaml"].ok
+    assert "resources.checkpoints" in refused["yaml"].said
+    assert list(tmp_path.iterdir()) == []

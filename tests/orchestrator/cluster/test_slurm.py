@@ -1,5 +1,6 @@
 """Sweeps as jobs of a real SLURM: sent, run, requeued in the middle, gone on with, finished."""
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -93,6 +94,22 @@ def test_a_job_whose_time_is_nearly_over_stops_in_order_and_goes_on(workplace: W
 
 
 @pytest.mark.slow
+def test_doctor_asks_slurm_whether_it_would_take_the_job(workplace: Workplace, slurm: Slurm):
+    write_profile(workplace)
+    done = workplace.sweep("doctor", "tiny.yaml", "--to", "here")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "ok   job: SLURM would take it" in done.stdout.splitlines()
+    assert "is up, 1 nodes" in done.stdout
+    write_profile(workplace, partition="nowhere", cpus_per_node=2000)
+    done = workplace.sweep("doctor", "tiny.yaml", "--to", "here", "--json")
+    assert done.returncode == 1
+    found = {one["check"]: one for one in json.loads(done.stdout)["findings"]}
+    assert not found["slurm"]["ok"]
+    assert not found["job"]["ok"]
+    assert slurm.call("squeue", "--noheader") == ""
+
+
+@pytest.mark.slow
 def test_stop_takes_that_sweeps_waiting_job_out_of_the_queue_and_no_other(workplace: Workplace, slurm: Slurm):
     write_profile(workplace, options=["--hold"])
     jobs: list[str] = []
@@ -162,6 +179,9 @@ def test_where_there_is_no_slurm_it_is_said_in_words(workplace: Workplace):
     done = workplace.sweep("submit", "tiny.yaml", "--to", "here")
     assert done.returncode == 2
     assert "squeue: no such program: submit from a login node of SLURM." in done.stderr
+    done = workplace.sweep("doctor", "--to", "here")
+    assert done.returncode == 1
+    assert "FAIL slurm: sinfo: no such program" in done.stdout
     assert not (workplace.folder / "results").exists()
 
 
