@@ -11,6 +11,7 @@ search.num_trials
 search.seed
 search.time_budget
 search.cost_budget
+search.warm_start
 scheduler.type
 scheduler.max_epochs
 scheduler.grace_epochs

@@ -283,7 +283,8 @@ def test_the_scripts_run_a_sweep_on_a_real_cluster_stop_it_and_go_on(here: Workp
     assert {record.outcome for record in records(here)} == {"completed"}
 
 
-def test_doctor_looks_at_ray_and_at_the_yaml(tmp_path: Path):
+def test_doctor_looks_at_ray_and_at_the_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     checks = {one.check: one for one in profile("aws").look(submission(), tmp_path)}
     assert all(one.ok for one in checks.values())
     assert "Ray takes it" in checks["yaml"].said
