@@ -109,6 +109,8 @@ def test_help_of_every_command_has_an_example() -> None:
     needed = {
         "retry": ["--failed"],
         "submit": ["--to", "y"],
+        "logs": ["--to", "y"],
+        "fetch": ["--to", "y"],
         "export": ["--trial", "0"],
         "reproduce": ["--trial", "0"],
     }
