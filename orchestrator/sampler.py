@@ -28,6 +28,8 @@ LOOKED_AT = 2000
 """Trials that TPE looks at, at most."""
 BEST = 25
 """Trials that TPE takes for good ones, at most: Optuna's default."""
+LEARNT_FROM = (TrialState.COMPLETE, TrialState.PRUNED)
+"""States of trials that tell TPE which keys go together."""
 LEARNED_ATTEMPTS = 100
 """Proposals for a trial that TPE makes before it is left to chance to find one that may be run."""
 
@@ -75,10 +77,11 @@ class TrialsView:
         """The same with the first trial for each set of keys, which is all that tells which go together."""
         found: dict[tuple[str, ...], FrozenTrial] = {}
         for trial in self._all:
-            if trial.state.is_finished() or trial.intermediate_values:
-                found.setdefault(tuple(trial.distributions), trial)
+            kind = tuple(trial.distributions)
+            if kind not in found and (seen := _as_it_stands(trial)).state in LEARNT_FROM:
+                found[kind] = seen
         kinds = TrialsView(self._study, thinned=False)
-        kinds._trials = [_as_it_stands(trial) for trial in found.values()]
+        kinds._trials = list(found.values())
         return kinds
 
     def _thinned(self) -> list[FrozenTrial]:

@@ -151,9 +151,19 @@ def test_of_many_trials_tpe_looks_at_the_best_and_at_every_so_many_others(
     numbers = [trial.number for trial in seen]
     assert numbers == sorted(set(numbers))
     assert len(numbers) == 40
-    below, _ = _split_trials(view, TrialsView(study._study, thinned=False)._get_trials(), BEST)  # type: ignore[arg-type]
+    below, _ = _split_trials(study._study, TrialsView(study._study, thinned=False)._get_trials(), BEST)
     assert {trial.number for trial in below} <= set(numbers)
     assert len(view.of_each_kind()._get_trials()) == 1
+
+
+def test_a_failed_trial_does_not_hide_the_others_of_its_kind(tmp_path: Path) -> None:
+    study = opened(tmp_path, sweep_of(tmp_path, LR))
+    for number in range(2):
+        study.ask("search", {"training.lr": 1e-3 * (number + 1)})
+        study.report(number, 3, {"val/knn_top1": 0.5}, None)
+        study.end(number, "completed" if number else "failed")
+    kinds = TrialsView(study._study, thinned=True).of_each_kind()._get_trials()
+    assert [trial.number for trial in kinds] == [1]
 
 
 def test_the_summary_counts_what_was_not_run(tmp_path: Path) -> None:
