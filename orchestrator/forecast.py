@@ -47,6 +47,10 @@ class Range:
         low, high = ordered[round(LOW * last)], ordered[round(HIGH * last)]
         return cls(ordered[last // 2], low / (1 + spread), high * (1 + spread))
 
+    def shown(self, show: Callable[[float], str]) -> str:
+        """For people: median, and the two ends."""
+        return f"{show(self.median)} ({show(self.low)} to {show(self.high)})"
+
 
 @dataclass
 class Play:

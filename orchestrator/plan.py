@@ -94,7 +94,7 @@ class Plan:
         """A page of it."""
         resources = self.sweep.config.resources
         hours = self.worker_hours
-        gpus = f", {_range(_times(hours, resources.gpus_per_worker), _two)} GPU-hours"
+        gpus = f", {_times(hours, resources.gpus_per_worker).shown(_two)} GPU-hours"
         lines = [
             *describe(self.sweep),
             "",
@@ -102,10 +102,10 @@ class Plan:
             *(f"  {_measured(one)}" for one in self.measured),
             "",
             _epochs(self.sweep, self.epochs, self.reached),
-            f"wall time: {_range(self.wall_s, clock)}",
-            f"cost: {_range(hours, _two)} worker-hours" + (gpus if resources.gpus_per_worker else ""),
+            f"wall time: {self.wall_s.shown(clock)}",
+            f"cost: {hours.shown(_two)} worker-hours" + (gpus if resources.gpus_per_worker else ""),
             f"memory: {size(self.peak_bytes)} a trial, {size(self.peak_bytes * self.places)} in all",
-            f"disk: {_range(self.disk_bytes, size)} of checkpoints",
+            f"disk: {self.disk_bytes.shown(size)} of checkpoints",
             *self._budgets(),
         ]
         return "\n".join(lines)
@@ -159,7 +159,7 @@ def outlook(sweep: Sweep, at_a_time: int) -> str:
 def _epochs(sweep: Sweep, epochs: Range, reached: dict[int, float]) -> str:
     full = (sweep.num_trials + 1 + sweep.num_confirmations) * sweep.max_epochs
     rungs = "".join(f"; {count:g} trials get to epoch {rung}" for rung, count in reached.items())
-    return f"epochs: {_range(epochs, _whole)} of {full} without early stopping{rungs}"
+    return f"epochs: {epochs.shown(_whole)} of {full} without early stopping{rungs}"
 
 
 def _reached(sweep: Sweep, found: Sequence[Play]) -> dict[int, float]:
@@ -225,10 +225,6 @@ def _measured(one: Measured) -> str:
 
 def _workers(count: int) -> str:
     return "1 worker" if count == 1 else f"one of {count} workers, without their talk,"
-
-
-def _range(found: Range, show: Callable[[float], str]) -> str:
-    return f"{show(found.median)} ({show(found.low)} to {show(found.high)})"
 
 
 def _times(found: Range, factor: float) -> Range:

@@ -116,10 +116,8 @@ class Rehearsal:
         """A table of it."""
         rows = [("", "epochs", "below the best", "above the base", f"within {_points(NEAR)}")]
         for way in self.ways:
-            spans = (_span(way.below, _points), _span(way.above_base, _points))
-            rows.append(
-                (way.name, _span(way.epochs, "{:.0f}".format), *spans, f"{way.near} of {self.worlds}")
-            )
+            spans = (way.below.shown(_points), way.above_base.shown(_points))
+            rows.append((way.name, way.epochs.shown("{:.0f}".format), *spans, f"{way.near} of {self.worlds}"))
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         return "\n".join(
             [
@@ -195,10 +193,6 @@ def _summed(name: str, played: Sequence[_Played]) -> Rehearsed:
     epochs, below, above = (list(column) for column in zip(*played, strict=True))
     near = sum(lost <= NEAR for lost in below)
     return Rehearsed(name, Range.of(epochs), Range.of(below), Range.of(above), near)
-
-
-def _span(found: Range, show: Callable[[float], str]) -> str:
-    return f"{show(found.median)} ({show(found.low)} to {show(found.high)})"
 
 
 def _points(value: float) -> str:

@@ -74,7 +74,7 @@ def _elsewhere(options: argparse.Namespace) -> int:
 
     if not options.name:
         raise ConfigError("--to: name the sweep too.")
-    answer = load_profile(options.to).status(options.name, ("--json",) if options.json else ())
+    answer = load_profile(options.to).status(options.name, options.json)
     print(answer.text.rstrip())
     return answer.status
 

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -43,6 +43,11 @@ def home_path(path: str) -> str:
     return shlex.quote(path) if rest == path else f'"$HOME"/{shlex.quote(rest)}'
 
 
+def exports(secret_files: Mapping[str, str]) -> list[str]:
+    """Commands of the shell there that read variables from files."""
+    return [f'export {name}="$(cat {home_path(file)})"' for name, file in secret_files.items()]
+
+
 class Answer(NamedTuple):
     """What a command there has printed, and its exit status."""
 
@@ -74,8 +79,8 @@ class BaseProfile(Config):
         """Ask the sweep `name` there to stop in order, and say so. Raises ConfigError."""
         raise NotImplementedError
 
-    def status(self, name: str, words: tuple[str, ...]) -> Answer:
-        """What `hjepa-sweep status NAME` says there, with the words of its command line."""
+    def status(self, name: str, as_json: bool) -> Answer:
+        """What `hjepa-sweep status NAME` says there."""
         raise self._asked_there(f"hjepa-sweep status {name}")
 
     def logs(self, name: str, follow: bool) -> Iterator[str]:
@@ -122,6 +127,10 @@ class Submission:
     def id(self) -> str:
         """The same for the same sweep, whoever sends it and how often."""
         return f"hjepa-{self.name}-{self.sweep.fingerprint()[:10]}"
+
+    def folder(self, results: Path) -> Path:
+        """Where what is sent of it is kept here."""
+        return results.resolve() / SUBMITTED / self.id
 
     def files(self) -> dict[str, str]:
         """The sweep by file name, whole: what was edited since it was sent does not reach it."""

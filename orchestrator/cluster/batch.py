@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from orchestrator.cluster.base import home_path
+from orchestrator.cluster.base import exports
 
 _LOOPBACK = """\
 # One node: Ray listens to this machine alone.
@@ -101,5 +101,5 @@ def batch_script(
     for mark, text in filled.items():
         body = body.replace(mark, text.rstrip("\n") if mark == "@HOST@" else text)
     lines = ["#!/bin/bash", *(f"#SBATCH {option}" for option in header), "", "umask 077", *setup]
-    lines += [f'export {variable}="$(cat {home_path(file)})"' for variable, file in secret_files.items()]
+    lines += exports(secret_files)
     return "\n".join([*lines, body])

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from orchestrator.cluster.base import Answer, BaseProfile, Line, Submission, Variable, home_path
+from orchestrator.cluster.base import Answer, BaseProfile, Line, Submission, Variable, exports, home_path
 from orchestrator.cluster.bundle import NotACopyError, from_text
 from orchestrator.cluster.jobs import OVER, PACKAGE, Jobs, jobs_at, package_limit
 from orchestrator.cluster.package import SWEEP, pack, requirements
@@ -102,13 +102,13 @@ class RayProfile(BaseProfile):
             return f"{name} has stopped. `hjepa-sweep submit` goes on with it."
         return f"{name} had come to its end: its job is {_state(job)}."
 
-    def status(self, name: str, words: tuple[str, ...]) -> Answer:
+    def status(self, name: str, as_json: bool) -> Answer:
         """What the sweep's record there says, below a line on the job; with --json, that alone."""
         with self._jobs() as jobs:
             job, id = self._find(jobs, name)
-            command = self._python(COMMANDS, "status", name, *words, "--results")
+            command = self._python(COMMANDS, "status", name, *(["--json"] if as_json else []), "--results")
             answer = jobs.ask(f"{command} {home_path(self.results)}", job.runtime_env or {})
-        if "--json" in words:
+        if as_json:
             return answer
         why = f": {job.message}" if job.status == "FAILED" and job.message else ""
         return Answer(answer.status, f"job {id} is {_state(job)}{why}\n{answer.text}")
@@ -153,10 +153,9 @@ class RayProfile(BaseProfile):
         return f"{command} {home_path(self.results)}"
 
     def _python(self, module: str, *words: str, exec: bool = False) -> str:
-        files = self.secret_files.items()
-        exports = "".join(f'export {name}="$(cat {home_path(file)})"; ' for name, file in files)
+        before = "".join(f"{command}; " for command in exports(self.secret_files))
         python = "python" if self.install else shlex.quote(self.python)
-        return f"{exports}{'exec ' if exec else ''}{python} {shlex.join(['-m', module, *words])}"
+        return f"{before}{'exec ' if exec else ''}{python} {shlex.join(['-m', module, *words])}"
 
     def _environment(self, packed: bytes) -> dict[str, Any]:
         """Ray's runtime environment of a job, its package not yet uploaded."""

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from orchestrator.capacity import Node, places, workers_on
-from orchestrator.cluster.base import SUBMITTED, Line, Submission, Variable, home_path
+from orchestrator.cluster.base import Line, Submission, Variable, exports, home_path
 from orchestrator.cluster.documents import write_yaml
 from orchestrator.cluster.machines import MachinesConfig
 from orchestrator.cluster.program import call
@@ -76,14 +76,14 @@ class RayUpProfile(MachinesConfig):
     def preview(self, submission: Submission, results: Path) -> str:
         """The cluster's YAML. ConfigError where a trial can never fit, or Ray would refuse the YAML."""
         self._require_room(submission)
-        return write_yaml(self._checked(submission, _folder(submission, results)))
+        return write_yaml(self._checked(submission, submission.folder(results)))
 
     def submit(self, submission: Submission, results: Path) -> str:
         """Write the cluster's YAML, and say with what commands it is made, used and taken down.
 
         Nothing is started: machines cost from their first minute.
         """
-        text, folder = self.preview(submission, results), _folder(submission, results)
+        text, folder = self.preview(submission, results), submission.folder(results)
         submission.write(folder)
         _make_token(folder / TOKEN)
         for name, script in self._scripts(submission).items():
@@ -142,7 +142,7 @@ class RayUpProfile(MachinesConfig):
 
     def _scripts(self, submission: Submission) -> dict[str, str]:
         before = [*([self.activate] if self.activate else []), _environment(submission.name)]
-        before += [f'export {name}="$(cat {home_path(file)})"' for name, file in self.secret_files.items()]
+        before += exports(self.secret_files)
         results = home_path(self.results)
         run = (
             f"hjepa-sweep run {home_path(there(submission.name))}/{SPACE} --results {results} --address auto"
@@ -206,10 +206,6 @@ def _environment(sweep: str) -> str:
     """The command that gives each Ray of the cluster its settings: the token is the cluster's own."""
     token = f"{home_path(there(sweep))}/{TOKEN}"
     return f"export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH={token} RAY_USAGE_STATS_ENABLED=0"
-
-
-def _folder(submission: Submission, results: Path) -> Path:
-    return results.resolve() / SUBMITTED / submission.id
 
 
 def _filled(text: str, filled: dict[str, str]) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from orchestrator.capacity import places
-from orchestrator.cluster.base import SUBMITTED, BaseProfile, Line, Submission, Variable
+from orchestrator.cluster.base import BaseProfile, Line, Submission, Variable
 from orchestrator.cluster.batch import batch_script
 from orchestrator.cluster.program import call
 from orchestrator.definition import SPACE
@@ -72,7 +72,7 @@ class SlurmProfile(BaseProfile):
         found = _call("squeue", "--me", "--noheader", f"--name={submission.id}", "--format=%i %T").split()
         if found:
             return f"{submission.name}: sent already: job {found[0]} is {found[1].lower()}."
-        submission.write(_folder(submission, results))
+        submission.write(submission.folder(results))
         job = _call("sbatch", "--parsable", input=script).strip().split(";")[0]
         return (
             f"{submission.name}: job {job} is queued.\n"
@@ -156,18 +156,14 @@ class SlurmProfile(BaseProfile):
             max_requeues=self.max_requeues,
             name=submission.name,
             results=results.resolve(),
-            space=_folder(submission, results) / SPACE,
+            space=submission.folder(results) / SPACE,
             options=submission.options,
         )
 
 
 def log_of(submission: Submission, results: Path, job: str) -> Path:
     """What a job prints."""
-    return _folder(submission, results) / f"job-{job}.log"
-
-
-def _folder(submission: Submission, results: Path) -> Path:
-    return results.resolve() / SUBMITTED / submission.id
+    return submission.folder(results) / f"job-{job}.log"
 
 
 def _call(program: str, *arguments: str, input: str | None = None) -> str:
