@@ -14,7 +14,6 @@ from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from threading import Barrier
-from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -164,34 +163,35 @@ def square_or_problem(image: Encoded, size: int) -> np.ndarray | str:
     """The image as `decode_square` gives it, or why that is not possible."""
     if image.problem is not None:
         return image.problem
-    content = BytesIO(image.content) if isinstance(image.content, bytes) else image.content
     try:
-        return decode_square(content, size)
+        return decode_square(image.content, size)
     except Exception as error:  # noqa: BLE001 (a damaged image can raise any exception)
         return " ".join(str(error).split()) or type(error).__name__
 
 
-def decode_square(file: str | Path | BinaryIO, size: int) -> np.ndarray:
+def decode_square(image: str | Path | bytes, size: int) -> np.ndarray:
     """The largest square in the middle of an image, resized, as (3, S, S) uint8.
 
-    Raises OSError, or whatever else Pillow does, where the file is damaged.
+    `image` is a file's path or what it holds. Raises OSError, or whatever else Pillow does, where the file is
+    damaged.
     """
-    with Image.open(file) as opened:
-        image: Image.Image = opened
-        if image.mode.startswith(("I", "F")):
-            # Pillow cuts such values off at 255.
-            raise ValueError(f"pixels of more than 8 bits (mode {image.mode}) are not supported")
-        # Large JPEGs are decoded at 1/2, 1/4 or 1/8, which leaves twice the size at least.
-        image.draft(None, (2 * size, 2 * size))
-        if "transparency" in image.info:
-            image = image.convert("RGBA")  # straight to RGB, Pillow warns
-        image = image.convert("RGB")
-        width, height = image.size
-        side = min(width, height)
-        left, top = (width - side) // 2, (height - side) // 2
-        # A copy, since torch takes no memory that it may not write to.
-        square_SSC = np.array(np.asarray(image)[top : top + side, left : left + side])
-    return resized(square_SSC, size)
+    with Image.open(BytesIO(image) if isinstance(image, bytes) else image) as opened:
+        pixels = _rgb(opened, 2 * size)
+    side = min(pixels.size)
+    left, top = ((extent - side) // 2 for extent in pixels.size)
+    # A copy, since torch takes no memory that it may not write to.
+    return resized(np.array(np.asarray(pixels)[top : top + side, left : left + side]), size)
+
+
+def _rgb(image: Image.Image, least: int) -> Image.Image:
+    """An opened image's pixels. Large JPEGs are decoded at 1/2, 1/4 or 1/8, which leaves `least` each way."""
+    if image.mode.startswith(("I", "F")):
+        # Pillow cuts such values off at 255.
+        raise ValueError(f"pixels of more than 8 bits (mode {image.mode}) are not supported")
+    image.draft(None, (least, least))
+    if "transparency" in image.info:
+        image = image.convert("RGBA")  # straight to RGB, Pillow warns
+    return image.convert("RGB")
 
 
 def resized(square_SSC: np.ndarray, size: int) -> np.ndarray:

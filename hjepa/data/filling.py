@@ -24,7 +24,7 @@ from hjepa.data.ondemand import OnDemand
 from hjepa.data.partial import BAD, MISSING, Partial
 from hjepa.schema import ConfigError
 
-_LOOK_S = 0.001
+_LOOK_S = 0.002
 """Seconds between two looks at what others decode."""
 _PATIENCE_S = 1.0
 """Seconds after which an image that another process has claimed is decoded here too: it may be stopped."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hjepa.data.cache import alone_in, record_type, whole, write_header, writing_in
+from hjepa.data.cache import LABEL_TYPE, alone_in, record_type, whole, write_header, writing_in
 
 MISSING, GOOD, BAD = 0, 1, 2
 """Marks: not decoded yet, decoded, and cannot be decoded."""
@@ -66,17 +66,16 @@ class Partial:
             self._lock(index, fcntl.LOCK_UN)
 
     def write(self, index: int, image_CSS: np.ndarray | None) -> None:
-        """Store an image, or None for a bad one: black. Twice does no harm, since it is the same image.
+        """Store an image, or None for a bad one, which stays black. Twice does no harm: it is the same image.
 
         Raises ConfigError where the file cannot be written.
         """
-        record = np.zeros(1, self._type)
-        if image_CSS is not None:
-            record["image"][0] = image_CSS
-        record["label"] = self.labels_M[index]
+        start, label = self._offset(index), self.labels_M[index].astype(LABEL_TYPE)
         # By a call and not into the mapping: where the disk is full, that would end the process.
         with writing_in(self.path.parent):
-            _write_all(self._data_fd, record.view(np.uint8).data, self._offset(index))
+            if image_CSS is not None:
+                _write_all(self._data_fd, np.ascontiguousarray(image_CSS).data.cast("B"), start)
+            _write_all(self._data_fd, memoryview(label.tobytes()), start + self._type["image"].itemsize)
         self.marks_M[index] = BAD if image_CSS is None else GOOD
 
     def finish(self, save: Callable[[], None]) -> None:
