@@ -76,6 +76,11 @@ class Filling(OnDemand):
                 self._coming_M[:] = False
         self._finish_if_whole()
 
+    @property
+    def decoded(self) -> int:
+        """How many images have been, bad ones included."""
+        return int(np.count_nonzero(self._marks_M))
+
     def fill(self) -> None:
         """Decode all that has not been decoded yet, and wait for the file to be whole."""
         every_M = np.arange(len(self.items))
@@ -142,8 +147,7 @@ class Filling(OnDemand):
         now_s = time.monotonic()
         if now_s - self._told_s >= PROGRESS_S:
             self._told_s = now_s
-            done, what = np.count_nonzero(self._marks_M), self.skipped.what
-            log.warning("decoded %d of %d %s images", done, len(self.items), what)
+            log.warning("decoded %d of %d %s images", self.decoded, len(self.items), self.skipped.what)
 
     def _finish_if_whole(self) -> None:
         """In a thread, since the disk may take long: name the file that now has all."""
