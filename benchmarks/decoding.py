@@ -68,7 +68,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--side", type=int, default=256, help="pixels of the decoded squares")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where images and cache are written; a temporary one")
     return parser.parse_args()
 
