@@ -55,6 +55,8 @@ coverage: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.step
+	$(BIN)/python -m benchmarks.shared_data
+	$(BIN)/python -m benchmarks.decoding
 	$(BIN)/python benchmarks/trial_overhead.py
 	$(BIN)/python -m benchmarks.scale
 

@@ -54,6 +54,8 @@ class Pace:
 
 def measure_pace(run: Run, steps: int, build_s: float = 0.0, with_baselines: bool = False) -> Pace:
     """Train `run` for some steps, evaluate and save it; an epoch has `steps` of them. Leaves it changed."""
+    for data in {run.data, run.probe_data or run.data}:
+        data.fill()  # once in a run, so no part of what an epoch takes
     measured = _measured_steps(run, min(run.steps_per_epoch, MOST_STEPS + WARM_STEPS))
     evaluation_s = _seconds(run, lambda: evaluate(run))
     with tempfile.TemporaryDirectory() as folder:

@@ -22,11 +22,15 @@ NO_LABEL = -1
 
 def records(images_MCHW: np.ndarray, labels_M: np.ndarray) -> np.ndarray:
     """uint8 images and their classes as records with the fields `image` and `label`."""
-    dtype = np.dtype([("image", np.uint8, images_MCHW.shape[1:]), ("label", LABEL_TYPE)])
-    found_M = np.empty(len(images_MCHW), dtype)
+    found_M = np.empty(len(images_MCHW), record_type(images_MCHW.shape[1:]))
     found_M["image"] = images_MCHW
     found_M["label"] = labels_M
     return found_M
+
+
+def record_type(shape_CHW: tuple[int, ...]) -> np.dtype:
+    """A record with an image of that shape."""
+    return np.dtype([("image", np.uint8, shape_CHW), ("label", LABEL_TYPE)])
 
 
 def default_cache_dir() -> Path:
@@ -41,24 +45,30 @@ def mapped(path: Path, build: Callable[[], Iterable[np.ndarray]]) -> np.ndarray:
     built again. Of several processes that call this at once one builds and the others wait for it. Raises
     ConfigError where the folder cannot be written.
     """
-    found_M = _map(path)
+    found_M = whole(path)
     if found_M is None:
-        try:
-            with _alone_in(path.parent):
-                if _map(path) is None:
-                    _write(path, build())
-        except OSError as error:
-            raise ConfigError(
-                f"data.cache_dir: {path.parent} cannot be written: {error.strerror or error}.\n"
-                "Set data.cache_dir to a folder with room for the decoded images."
-            ) from None
-        found_M = _map(path)
+        with writing_in(path.parent), alone_in(path.parent):
+            if whole(path) is None:
+                _write(path, build())
+        found_M = whole(path)
         assert found_M is not None, path
     return found_M
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
+def writing_in(folder: Path) -> Iterator[None]:
+    """Within, what the system refuses is a ConfigError about the folder of decoded images."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"data.cache_dir: {folder} cannot be written: {error.strerror or error}.\n"
+            "Set data.cache_dir to a folder with room for the decoded images."
+        ) from None
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
     """Within, no other process is within for the same folder, which is made."""
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
@@ -71,7 +81,8 @@ def _alone_in(folder: Path) -> Iterator[None]:
         os.close(handle)  # which gives the lock back, as the end of a process does
 
 
-def _map(path: Path) -> np.ndarray | None:
+def whole(path: Path) -> np.ndarray | None:
+    """The records stored at `path`, mapped; None where it is no whole file of them."""
     try:
         found = np.lib.format.open_memmap(path, mode="r")
     except Exception:  # noqa: BLE001 (a damaged header can raise any exception; the file is built again)
@@ -94,7 +105,7 @@ def _write(path: Path, chunks: Iterable[np.ndarray]) -> None:
             os.fsync(handle)
             os.fchmod(handle, 0o644)  # mkstemp's 0600 would shut out others who share the folder
         # What another process finished meanwhile may be mapped already: replacing it would end sharing.
-        if _map(path) is None:
+        if whole(path) is None:
             os.replace(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)
@@ -106,15 +117,16 @@ def _write_npy(file: BinaryIO, chunks: Iterable[np.ndarray]) -> None:
     for chunk in chunks:
         if dtype is None:
             dtype = chunk.dtype
-            _write_header(file, dtype, 0)
+            write_header(file, dtype, 0)
         file.write(chunk.view(np.uint8).data)
         count += len(chunk)
     assert dtype is not None, "no records"
     file.seek(0)
-    _write_header(file, dtype, count)
+    write_header(file, dtype, count)
 
 
-def _write_header(file: BinaryIO, dtype: np.dtype, count: int) -> None:
+def write_header(file: BinaryIO, dtype: np.dtype, count: int) -> None:
+    """The beginning of a `.npy` of so many records."""
     # numpy pads for the number of records to grow, so the second header is as long as the first.
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (count,)}
     np.lib.format.write_array_header_1_0(file, header)

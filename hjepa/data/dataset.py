@@ -11,7 +11,15 @@ import numpy as np
 from hjepa.data import cifar, digits, imagefolder, parquet, stl10
 from hjepa.data.cache import default_cache_dir
 from hjepa.data.config import DataConfig
-from hjepa.data.loaded import Data, Place, enlarged, load_one, load_part, load_several
+from hjepa.data.loaded import (
+    STATISTICS_IMAGES,
+    Data,
+    Place,
+    enlarged,
+    load_one,
+    load_part,
+    load_several,
+)
 from hjepa.data.source import Source, Streamable, unreadable
 from hjepa.data.split import Split
 from hjepa.schema import ConfigError
@@ -27,7 +35,7 @@ _FINDERS: dict[str, Callable[[DataConfig], Source]] = {
     "imagenet100": imagefolder.find,
     "parquet": parquet.find,
 }
-_CACHE_VERSION = 2
+_CACHE_VERSION = 3
 
 
 def check_data(config: DataConfig) -> None:
@@ -40,9 +48,10 @@ def check_data(config: DataConfig) -> None:
 def load_data(config: DataConfig) -> Data:
     """Training and evaluation images, at their stored resolution.
 
-    Images that fit data.cache_budget_gb are decoded into the cache by the first call and mapped by later
-    processes; the others are decoded when they are drawn. Later calls of one process return the same
-    object. Raises ConfigError where files are missing or damaged.
+    Images that fit data.cache_budget_gb are decoded into the cache by the first call, those of a large
+    folder of images when they are first drawn, and mapped from then on; the others are decoded at each
+    draw. Later calls of one process return the same object. Raises ConfigError where files are missing or
+    damaged.
     """
     places, split = _places(config, "train"), (config.val_fraction, config.split_seed)
     sets = []
@@ -106,35 +115,43 @@ def _places(config: DataConfig, part: str, only: str | None = None) -> tuple[Pla
     for name, one in config.sets().items():
         if only in (None, name):
             with _named(config, name):
-                place, gb = _place(name, one, part, left_gb)
+                place, gb = _place(name, one, part, left_gb, not config.use_multi_dataset)
             left_gb -= 0 if place.num_workers else gb
             found.append(place)
     return tuple(found)
 
 
-def _place(name: str, config: DataConfig, part: str, left_gb: float) -> tuple[Place, float]:
+def _place(name: str, config: DataConfig, part: str, left_gb: float, alone: bool) -> tuple[Place, float]:
+    """Where a data set, the only one where it is `alone`, comes from, and the GB that it takes decoded."""
     source = _FINDERS[config.dataset](config)
-    cache = _cache_file(config, source, part)
     try:
+        cache, threads = _cache_file(config, source, part), 0
+        if alone and isinstance(source, Streamable) and source.in_any_order and part == "train":
+            one_by_one = _cache_file(config, source, part, "with bad images")
+            # With fewer images, mean and standard deviation need all of them before the first step.
+            if one_by_one.is_file() or len(source.items(part)) > STATISTICS_IMAGES:
+                cache, threads = one_by_one, config.workers
         gb = (cache.stat().st_size if cache.is_file() else source.decoded_bytes(part)) / 1e9
     except OSError as error:
         raise unreadable(Path(error.filename), error) from None
-    kept = Place(name, source, part, cache, 0, f"{gb:.3g} GB decoded, kept in {cache}", config.max_bad)
+    when = ", decoded when first drawn" if threads and not cache.is_file() else ""
+    reason = f"{gb:.3g} GB decoded, kept in {cache}{when}"
+    kept = Place(name, source, part, cache, 0, threads, reason, config.max_bad)
     if not isinstance(source, Streamable) or gb <= left_gb:
         return kept, gb
     reason = (
         f"{gb:.3g} GB decoded, more than is left of data.cache_budget_gb {config.cache_budget_gb:g}: "
         f"decoded when drawn, by {config.workers} worker process{'' if config.workers == 1 else 'es'}"
     )
-    return replace(kept, num_workers=config.workers, reason=reason), gb
+    return replace(kept, num_workers=config.workers, threads=0, reason=reason), gb
 
 
-def _cache_file(config: DataConfig, source: Source, part: str) -> Path:
+def _cache_file(config: DataConfig, source: Source, part: str, *layout: str) -> Path:
     """The cache file that stands for a part of `source` as its files are now."""
     try:
         states = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in source.files(part)]
     except OSError as error:
         raise unreadable(Path(error.filename), error) from None
-    digest = hashlib.sha256(repr((_CACHE_VERSION, source, states)).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(repr((_CACHE_VERSION, *layout, source, states)).encode()).hexdigest()[:16]
     folder = Path(config.cache_dir).expanduser() if config.cache_dir else default_cache_dir()
     return folder.resolve() / f"{config.dataset}-{part}-{digest}.npy"

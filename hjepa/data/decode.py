@@ -5,15 +5,19 @@ Shape letters: B images of a chunk, C channels, S x S stored size in pixels.
 
 import logging
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from threading import Barrier
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from hjepa.data.cache import records
@@ -102,60 +106,99 @@ def decoded(
     Threads decode them. Those that cannot be decoded are left out and added to `skipped`; ConfigError
     where they are too many, or all.
     """
-    images, done, kept = iter(images), 0, 0
+    done, kept = 0, 0
     start_s = told_s = time.monotonic()
-    with ThreadPoolExecutor(num_workers) as pool:
-        while chunk := list(islice(images, _CHUNK_IMAGES)):
-            squares, labels = [], []
-            for image, found in zip(
-                chunk, pool.map(square_or_problem, chunk, [size] * len(chunk)), strict=True
-            ):
-                if isinstance(found, str):
-                    skipped.add(image.name, found)
-                else:
-                    squares.append(found)
-                    labels.append(image.label)
-            if squares:
-                yield records(np.stack(squares), np.array(labels))
-            done, kept, now_s = done + len(chunk), kept + len(squares), time.monotonic()
-            if now_s - told_s >= PROGRESS_S:
-                told_s, rate = now_s, done / (now_s - start_s)
-                log.warning("decoded %d of %d %s images, %.0f a second", done, count, skipped.what, rate)
+    for chunk, outcomes in _decoded_chunks(iter(images), size, num_workers):
+        squares, labels = [], []
+        for image, found in zip(chunk, outcomes, strict=True):
+            if isinstance(found, str):
+                skipped.add(image.name, found)
+            else:
+                squares.append(found)
+                labels.append(image.label)
+        if squares:
+            yield records(np.stack(squares), np.array(labels))
+        done, kept, now_s = done + len(chunk), kept + len(squares), time.monotonic()
+        if now_s - told_s >= PROGRESS_S:
+            told_s, rate = now_s, done / (now_s - start_s)
+            log.warning("decoded %d of %d %s images, %.0f a second", done, count, skipped.what, rate)
     if kept == 0:
         raise ConfigError(f"data.data_path: none of the {done} {skipped.what} images can be decoded.")
     if len(skipped):
         log.warning("skipped %d of %d %s images in all", len(skipped), done, skipped.what)
 
 
+def _decoded_chunks(
+    images: Iterator[Encoded], size: int, num_workers: int
+) -> Iterator[tuple[list[Encoded], Iterator[np.ndarray | str]]]:
+    """Some images at a time with what `square_or_problem` gives for each."""
+    coming: deque[tuple[list[Encoded], Iterator[np.ndarray | str]]] = deque()
+    with decoding_threads(num_workers) as pool:
+        while chunk := list(islice(images, _CHUNK_IMAGES)):
+            coming.append((chunk, pool.map(square_or_problem, chunk, [size] * len(chunk))))
+            # The next chunk is begun before this one is asked for: no thread waits for the last of it.
+            if len(coming) > 1:
+                yield coming.popleft()
+        yield from coming
+
+
+@contextmanager
+def decoding_threads(count: int) -> Iterator[ThreadPoolExecutor]:
+    """As many threads, each of which resizes alone."""
+    before, started = torch.get_num_threads(), Barrier(count)
+    with ThreadPoolExecutor(count, "decode", _without_helpers) as pool:
+        list(pool.map(lambda _: started.wait(), range(count)))
+        # What each set for itself was also set for threads to come.
+        torch.set_num_threads(before)
+        yield pool
+
+
+def _without_helpers() -> None:
+    """Operations of this thread use no further threads, which would wait for them busily, one each."""
+    torch.get_num_threads()  # a thread's first look would undo what was set before it
+    torch.set_num_threads(1)
+
+
 def square_or_problem(image: Encoded, size: int) -> np.ndarray | str:
     """The image as `decode_square` gives it, or why that is not possible."""
     if image.problem is not None:
         return image.problem
-    content = BytesIO(image.content) if isinstance(image.content, bytes) else image.content
     try:
-        return decode_square(content, size)
+        return decode_square(image.content, size)
     except Exception as error:  # noqa: BLE001 (a damaged image can raise any exception)
         return " ".join(str(error).split()) or type(error).__name__
 
 
-def decode_square(file: str | Path | BinaryIO, size: int) -> np.ndarray:
+def decode_square(image: str | Path | bytes, size: int) -> np.ndarray:
     """The largest square in the middle of an image, resized, as (3, S, S) uint8.
 
-    Raises OSError, or whatever else Pillow does, where the file is damaged.
+    `image` is a file's path or what it holds. Raises OSError, or whatever else Pillow does, where the file is
+    damaged.
     """
-    with Image.open(file) as opened:
-        image: Image.Image = opened
-        if image.mode.startswith(("I", "F")):
-            # Pillow cuts such values off at 255.
-            raise ValueError(f"pixels of more than 8 bits (mode {image.mode}) are not supported")
-        # Large JPEGs are decoded at 1/2, 1/4 or 1/8, which leaves twice the size at least.
-        image.draft(None, (2 * size, 2 * size))
-        if "transparency" in image.info:
-            image = image.convert("RGBA")  # straight to RGB, Pillow warns
-        image = image.convert("RGB")
-    width, height = image.size
-    side = min(width, height)
-    left, top = (width - side) / 2, (height - side) / 2
-    box = (left, top, left + side, top + side)
-    square = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
-    return np.asarray(square).transpose(2, 0, 1)
+    with Image.open(BytesIO(image) if isinstance(image, bytes) else image) as opened:
+        pixels = _rgb(opened, 2 * size)
+    side = min(pixels.size)
+    left, top = ((extent - side) // 2 for extent in pixels.size)
+    # A copy, since torch takes no memory that it may not write to.
+    return resized(np.array(np.asarray(pixels)[top : top + side, left : left + side]), size)
+
+
+def _rgb(image: Image.Image, least: int) -> Image.Image:
+    """An opened image's pixels. Large JPEGs are decoded at 1/2, 1/4 or 1/8, which leaves `least` each way."""
+    if image.mode.startswith(("I", "F")):
+        # Pillow cuts such values off at 255.
+        raise ValueError(f"pixels of more than 8 bits (mode {image.mode}) are not supported")
+    image.draft(None, (least, least))
+    if "transparency" in image.info:
+        image = image.convert("RGBA")  # straight to RGB, Pillow warns
+    return image.convert("RGB")
+
+
+def resized(square_SSC: np.ndarray, size: int) -> np.ndarray:
+    """uint8 pixels, bilinearly resized with antialiasing to (3, size, size).
+
+    torch does it in whole numbers, as Pillow does and with the same result on every processor, in a third of
+    the time.
+    """
+    images_1CSS = torch.from_numpy(square_SSC).permute(2, 0, 1)[None]
+    return F.interpolate(images_1CSS, (size, size), mode="bilinear", antialias=True)[0].numpy()

@@ -60,6 +60,8 @@ def _public_folder(root: Path, dataset: str) -> Path:
 
 @dataclass(frozen=True)
 class ImageFolder(Streamable):
+    in_any_order = True
+
     train: Path
     test: Path | None
     classes: tuple[str, ...]

@@ -62,7 +62,7 @@ def outcome(images: Iterable[Encoded], size: int) -> Outcome:
             problems[position] = found
             found = np.zeros((3, size, size), np.uint8)
         squares.append(found)
-    return Outcome(np.stack(squares), problems)
+    return Outcome(squares[0][None] if len(squares) == 1 else np.stack(squares), problems)
 
 
 class Files(Items):

@@ -13,15 +13,21 @@ import numpy as np
 
 from hjepa.data.cache import NO_LABEL, mapped
 from hjepa.data.decode import Skipped
+from hjepa.data.filling import Filling
 from hjepa.data.items import Items, Joined, Stored
 from hjepa.data.mixture import Mixture, Share
+from hjepa.data.ondemand import OnDemand
 from hjepa.data.source import Source, Streamable
 from hjepa.data.split import Split, stratified_split
 from hjepa.data.stream import Streamed
 
-_CHUNK_IMAGES = 1024
-# All of CIFAR's training pixels, and enough of a larger set's: 2,700 images of 256 x 256.
+STATISTICS_IMAGES = 1024
+"""Of a set that can be decoded one by one, the images that mean and standard deviation are of: all others may
+be decoded after the first step."""
+# All of CIFAR's training pixels, and enough of a larger set's.
 _STATISTICS_BYTES = 1 << 29
+# Of the pixels read at a time.
+_CHUNK_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,8 @@ class Place:
     """Their decoded images, where they are kept."""
     num_workers: int
     """Processes that decode them when they are drawn; 0 where they are kept decoded."""
+    threads: int
+    """Threads that decode them into `cache` when they are first drawn; 0 where that is done before."""
     # What follows changes no image: two places that differ in it alone share what was loaded.
     reason: str = field(compare=False)
     """Why kept or not, in words."""
@@ -72,12 +80,17 @@ class Data:
         """How many."""
         return sum(map(len, self.skipped))
 
+    def fill(self) -> None:
+        """Decode now what would be kept decoded when it is first drawn."""
+        if isinstance(self.train.stored_MCHW, Filling):
+            self.train.stored_MCHW.fill()
+
 
 @dataclass(frozen=True, eq=False)
 class Part:
     """All images of a part of a data set."""
 
-    stored_MCHW: np.ndarray | Streamed
+    stored_MCHW: np.ndarray | OnDemand
     items: Items
     """The same, image by image."""
     skipped: Skipped
@@ -86,11 +99,13 @@ class Part:
 
 @lru_cache(maxsize=16)
 def load_part(place: Place) -> Part:
-    """The images at `place`, decoded first where they are to be kept and are not yet."""
+    """The images at `place`, decoded first where they are to be kept, are not yet, and no threads will."""
     skipped = Skipped(place.max_bad, place.part)
-    if place.num_workers:
+    if place.num_workers or place.threads:
         assert isinstance(place.source, Streamable), place.source
         items = place.source.items(place.part)
+        if place.threads:
+            return Part(Filling(items, place.cache, place.threads, skipped), items, skipped)
         return Part(Streamed(items, place.num_workers, skipped), items, skipped)
     told = place.cache.with_suffix(".bad.txt")
 
@@ -115,7 +130,8 @@ def load_one(place: Place, val_fraction: float, split_seed: int) -> Data:
     learnt = np.delete(np.arange(len(labels_M)), held)
     all_labelled = len(labelled) == len(labels_M)
     train = bank if all_labelled else Split(part.stored_MCHW, learnt, labels_M[learnt])
-    mean_C, std_C = _pixel_statistics(train)
+    most = STATISTICS_IMAGES if isinstance(place.source, Streamable) else len(train)
+    mean_C, std_C = _pixel_statistics(train, most)
     alone = Mixture((Share(place.name, 0, len(train), 1.0),), every_image_once=True)
     classes = place.source.num_classes
     return Data(train, bank, val, mean_C, std_C, classes, alone, (place,), (part.skipped,))
@@ -193,20 +209,31 @@ def _mixed_statistics(sets: list[Data], mixture: Mixture) -> tuple[np.ndarray, n
     return mean_C.astype(np.float32), np.sqrt(variance_C).astype(np.float32)
 
 
-def _pixel_statistics(split: Split) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation per channel of pixels in [0, 1], (3,) float32 each."""
+def _pixel_statistics(split: Split, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation per channel of pixels in [0, 1], (3,) float32 each, of `most` images at the
+    most."""
     image_bytes = math.prod(split.stored_MCHW.shape[1:])
-    sampled = np.arange(0, len(split), math.ceil(len(split) * image_bytes / _STATISTICS_BYTES))
-    counts_CV = np.zeros((3, 256), dtype=np.int64)
-    batches = np.split(sampled, range(_CHUNK_IMAGES, len(sampled), _CHUNK_IMAGES))
+    most = min(most, max(_STATISTICS_BYTES // image_bytes, 1))
+    sampled = np.arange(0, len(split), math.ceil(len(split) / most))
+    sum_C, squares_C = np.zeros(3), np.zeros(3)
+    chunk = max(_CHUNK_BYTES // image_bytes, 1)
+    batches = np.split(sampled, range(chunk, len(sampled), chunk))
     with split.ahead(batches):
         for batch in batches:
-            images_BCHW = split.images(batch)
-            for channel, counts_V in enumerate(counts_CV):
-                counts_V += np.bincount(images_BCHW[:, channel].ravel(), minlength=256)
-    values_V = np.arange(256) / 255
-    share_CV = counts_CV / counts_CV.sum(axis=1, keepdims=True)
-    mean_C = share_CV @ values_V
-    variance_C = (share_CV * (values_V - mean_C[:, None]) ** 2).sum(axis=1)
+            for image_CHW in split.images(batch):
+                sums = _sums(image_CHW)
+                sum_C, squares_C = sum_C + sums[0], squares_C + sums[1]
+    pixels = len(sampled) * image_bytes // 3
+    mean_C = sum_C / pixels / 255
+    variance_C = ((squares_C - sum_C**2 / pixels) / pixels / 255**2).clip(min=0)
     # One grey level at least: a constant channel would divide by zero.
     return mean_C.astype(np.float32), np.sqrt(variance_C).clip(min=1 / 255).astype(np.float32)
+
+
+def _sums(image_CHW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of the values and of their squares, (3,) float64 each, exactly."""
+    # A row's squares sum to less than 2^24, up to which float32 holds every whole number.
+    fits = image_CHW.shape[-1] * 255**2 <= 2**24
+    image_CHW = image_CHW.astype(np.float32 if fits else np.float64)
+    squares_CH = np.einsum("chw,chw->ch", image_CHW, image_CHW)
+    return image_CHW.sum(2).sum(1, dtype=np.float64), squares_CH.sum(1, dtype=np.float64)

@@ -38,6 +38,9 @@ class Source(ABC):
 class Streamable(Source):
     """A source whose images can be decoded one by one; others are kept decoded as a whole."""
 
+    in_any_order = False
+    """Whether that takes no longer than decoding them in their order."""
+
     @abstractmethod
     def items(self, part: str) -> Items:
         """The part image by image, in the order of `decode`, damaged ones included."""

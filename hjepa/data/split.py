@@ -9,15 +9,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hjepa.data.stream import Streamed
+from hjepa.data.ondemand import OnDemand
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Some of the images of a stored, usually memory-mapped, array or of a stream; they are never copied
-    whole."""
+    """Some of the images of a stored, usually memory-mapped, array or of those decoded when drawn; they
+    are never copied whole."""
 
-    stored_MCHW: np.ndarray | Streamed
+    stored_MCHW: np.ndarray | OnDemand
     """uint8."""
     indices_N: np.ndarray
     """int64, ascending: which of the stored images belong to this split."""
@@ -29,14 +29,14 @@ class Split:
 
     def images(self, indices_B: np.ndarray) -> np.ndarray:
         """The images at positions `indices_B` (0 to len - 1) of this split, (B, C, H, W) uint8, a copy."""
-        if isinstance(self.stored_MCHW, Streamed):
+        if isinstance(self.stored_MCHW, OnDemand):
             return self.stored_MCHW.read(self.indices_N[indices_B], self.indices_N)
         return self.stored_MCHW[self.indices_N[indices_B]]
 
     def ahead(self, batches: Iterable[np.ndarray]) -> AbstractContextManager[None]:
-        """Within, `images` will be asked for these batches in this order: where images are streamed, worker
-        processes decode them ahead. What is asked for otherwise comes too, but slowly."""
-        if isinstance(self.stored_MCHW, Streamed):
+        """Within, `images` will be asked for these batches in this order: where images are decoded when
+        drawn, threads or worker processes do so ahead. What is asked for otherwise comes too, but slowly."""
+        if isinstance(self.stored_MCHW, OnDemand):
             return self.stored_MCHW.ahead(self.indices_N[batch] for batch in batches)
         return nullcontext()
 

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hjepa.data.decode import Skipped
 from hjepa.data.items import Items, Job, Outcome
-from hjepa.schema import ConfigError
+from hjepa.data.ondemand import OnDemand
 
 _CHUNK_IMAGES = 32
 """Images that a worker decodes at a time: few, so that the first batch comes from all of them."""
@@ -27,27 +27,18 @@ _AHEAD = 4
 """Chunks that each worker may be ahead."""
 
 
-class Streamed:
-    """The images of `items`, decoded anew every time; numbers are those of a decoded store.
+class Streamed(OnDemand):
+    """The images of `items`, decoded anew every time.
 
     `num_workers` processes decode ahead, within `ahead` only: 0 decodes in this process.
     """
 
     def __init__(self, items: Items, num_workers: int, skipped: Skipped):
-        self.items = items
-        self.num_workers = num_workers
-        self.skipped = skipped
+        super().__init__(items, num_workers, skipped)
         self._coming: deque[np.ndarray] = deque()
         self._outcomes: Iterator[Outcome] = iter(())
 
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """(M, C, H, W)."""
-        return len(self.items), 3, self.items.side, self.items.side
-
     def read(self, indices_B: np.ndarray, allowed_N: np.ndarray) -> np.ndarray:
-        """Images (B, C, H, W), uint8. One that cannot be decoded is counted, and replaced by the next of
-        its class among `allowed_N`, ascending. ConfigError where they become too many."""
         jobs = [self.items.job(chunk) for chunk in _chunks(indices_B)]
         if self._coming and np.array_equal(self._coming[0], indices_B):
             self._coming.popleft()
@@ -63,8 +54,7 @@ class Streamed:
 
     @contextmanager
     def ahead(self, batches: Iterable[np.ndarray]) -> Iterator[None]:
-        """Within, worker processes decode these batches of indices for `read`, which must ask for them in
-        this order. The processes end with it."""
+        """As OnDemand; the processes end with it."""
         if self.num_workers == 0:
             yield
             return
@@ -78,16 +68,12 @@ class Streamed:
                 self._coming, self._outcomes = deque(), iter(())
 
     def _replacement(self, index: int, allowed_N: np.ndarray) -> np.ndarray:
-        labels_M = self.items.labels_M
-        alike = allowed_N[labels_M[allowed_N] == labels_M[index]]
-        for other in [*alike[alike > index], *alike[alike < index]]:
+        for other in self.alike(index, allowed_N):
             images_1CHW, problems = self.items.job(np.array([other])).run()
             if not problems:
                 return images_1CHW[0]
-            self.skipped.add(self.items.name(int(other)), problems[0])
-        raise ConfigError(
-            f"data.data_path: of the class of {self.items.name(index)} no image can be decoded."
-        )
+            self.skipped.add(self.items.name(other), problems[0])
+        raise self.none_alike(index)
 
 
 def _chunks(indices_B: np.ndarray) -> list[np.ndarray]:

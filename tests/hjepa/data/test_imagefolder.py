@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional
 
 from hjepa.data import DataConfig, Split, check_data, decode, load_data, load_test
-from hjepa.data.decode import decode_square
+from hjepa.data.decode import decode_square, decoding_threads, resized
 from hjepa.data.loaded import load_part
 from hjepa.schema import ConfigError, inert_reason
 
@@ -204,17 +205,32 @@ def test_imagenet_may_lie_in_a_folder_of_that_name(imagenet: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize(("width", "height"), [(40, 30), (30, 50), (12, 12), (8, 6)])
-def test_the_stored_image_is_resized_by_its_shorter_side_then_cropped_to_the_middle(
-    tmp_path: Path, width: int, height: int
-):
+def test_the_stored_image_is_the_square_in_the_middle_resized(tmp_path: Path, width: int, height: int):
     image = smooth_image(0, width, height)
     image.save(tmp_path / "image.png")
     tensor_CHW = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-    resized_CHW = functional.resize(tensor_CHW.float(), [12], antialias=True)
-    expected_CSS = functional.center_crop(resized_CHW, [12]).numpy()
+    square_CSS = functional.center_crop(tensor_CHW, [min(width, height)])
+    expected_CSS = functional.resize(square_CSS.float(), [12], antialias=True).numpy()
     found_CSS = decode_square(tmp_path / "image.png", 12)
     assert found_CSS.shape == (3, 12, 12)
     assert np.abs(found_CSS - expected_CSS).max() <= 1.01
+
+
+def test_a_resized_square_is_pillows_to_within_one_level():
+    square = smooth_image(0, 375, 375)
+    expected_SSC = np.asarray(square.resize((256, 256), Image.Resampling.BILINEAR), np.int64)
+    found_CSS = resized(np.array(square), 256)
+    assert np.abs(found_CSS - expected_SSC.transpose(2, 0, 1)).max() <= 1
+
+
+def test_threads_that_decode_leave_torchs_number_of_threads_alone():
+    before = torch.get_num_threads()
+    with decoding_threads(3) as pool:
+        assert list(pool.map(lambda _: torch.get_num_threads(), range(9))) == [1] * 9
+        assert torch.get_num_threads() == before
+        with ThreadPoolExecutor(1) as another:
+            assert another.submit(torch.get_num_threads).result() == before
+    assert torch.get_num_threads() == before
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1"])

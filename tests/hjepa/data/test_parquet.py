@@ -1,7 +1,6 @@
 """Hugging Face parquet shards on disk."""
 
 import importlib
-import io
 import json
 import logging
 from pathlib import Path
@@ -45,7 +44,7 @@ def config(folder: Path, **changed: Any) -> DataConfig:
 
 
 def squares(images: list[bytes | None]) -> np.ndarray:
-    return np.stack([decode_square(io.BytesIO(image or b""), SIDE) for image in images])
+    return np.stack([decode_square(image or b"", SIDE) for image in images])
 
 
 def test_images_and_classes_are_those_of_the_rows_in_the_order_of_shards(folder: Path):
