@@ -30,8 +30,9 @@ Trials/hour are of whole trials of the config's epochs, evaluations included, no
 
 examples:
   python -m benchmarks.packing
-  python -m benchmarks.packing --set data.image_size=224 --set model.encoder_type=vit_tiny_patch16_224 \\
-      --seconds 8 --training-only
+  python -m benchmarks.packing --config configs/m1_max/m1_max_quick_val.yaml --set data.dataset=digits \\
+      --set data.data_path=null --seconds 8 --training-only
+  python -m benchmarks.packing --device cuda
   python -m benchmarks.packing --device cuda --config configs/core/default.yaml --set data.data_path=DIR
 """
 
@@ -89,7 +90,9 @@ def trials_per_hour(load: Load, run: RunConfig) -> float:
 
 def spread(values: list[float]) -> str:
     """Median and quartiles."""
-    low, middle, high = map(_figure, statistics.quantiles([*values, *values], n=4, method="inclusive"))
+    if len(values) == 1:
+        return _figure(values[0])
+    low, middle, high = map(_figure, statistics.quantiles(values, n=4, method="inclusive"))
     return f"{middle} ({low} to {high})"
 
 
