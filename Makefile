@@ -56,6 +56,7 @@ coverage: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.step
 	$(BIN)/python benchmarks/trial_overhead.py
+	$(BIN)/python -m benchmarks.packing
 	$(BIN)/python -m benchmarks.scale
 
 docs: $(STAMP)

@@ -25,7 +25,8 @@ TRIALS = (1, 2, 4, 8, 16)
 EPILOG = """\
 The sides alternate, in turn from the first to the last and back, and every round gives ratios to the first
 side: neighbours on the machine slow all of them, so trust the ratios and not the trials/hour alone. On a busy
-CPU several threads of a trial also wait for one another; images by CPU second are printed too.
+CPU several threads of a trial wait for one another, by default spinning, which counts as CPU seconds too;
+OMP_WAIT_POLICY=PASSIVE lets them sleep instead.
 Trials/hour are of whole trials of the config's epochs, evaluations included, none stopped early.
 
 examples:
@@ -120,7 +121,13 @@ def show(run: RunConfig, sides: list[Side], options: argparse.Namespace, place: 
         )
         if side is not first and first.failed is None:
             before = [trials_per_hour(load, run) for load in first.loads]
-            print(f"  {spread([b / a for a, b in zip(before, hourly, strict=True)])} times {first}")
+            cpu = [
+                b.images_per_cpu_s / a.images_per_cpu_s for a, b in zip(first.loads, side.loads, strict=True)
+            ]
+            print(
+                f"  {spread([b / a for a, b in zip(before, hourly, strict=True)])} times {first}; "
+                f"images by CPU second {spread(cpu)} times"
+            )
 
 
 def _of_gpu(load: Load) -> str:

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from orchestrator.measuring import Measuring
-from orchestrator.space import RunConfig
+from orchestrator.space import ConfigError, RunConfig
 from orchestrator.trial import Rate
 
 
@@ -74,7 +74,16 @@ class Crew:
         self._stack.close()
 
     def measure(self, trials: int, threads: int, seconds: float, evaluate: bool = False) -> Load:
-        """Let so many train at the same time; ConfigError where one of them cannot."""
+        """Let so many train at the same time; ConfigError where one of them cannot, which ends all."""
+        try:
+            return self._measured(trials, threads, seconds, evaluate)
+        except ConfigError:
+            # Others have answered what nobody has read, and the next answer has to be to the next question.
+            self._processes.clear()
+            self._stack.close()
+            raise
+
+    def _measured(self, trials: int, threads: int, seconds: float, evaluate: bool) -> Load:
         missing = range(len(self._processes), trials)
         new = [self._stack.enter_context(Measuring("hjepa.rate", self._run, self._gpu)) for _ in missing]
         self._processes += new

@@ -1,5 +1,6 @@
 """A process that measures a run, apart from this one: what it is told and what it answers, line by line."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -33,8 +34,10 @@ class Measuring:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._process:  # closes its pipes and waits for its end
-            self._process.kill()
+        self._process.kill()
+        # What it was told and never read is lost with it.
+        with contextlib.suppress(BrokenPipeError), self._process:
+            pass
 
     def say(self, text: str) -> None:
         """Tell it a line."""

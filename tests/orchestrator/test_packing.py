@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 import yaml
@@ -191,6 +192,17 @@ def test_a_process_that_cannot_begin_says_why(tiny: Callable[..., Any]) -> None:
     with Crew(tiny({"data.batch_size": 4096}), on_gpu=False) as crew, pytest.raises(ConfigError) as refused:
         crew.measure(1, 1, 0.1)
     assert "data.batch_size 4096" in str(refused.value)
+
+
+@pytest.mark.slow
+def test_after_one_process_has_died_all_begin_anew(tiny: Callable[..., Any]) -> None:
+    with Crew(tiny({"data.batch_size": 256}), on_gpu=False) as crew:
+        crew.measure(2, 1, 0.1)
+        first, *_ = psutil.Process().children()
+        first.kill()
+        with pytest.raises(ConfigError, match="its process ended with status -9"):
+            crew.measure(2, 1, 0.1)
+        assert crew.measure(1, 1, 0.1).trials == 1
 
 
 @pytest.fixture
