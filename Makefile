@@ -17,7 +17,7 @@ help:
 	@echo "make test-slow  the tests that take longer"
 	@echo "make faults     real processes killed, hung, starved: the table in docs/reliability.md"
 	@echo "make coverage   the tests again, and which lines of hjepa/ none of them reaches"
-	@echo "make bench      the benchmarks, whose figures stand in docs/performance.md"
+	@echo "make bench      the benchmarks, whose figures go to docs/performance.md; ONLY=step for one"
 	@echo "make docs       write configs/canonical.yaml, configs/README.md and docs/parameters.md anew"
 	@echo "make install    only make the environment; VENV=PATH names another place for it"
 
@@ -54,11 +54,7 @@ coverage: $(STAMP)
 	$(BIN)/coverage report --skip-covered --show-missing
 
 bench: $(STAMP)
-	$(BIN)/python -m benchmarks.step
-	$(BIN)/python -m benchmarks.shared_data
-	$(BIN)/python -m benchmarks.decoding
-	$(BIN)/python benchmarks/trial_overhead.py
-	$(BIN)/python -m benchmarks.scale
+	$(BIN)/python -m benchmarks $(ONLY)
 
 docs: $(STAMP)
 	$(BIN)/python -m hjepa.docs

@@ -31,6 +31,7 @@ BENCHMARKS = {
     "first epoch": "benchmarks.first_epoch",
     "overhead": "benchmarks.trial_overhead",
     "trials per hour": "benchmarks.trials_per_hour",
+    "packing": "benchmarks.packing",
     "scale": "benchmarks.scale",
     "search, table": "benchmarks.search --worlds table",
     "search, prior": "benchmarks.search --worlds prior",

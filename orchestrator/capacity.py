@@ -37,8 +37,8 @@ def grows() -> bool:
 def workers_on(config: ResourcesConfig, node: Node) -> int:
     """Workers that fit on a node at a time. A GPU is shared by fractions, none lies across two."""
     fits = int(node.get("CPU", 0)) // config.cpus_per_worker
-    if config.gpus_per_worker:
-        fits = min(fits, int(node.get("GPU", 0)) * int(1 / config.gpus_per_worker))
+    if config.gpus:
+        fits = min(fits, int(node.get("GPU", 0)) * int(1 / config.gpus))
     return fits
 
 
@@ -62,13 +62,21 @@ def places_now(config: ResourcesConfig) -> int:
         return 1  # nodes were lost, or are yet to come: a trial waits for others
 
 
+def require_number(config: ResourcesConfig) -> None:
+    """Raises ConfigError for a sweep on a cluster whose `pack` is still to be measured."""
+    if config.pack == "auto":
+        raise ConfigError(
+            "resources.pack: auto measures the machine that the sweep starts on, and a cluster's nodes are "
+            "others; allowed there: a number, such as `hjepa-sweep plan SPACE` says on such a node."
+        )
+
+
 def _refusal(config: ResourcesConfig, nodes: Sequence[Node], have: str) -> str:
-    cores = config.model_copy(update={"gpus_per_worker": 0})
+    cores = config.model_copy(update={"gpus_per_worker": 0, "pack": None})
     short = sum(workers_on(cores, node) for node in nodes) < config.workers
     name, unit = ("CPU", "cores") if short else ("GPU", "GPUs")
-    key, asked = (
-        ("cpus_per_worker", config.cpus_per_worker) if short else ("gpus_per_worker", config.gpus_per_worker)
-    )
+    gpus_by = "gpus_per_worker" if config.pack is None else "pack"
+    key, asked = ("cpus_per_worker", config.cpus_per_worker) if short else (gpus_by, config.gpus)
     largest_first = sorted((node.get(name, 0) for node in nodes), reverse=True)
     amounts = ", ".join(f"{amount:g}" for amount in largest_first) or "none"
     whole = "a worker's lie on one node" if short else "each worker's lies on one of them"

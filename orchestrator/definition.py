@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 DEFINITION, SPACE, BASE = "definition.json", "sweep.yaml", "base.yaml"
 PLAN, REPORT = "plan.txt", "report"
 """What was expected of the sweep at its start; the folder of what is found in the end."""
-BEGINNING = {"lock", "storage.json"}
+BEGINNING = {"lock", "storage.json", "packing.json"}
 """Files that are there before the definition is."""
 
 

@@ -189,7 +189,7 @@ def _trainable(config: ResourcesConfig, scratch: Path, gate: Gate | None) -> Any
     """What Tune starts for a trial, and the place that it takes."""
     passes = [gate.share] if gate is not None else []
     if not config.uses_train:
-        needs = {"CPU": float(config.cpus_per_worker), "GPU": float(config.gpus_per_worker)}
+        needs = {"CPU": float(config.cpus_per_worker), "GPU": float(config.gpus)}
         return tune.with_resources(TrialActor, tune.PlacementGroupFactory([needs, *passes]))
     # The actor computes nothing, so it takes no core; its workers have a placement group of their own.
     group = tune.with_parameters(GroupActor, resources=config, storage=str(scratch.with_name("train")))

@@ -11,6 +11,7 @@ from orchestrator.access import open_study, read_study
 from orchestrator.definition import SPACE, find_sweep, require_empty, write_definition
 from orchestrator.depot import depot_in, open_depot
 from orchestrator.disk import Patience
+from orchestrator.settlement import settle
 from orchestrator.space import ConfigError, Sweep, load_sweep
 from orchestrator.space.keys import value_at
 from orchestrator.space.space import effective
@@ -41,7 +42,10 @@ def fork(results: Path, name: str, sweep: Sweep, place: Place | None = None) -> 
         )
     half_made = results / f".{sweep.config.name}.fork"
     shutil.rmtree(half_made, ignore_errors=True)
+    settled = settle(sweep, source)  # its trials are to go on with the threads that they had
+    sweep = settled.defined
     write_definition_into(half_made, sweep)
+    settled.record(half_made)
     if place is not None:
         record_place(half_made, place)
     known = read_study(source, place_of(source, None))

@@ -97,8 +97,8 @@ class Group:
         self.desk: Any = ray.remote(num_cpus=0)(Desk).remote()
         self.error: Exception | None = None
         per_worker = {"CPU": float(config.cpus_per_worker)}
-        if config.gpus_per_worker:
-            per_worker["GPU"] = config.gpus_per_worker
+        if config.gpus:
+            per_worker["GPU"] = config.gpus
         name, folder = f"group-{uuid.uuid4().hex}", Path(storage)
         folder.mkdir(parents=True, exist_ok=True)
         free_orphans(folder)
@@ -113,7 +113,7 @@ class Group:
             torch_config=_GroupConfig(backend=config.backend),
             scaling_config=ray.train.ScalingConfig(
                 num_workers=config.workers,
-                use_gpu=bool(config.gpus_per_worker),
+                use_gpu=bool(config.gpus),
                 resources_per_worker=per_worker,
             ),
             run_config=ray.train.RunConfig(

@@ -9,7 +9,9 @@ from orchestrator.budget import Budget, clock
 from orchestrator.capacity import places
 from orchestrator.checkpoints import KEPT_CHECKPOINTS
 from orchestrator.forecast import PLAYS, Play, Range, Rates, plays
+from orchestrator.packing import Choice
 from orchestrator.probe import Probe, probe
+from orchestrator.settlement import settle
 from orchestrator.space import Sweep, describe
 from orchestrator.space.cost import cost, dearest, sample_costs
 
@@ -53,6 +55,8 @@ class Plan:
     """Of the search's trials, how many get to each rung, in the median."""
     wall_s: Range
     worker_hours: Range
+    packing: Choice | None = None
+    """Where `resources.pack` is auto, the choice that was measured for it."""
 
     @property
     def peak_bytes(self) -> int:
@@ -76,13 +80,14 @@ class Plan:
             "trials": self.sweep.num_trials,
             "confirm_runs": self.sweep.num_confirmations,
             "places": self.places,
+            "packing": self.packing.data() if self.packing else None,
             "space": describe(self.sweep),
             "measured": [asdict(one) for one in self.measured],
             "epochs": asdict(self.epochs),
             "trials_at_rung": {str(rung): count for rung, count in self.reached.items()},
             "wall_s": asdict(self.wall_s),
             "worker_hours": hours,
-            "gpu_hours": {name: value * resources.gpus_per_worker for name, value in hours.items()},
+            "gpu_hours": {name: value * resources.gpus for name, value in hours.items()},
             "peak_bytes_of_a_trial": self.peak_bytes,
             "peak_bytes": self.peak_bytes * self.places,
             "gpu_peak_bytes": max(one.probe.gpu_peak_bytes for one in self.measured),
@@ -94,16 +99,17 @@ class Plan:
         """A page of it."""
         resources = self.sweep.config.resources
         hours = self.worker_hours
-        gpus = f", {_times(hours, resources.gpus_per_worker).shown(_two)} GPU-hours"
+        gpus = f", {_times(hours, resources.gpus).shown(_two)} GPU-hours"
         lines = [
             *describe(self.sweep),
             "",
+            *([self.packing.words] if self.packing else []),
             f"measured here, {self.places} at a time, {_workers(resources.workers)} each:",
             *(f"  {_measured(one)}" for one in self.measured),
             "",
             _epochs(self.sweep, self.epochs, self.reached),
             f"wall time: {self.wall_s.shown(clock)}",
-            f"cost: {hours.shown(_two)} worker-hours" + (gpus if resources.gpus_per_worker else ""),
+            f"cost: {hours.shown(_two)} worker-hours" + (gpus if resources.gpus else ""),
             f"memory: {size(self.peak_bytes)} a trial, {size(self.peak_bytes * self.places)} in all",
             f"disk: {self.disk_bytes.shown(size)} of checkpoints",
             *self._budgets(),
@@ -130,6 +136,8 @@ def plan(sweep: Sweep, say: Callable[[str], None] = lambda text: None) -> Plan:
 
     Raises ConfigError where a trial does not fit here, or cannot be measured.
     """
+    settled = settle(sweep, None, say)
+    sweep = settled.sweep
     resources = sweep.config.resources
     at_a_time = places(resources)
     configs: list[dict[str, Any]] = []
@@ -144,7 +152,7 @@ def plan(sweep: Sweep, say: Callable[[str], None] = lambda text: None) -> Plan:
         measured.append(Measured(values, cost(run).work, found, found.epoch_s(run.evaluation.eval_frequency)))
     say("playing the sweep through")
     rates = _rates(measured, sample_costs(sweep))
-    return _plan(sweep, at_a_time, measured, plays(sweep, at_a_time, rates))
+    return _plan(sweep, at_a_time, measured, plays(sweep, at_a_time, rates), settled.choice)
 
 
 def outlook(sweep: Sweep, at_a_time: int) -> str:
@@ -183,7 +191,9 @@ def _rates(measured: Sequence[Measured], works: Sequence[float]) -> Rates:
     )
 
 
-def _plan(sweep: Sweep, at_a_time: int, measured: list[Measured], found: Sequence[Play]) -> Plan:
+def _plan(
+    sweep: Sweep, at_a_time: int, measured: list[Measured], found: Sequence[Play], packing: Choice | None
+) -> Plan:
     workers = sweep.config.resources.workers
     return Plan(
         sweep=sweep,
@@ -194,6 +204,7 @@ def _plan(sweep: Sweep, at_a_time: int, measured: list[Measured], found: Sequenc
         reached=_reached(sweep, found),
         wall_s=Range.of([one.wall_s for one in found], UNCERTAINTY),
         worker_hours=Range.of([one.worker_s * workers / 3600 for one in found], UNCERTAINTY),
+        packing=packing,
     )
 
 

@@ -109,7 +109,7 @@ class SweepRun:
             stores=self.depot.urls(record, self.study.trials) if self.depot else (),
             reported=max(record.reports, default=0),
             baselines=record.role == "base" and not record.reports,
-            gpu_share=self.sweep.config.resources.gpus_per_worker,
+            gpu_share=self.sweep.config.resources.gpus,
         ).config()
 
     def tick(self) -> list[int]:

@@ -1,5 +1,6 @@
 """A sweep from its space to its answer. Running and resuming are one path: open the study, go on."""
 
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,6 +20,7 @@ from orchestrator.plan import outlook
 from orchestrator.progress import Counts, progress
 from orchestrator.report import SweepResult
 from orchestrator.running import BEST, SweepRun, result_of
+from orchestrator.settlement import settle
 from orchestrator.space import ConfigError, Sweep
 from orchestrator.stopping import Stop
 from orchestrator.storage import Place, record_place
@@ -42,9 +44,9 @@ def run_sweep(
     Raises ConfigError, before anything is written, where the results folder belongs to another
     sweep or a trial cannot be placed; KeyboardInterrupt leaves a sweep that can be gone on with.
     """
-    resources, address = sweep.config.resources, cluster_address()
+    address = cluster_address()
     if address is None:
-        places(resources)
+        places(sweep.config.resources)
     folder = results / sweep.config.name
     require_same_sweep(folder, sweep)
     if not (folder / DEFINITION).exists():
@@ -52,6 +54,8 @@ def run_sweep(
     checkpoints = sweep.config.resources.checkpoints
     if checkpoints is not None and not (folder / BEST).exists():
         require_store(checkpoints)
+    settled = settle(sweep, folder, _announce)  # which may refuse, so before anything is written
+    sweep, resources = settled.sweep, settled.sweep.config.resources
     with ExitStack() as stack:
         if address is not None and not (folder / DEFINITION).exists():
             stack.enter_context(connection(resources, address))  # which may refuse, so before anything else
@@ -63,7 +67,8 @@ def run_sweep(
         learn(study, results)
         if place is not None:
             record_place(folder, place)
-        write_definition(folder, sweep)
+        settled.record(folder)
+        write_definition(folder, settled.defined)
         record_environment(folder)
         if command:
             record_command(folder, command)
@@ -88,7 +93,8 @@ def run_sweep(
                     shown = progress(study.metric, sweep.max_epochs, counts, run.status)
                     run.progress = stack.enter_context(shown)
                     patience.say = run.progress.note
-                    run.progress.note(_opening(sweep, study))
+                    for line in (_opening(sweep, study), *settled.words):
+                        run.progress.note(line)
                     write_plan(folder, sweep)
                     run_trials(resources, run.next_trial, run, stop, scratch)
             result = run.finish()
@@ -96,6 +102,10 @@ def run_sweep(
             run.abandon()
             raise
         return result
+
+
+def _announce(text: str) -> None:
+    print(f"hjepa-sweep: {text}", file=sys.stderr, flush=True)
 
 
 def write_plan(folder: Path, sweep: Sweep) -> None:

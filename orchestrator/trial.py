@@ -16,8 +16,10 @@ from hjepa.distributed import require_divisible, team_of
 from hjepa.features import write_features as write_features  # for MLflow's record, likewise
 from hjepa.judge import baselines
 from hjepa.pace import Pace as Pace  # for the probe
+from hjepa.rate import Rate as Rate  # for packing
 from hjepa.records import JsonLines
 from hjepa.run import Run, build_run, check_run_data
+from hjepa.run import pick_device as pick_device  # for packing
 from hjepa.schema import ConfigError, to_yaml
 from hjepa.step import NonFiniteError
 from hjepa.train import Report, train_run

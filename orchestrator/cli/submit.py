@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Send it; the exit status."""
+    from orchestrator.capacity import require_number
     from orchestrator.cluster.base import Submission
     from orchestrator.cluster.profile import load_profile
     from orchestrator.space import load_sweep, parse_overrides
@@ -41,6 +42,7 @@ def run(options: argparse.Namespace) -> int:
     profile = load_profile(options.to)
     overrides = {**profile.set, **parse_overrides(options.set)}
     sweep = load_sweep(options.space, base=options.base, overrides=overrides, trials=options.trials)
+    require_number(sweep.config.resources)
     words: list[str] = []
     if options.tracking_uri:
         # Without its secrets, which the cluster has of its own.

@@ -248,8 +248,8 @@ def _head(profile: RayJobConfig, sweep: str, config: str) -> dict[str, Any]:
 def _worker(profile: RayJobConfig, submission: Submission, workers: int) -> dict[str, Any]:
     resources = submission.sweep.config.resources
     amounts = {"cpu": str(workers * resources.cpus_per_worker), "memory": profile.memory_per_pod}
-    if resources.gpus_per_worker:
-        amounts[profile.gpu_resource] = str(math.ceil(workers * resources.gpus_per_worker))
+    if resources.gpus:
+        amounts[profile.gpu_resource] = str(math.ceil(workers * resources.gpus))
     secrets = {name: secret for name, secret in profile.secrets.items() if name not in DRIVER_ONLY}
     spec = _pod(profile, "ray-worker", amounts, secrets)
     if profile.node_selector:

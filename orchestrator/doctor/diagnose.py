@@ -9,6 +9,7 @@ from orchestrator.doctor.finding import Finding
 from orchestrator.doctor.machine import machine
 from orchestrator.doctor.node import Question
 from orchestrator.doctor.nodes import nodes, placement
+from orchestrator.doctor.packing import packing
 from orchestrator.doctor.stores import checkpoints, marked, study, tracking
 from orchestrator.engine import connected, local_ray
 from orchestrator.space import ConfigError, ResourcesConfig, Sweep
@@ -29,6 +30,8 @@ def diagnose(
     """
     config = ResourcesConfig() if sweep is None else sweep.config.resources
     yield from machine()
+    if sweep is not None and config.pack is not None:
+        yield packing(sweep, address)
     with marked(results) as (marker, finding):
         yield finding
         yield tracking(tracking_uri)

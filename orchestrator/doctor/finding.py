@@ -13,8 +13,8 @@ class Finding:
     """One thing that was looked at."""
 
     check: str
-    """What: python, torch, ray, nodes, gpu, placement, data, results, checkpoints, tracking, study, clock,
-    disk, shared memory."""
+    """What: python, torch, packing, ray, nodes, gpu, placement, data, results, checkpoints, tracking, study,
+    clock, disk, shared memory."""
     ok: bool
     said: str
     """What was found."""

@@ -56,8 +56,8 @@ def placement(config: ResourcesConfig) -> Finding:
             return Finding("placement", False, said, "ask for less in `resources`, or add nodes that have it")
         fits = 0
     bundle = {"CPU": float(config.cpus_per_worker)}
-    if config.gpus_per_worker:
-        bundle["GPU"] = float(config.gpus_per_worker)
+    if config.gpus:
+        bundle["GPU"] = float(config.gpus)
     group = placement_group([dict(bundle) for _ in range(config.workers)])
     try:
         placed = group.wait(PLACE_S)

@@ -186,6 +186,10 @@ class SchedulerConfig(Config):
         return dict.fromkeys(("grace_epochs", "reduction_factor", "audit"), "scheduler.type is fifo")
 
 
+MOST_PACKED, RAY_PARTS = 64, 10_000
+"""Trials that may share a GPU; parts of one that Ray tells apart."""
+
+
 class ResourcesConfig(Config):
     """What trials run on."""
 
@@ -195,6 +199,13 @@ class ResourcesConfig(Config):
     """CPU cores reserved for a worker; a trial's `threads`, whatever the base says."""
     gpus_per_worker: float = Field(default=0, ge=0, le=1, json_schema_extra=NO_EFFECT)
     """GPUs reserved for a worker; a fraction shares one between trials."""
+    pack: Annotated[int, Field(ge=1, le=MOST_PACKED)] | Literal["auto"] | None = Field(
+        default=None, json_schema_extra=NO_EFFECT
+    )
+    """Trials that share each GPU, each a process with as large a part of its memory. auto: as many as raise
+    the images/s of all together, measured with the base before the first trial; where trials run on the CPU,
+    the threads of each (`cpus_per_worker`) are found likewise, once for the sweep. null: as gpus_per_worker
+    has it."""
     concurrency: int | None = Field(default=None, ge=1, json_schema_extra=NO_EFFECT)
     """Trials at a time; null: as many as fit."""
     engine: Literal["auto", "actor", "train"] = Field(default="auto", json_schema_extra=NO_EFFECT)
@@ -225,6 +236,26 @@ class ResourcesConfig(Config):
             )
         return self
 
+    @model_validator(mode="after")
+    def _packs_what_can_share(self) -> Self:
+        if self.pack is not None and self.workers > 1:
+            raise ValueError(
+                f"pack {self.pack} lets trials of one process share a GPU, and workers is {self.workers}; "
+                "allowed: workers 1, or no pack"
+            )
+        if self.pack is not None and 0 < self.gpus_per_worker < 1:
+            raise ValueError(
+                f"pack {self.pack} and gpus_per_worker {self.gpus_per_worker:g} both say how many trials "
+                "share a GPU; leave one of the two out"
+            )
+        return self
+
+    @property
+    def gpus(self) -> float:
+        """GPUs that a worker takes: by `pack` where that is a number, else `gpus_per_worker`."""
+        # Ray counts in ten-thousandths; rounded up, the last of a GPU's trials would find no place.
+        return RAY_PARTS // self.pack / RAY_PARTS if isinstance(self.pack, int) else self.gpus_per_worker
+
     @property
     def uses_train(self) -> bool:
         """Whether trials run under Ray Train."""
@@ -233,7 +264,7 @@ class ResourcesConfig(Config):
     @property
     def backend(self) -> Literal["gloo", "nccl"]:
         """How a trial's workers talk: nccl needs a whole GPU for each."""
-        return "nccl" if self.gpus_per_worker == 1 else "gloo"
+        return "nccl" if self.gpus == 1 else "gloo"
 
 
 class ConfirmConfig(Config):

@@ -62,6 +62,7 @@ def load_sweep(
     run_layers.set("threads", config.resources.cpus_per_worker, f"{path}: resources.cpus_per_worker")
     run = run_layers.build(RunConfig, str(base_path))
     _require_one_process(run, base_path)
+    _require_packable(config, run, path)
     try:
         if check_data:
             check_run_data(run)
@@ -146,6 +147,16 @@ def _require_one_process(run: RunConfig, base_path: Path) -> None:
         raise ConfigError(
             f"{base_path}: distributed.enabled: how many processes share a trial is resources.workers in a "
             "sweep.\nAdd --set distributed.enabled=false."
+        )
+
+
+def _require_packable(config: SweepConfig, run: RunConfig, path: Path) -> None:
+    pack = config.resources.pack
+    if isinstance(pack, int) and run.device in ("cpu", "mps"):
+        raise ConfigError(
+            f"{path}: resources.pack: {pack} trials would share a CUDA GPU, and the base's device is "
+            f"{run.device}; allowed: device auto or cuda, or no pack: how many trials share the cores is by "
+            "resources.cpus_per_worker."
         )
 
 

@@ -20,6 +20,7 @@ scheduler.audit
 resources.workers
 resources.cpus_per_worker
 resources.gpus_per_worker
+resources.pack
 resources.concurrency
 resources.engine
 resources.checkpoints
