@@ -56,6 +56,10 @@ class Watched:
             self.at_full, self.cpu_s = len(self.reports), time.process_time()
         return self.run.tick()
 
+    def running(self) -> int:
+        """Pass it on."""
+        return self.run.running()
+
     def started(self, config: dict[str, Any]) -> None:
         """Pass it on."""
         self.run.started(config)

@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from optuna import Trial
 from ray import tune
@@ -67,7 +68,7 @@ class Views(Dataset[Tensor]):
         return len(self.data.train)
 
     def __getitem__(self, index: int) -> Tensor:
-        (image_CHW,) = torch.from_numpy(self.data.train.images([index]))
+        (image_CHW,) = torch.from_numpy(self.data.train.images(np.array([index])))
         return self.transform(image_CHW)
 
 

@@ -63,6 +63,10 @@ class Onlooker:
     def tick(self) -> list[int]:
         return []
 
+    def running(self) -> int:
+        """One, by one: no other is begun beside it."""
+        return 1
+
     def started(self, config: dict[str, Any]) -> None:
         """Nothing."""
 

@@ -1,6 +1,8 @@
 """How many trials fit: on this machine's cores and GPUs, or on a cluster's nodes."""
 
+import math
 import os
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +13,8 @@ from orchestrator.space import ConfigError, ResourcesConfig
 
 Node = Mapping[str, float]
 """What a node has, by Ray's names: CPU, GPU."""
+LOOK_S = 2.0
+"""Seconds between two looks at a cluster's nodes."""
 
 
 def this_machine() -> list[Node]:
@@ -69,6 +73,20 @@ def require_number(config: ResourcesConfig) -> None:
             "resources.pack: auto measures the machine that the sweep starts on, and a cluster's nodes are "
             "others; allowed there: a number, such as `hjepa-sweep plan SPACE` says on such a node."
         )
+
+
+class Places:
+    """How many trials may run at a time, looked up anew every few seconds: a cluster's nodes come and go."""
+
+    def __init__(self, config: ResourcesConfig):
+        self._config = config
+        self._looked, self._found = -math.inf, 1
+
+    def now(self) -> int:
+        """At least 1."""
+        if time.monotonic() - self._looked >= LOOK_S:
+            self._looked, self._found = time.monotonic(), places_now(self._config)
+        return self._found
 
 
 def _refusal(config: ResourcesConfig, nodes: Sequence[Node], have: str) -> str:

@@ -16,7 +16,7 @@ from ray.exceptions import RayError
 from ray.tune.execution import class_cache
 
 from orchestrator import ADDRESS, cluster_address
-from orchestrator.capacity import cluster_nodes, grows, places
+from orchestrator.capacity import Places, cluster_nodes, grows, places
 from orchestrator.gate import Gate
 from orchestrator.group import GroupActor
 from orchestrator.schedule import Listener, TuneEvents, TuneScheduler
@@ -155,12 +155,13 @@ def run_trials(
     class_cache.ENV_VARS_TO_PROPAGATE.difference_update(_SECRETS)
     # It names the trials that are not over, which the study knows better.
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
-    gate = Gate(config) if _needs_gate(config) else None
+    room = Places(config)
+    gate = Gate(config, room) if _needs_gate(config) else None
     tuner = tune.Tuner(
         _trainable(config, scratch, gate),
         tune_config=tune.TuneConfig(
             search_alg=TuneSearcher(next_trial),
-            scheduler=TuneScheduler(listener),
+            scheduler=TuneScheduler(listener, room.now),
             num_samples=-1,
             reuse_actors=True,
         ),

@@ -1,19 +1,15 @@
 """How many trials a cluster may run at a time, where its cores and GPUs alone do not say it."""
 
-import time
-
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
-from orchestrator.capacity import places_now
+from orchestrator.capacity import Places
 from orchestrator.space import ResourcesConfig
 
 HEAD = "node:__internal_head__"
 """Ray's name for a cluster's first node, and for something to ask for there: it has 1."""
 SHARE, TRAIN_SHARE = 0.01, 0.001
 """What a trial takes of it, and what Ray Train takes besides for each of its runs."""
-LOOK_S = 2.0
-"""Seconds between two looks at a cluster's nodes."""
 
 
 class Gate:
@@ -25,12 +21,11 @@ class Gate:
     until Train has taken it; such a trial waits for its workers' places.
     """
 
-    def __init__(self, config: ResourcesConfig):
-        self._config = config
+    def __init__(self, config: ResourcesConfig, places: Places):
+        self._places = places
         self._each = SHARE + (TRAIN_SHARE if config.uses_train else 0)
         self._held: PlacementGroup | None = None
-        self._places = 0
-        self._looked = 0.0
+        self._let_in = 0
         self.adjust()
 
     @property
@@ -39,17 +34,13 @@ class Gate:
         return {HEAD: SHARE}
 
     def adjust(self) -> None:
-        """Look, every few seconds, how many places there are."""
-        now = time.monotonic()
-        if self._held is not None and now - self._looked < LOOK_S:
-            return
-        self._looked = now
-        found = min(places_now(self._config), int(1 / self._each) - 1)
-        if found != self._places:
+        """Let in as many as there are places by now."""
+        found = min(self._places.now(), int(1 / self._each) - 1)
+        if found != self._let_in:
             self.open()
             # Where there are fewer places than trials that run, Ray makes this one when enough have ended.
             self._held = placement_group([{HEAD: round(1 - found * self._each, 4)}])
-            self._places = found
+            self._let_in = found
 
     def open(self) -> None:
         """Hold nothing back."""

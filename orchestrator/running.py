@@ -137,6 +137,10 @@ class SweepRun:
         if not self.heard or self.stop.overdue:
             raise KeyboardInterrupt
 
+    def running(self) -> int:
+        """Trials that have begun and are not over."""
+        return len(self.heard)
+
     def started(self, config: dict[str, Any]) -> None:
         """A trial has got its processors."""
         record = self.study.trials[Task.of(config).number]

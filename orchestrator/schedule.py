@@ -15,13 +15,21 @@ from orchestrator.trial import Task
 class TuneScheduler(FIFOScheduler):
     """Passes what happens to trials on to the sweep, and its decisions back to Tune."""
 
-    def __init__(self, listener: "Listener"):
+    def __init__(self, listener: "Listener", places: Callable[[], int]):
+        """`places` says how many trials may run at a time."""
         super().__init__()
-        self._listener = listener
+        self._listener, self._places = listener, places
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its scheduler, and the sweep must not be in there."""
         return {}
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        # As many processes are started at a time as there are places; by one after another, which is what
+        # TUNE_MAX_PENDING_TRIALS_PG says, a large cluster would fill slowly. One is asked for ahead.
+        ahead = max(1, self._places() - self._listener.running())
+        tune_controller._tune_controller.update_max_pending_trials(ahead)
+        return super().choose_trial_to_run(tune_controller)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         goes_on = self._listener.reported(trial.config, result)
@@ -76,6 +84,10 @@ class Listener(Protocol):
 
     def tick(self) -> list[int]:
         """Called several times a second; numbers of trials whose processes are to be killed."""
+        ...
+
+    def running(self) -> int:
+        """Trials that have begun and are not over."""
         ...
 
     def started(self, config: dict[str, Any]) -> None:

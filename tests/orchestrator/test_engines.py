@@ -178,3 +178,62 @@ def test_twenty_trials_that_asha_stops_all_end_on_two_cores(workplace: Workplace
     ends = [record.outcome for record in records(workplace)]
     assert len(ends) == 21
     assert set(ends) == {"completed", "pruned"}
+
+
+# Three trials in two places, and what is asked and begun in which order.
+ASKED = """
+import json, sys
+from orchestrator.engine import local_ray, run_trials
+from orchestrator.search import FINISHED
+from orchestrator.space import ResourcesConfig
+from orchestrator.stopping import Stop
+
+waiting, events, open_ = [{"task": task} for task in json.loads(sys.argv[1])], [], set()
+
+def next_trial():
+    if not waiting:
+        return None if open_ else FINISHED
+    events.append("asked")
+    open_.add(waiting[0]["task"]["number"])
+    return waiting.pop(0)
+
+class Listener:
+    begun = 0
+    def tick(self):
+        return []
+    def running(self):
+        return self.begun
+    def started(self, config):
+        self.begun += 1
+        events.append("begun")
+    def reported(self, config, result):
+        if result["done"] and config["task"]["number"] in open_:
+            open_.discard(config["task"]["number"])
+            self.begun -= 1
+        return True
+    def crashed(self, config, error):
+        raise AssertionError(error)
+
+resources = ResourcesConfig(concurrency=2)
+with local_ray(resources) as scratch:
+    run_trials(resources, next_trial, Listener(), Stop(), scratch)
+print(json.dumps(events))
+"""
+
+
+@two_cores
+def test_as_many_processes_start_side_by_side_as_there_are_places(tmp_path: Path, state_folder: Path):
+    run = build_tiny({"training.epochs": 1})
+    tasks = [{"number": n, "run": run.model_dump_json(), "folder": str(tmp_path / str(n))} for n in range(3)]
+    done = subprocess.run(
+        [sys.executable, "-c", "import orchestrator\n" + ASKED, json.dumps(tasks)],
+        env=os.environ | {"HJEPA_STATE_DIR": str(state_folder)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    events = json.loads(done.stdout.splitlines()[-1])
+    assert events[:3] == ["asked", "asked", "begun"], "one after another"
+    assert events.count("begun") == 3
