@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.halving import Asha, PromotingAsha, audited
+from orchestrator.record import Outcome, TrialRecord, standing
 from orchestrator.space import Sweep
-from orchestrator.study import Outcome, Study, TrialRecord, standing
+from orchestrator.study import Study
 
 
 @dataclass(frozen=True)

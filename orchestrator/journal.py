@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,12 +11,10 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock
 from optuna.storages.journal._storage import JournalOperation
 
+from orchestrator.attributes import EPOCH, StoredReport
+from orchestrator.definition import JOURNAL
 from orchestrator.disk import Patience, cut_torn_line
 from orchestrator.lock import KernelLock
-
-JOURNAL = "study.journal"
-EPOCH = "epoch:"
-"""How the names of a trial's attributes begin that hold its reports; its epoch follows."""
 
 
 class JournalLock(KernelLock, BaseJournalFileLock):
@@ -68,7 +65,7 @@ class Journal(JournalFileBackend):
         written, (start, end) = self._written, self._span
         self._written = []
         if not written or self._log_number_offset.get(log_number_from) != start:
-            yield from map(_interned, super().read_logs(log_number_from))
+            yield from map(_small, super().read_logs(log_number_from))
             return
         # Of the places of all lines, which Optuna keeps, these are all that is asked for again.
         self._log_number_offset = {0: 0, log_number_from: start, log_number_from + len(written): end}
@@ -86,11 +83,12 @@ class Journal(JournalFileBackend):
         self._span = start, self._path.stat().st_size
 
 
-def _interned(log: dict[str, Any]) -> dict[str, Any]:
-    """A line whose metrics have their names in common with all others."""
-    for key, value in log.get("user_attr", {}).items():
+def _small(log: dict[str, Any]) -> dict[str, Any]:
+    """A line whose reports take little memory."""
+    attributes = log.get("user_attr", {})
+    for key, value in attributes.items():
         if key.startswith(EPOCH):
-            value["metrics"] = {sys.intern(name): one for name, one in value["metrics"].items()}
+            attributes[key] = StoredReport.of(value)
     return log
 
 

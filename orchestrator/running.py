@@ -22,13 +22,14 @@ from orchestrator.front import front
 from orchestrator.holder import Holder
 from orchestrator.load import system_metrics
 from orchestrator.progress import Counts, Progress
+from orchestrator.record import Outcome as Ending
+from orchestrator.record import Role, TrialRecord, standing
 from orchestrator.report import SweepResult
 from orchestrator.search import FINISHED
 from orchestrator.space import ConfigError, Sweep
 from orchestrator.status import Status
 from orchestrator.stopping import GRACE_S, Stop
-from orchestrator.study import Outcome as Ending
-from orchestrator.study import Role, Study, TrialRecord, standing
+from orchestrator.study import Study
 from orchestrator.tracking import Tracker
 from orchestrator.trial import Outcome, Task, half_micro_batch
 

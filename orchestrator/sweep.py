@@ -17,12 +17,13 @@ from orchestrator.environment import record_command, record_environment
 from orchestrator.holder import SweepLock
 from orchestrator.plan import outlook
 from orchestrator.progress import Counts, progress
+from orchestrator.record import standing
 from orchestrator.report import SweepResult
 from orchestrator.running import BEST, SweepRun, result_of
 from orchestrator.space import ConfigError, Sweep
 from orchestrator.stopping import Stop
 from orchestrator.storage import Place, record_place
-from orchestrator.study import Study, standing
+from orchestrator.study import Study
 from orchestrator.tracking import Tracker, undelivered
 
 

@@ -18,8 +18,8 @@ from orchestrator.analysis.intervals import detectable, holm, interval, power
 from orchestrator.analysis.model import fit_effects
 from orchestrator.analysis.stopping import spearman
 from orchestrator.analysis.table import table_of
+from orchestrator.record import TrialRecord
 from orchestrator.space import Sweep
-from orchestrator.study import TrialRecord
 from tests.synthetic import METRIC, Truth, growth, seeded, simulated, synthetic_sweep
 
 

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.journal import JOURNAL
+from orchestrator.definition import JOURNAL
+from orchestrator.replay import read_trials
 from orchestrator.sampler import build_sampler
 from orchestrator.skim import skim_trials
 from orchestrator.space import ConfigError
 from orchestrator.status import Status, read_status
-from orchestrator.study import Study, read_trials
+from orchestrator.study import Study
 from tests.recorded import BROAD, begun, finished, space
 
 METRIC = "val/knn_top1"

@@ -12,9 +12,11 @@ import yaml
 
 from orchestrator.holder import SweepLock
 from orchestrator.lock import exclusive
+from orchestrator.record import standing
+from orchestrator.replay import read_trials
 from orchestrator.sampler import build_sampler
 from orchestrator.space import ConfigError, Sweep, load_sweep
-from orchestrator.study import Study, read_trials, standing
+from orchestrator.study import Study
 from tests.workplace import SPACE, TINY
 
 
