@@ -42,8 +42,11 @@ class Journal(JournalFileBackend):
     @contextmanager
     def together(self) -> Iterator[None]:
         """Within, lines are gathered, and written at its end at once: the disk is waited for once. Until then
-        nothing of them is read back. Where an error ends it nothing is written."""
-        assert self._gathered is None, "not within another one"
+        nothing of them is read back. Where an error ends it nothing is written. One within another is a part
+        of it."""
+        if self._gathered is not None:
+            yield
+            return
         self._gathered = []
         try:
             yield
@@ -64,7 +67,10 @@ class Journal(JournalFileBackend):
         """What follows that many lines. What this process has just written comes from memory."""
         written, (start, end) = self._written, self._span
         self._written = []
-        if not written or self._log_number_offset.get(log_number_from) != start:
+        place = self._log_number_offset.get(log_number_from)
+        if not written and place == self._path.stat().st_size:
+            return  # asked for at every look at a trial
+        if not written or place != start:
             yield from map(_small, super().read_logs(log_number_from))
             return
         # Of the places of all lines, which Optuna keeps, these are all that is asked for again.
@@ -93,12 +99,13 @@ def _small(log: dict[str, Any]) -> dict[str, Any]:
 
 
 def _lean(log: dict[str, Any]) -> dict[str, Any]:
-    """A line as Optuna shall have it in memory: as read back, but of a report only that there is one.
+    """A line as Optuna shall have it in memory: as read back, but of reports only that there is one.
 
     The metrics stand in the study's own records, and a second copy of them is what memory would be short of.
     """
     if log["op_code"] == JournalOperation.SET_TRIAL_USER_ATTR:
         (key,) = log["user_attr"]
         if key.startswith(EPOCH):
-            return log | {"user_attr": {key: None}}
+            # Under one name: Optuna copies a trial's attributes whenever one is added.
+            return log | {"user_attr": {EPOCH: None}}
     return json.loads(json.dumps(log))

@@ -318,6 +318,12 @@ class Study:
         self._contenders.enter(record)
         return record
 
+    def end_all(self, reasons: Mapping[int, str], outcome: Outcome) -> None:
+        """Close several trials that end alike, each for its reason; the disk is waited for once."""
+        with self._together():
+            for number, reason in reasons.items():
+                self.end(number, outcome, reason)
+
     def ranking(self) -> list[TrialRecord]:
         """Trials of search and base with a value, those that ran longest first, better ones first."""
         return rank(self.trials.values(), self.metric, self.sweep.objective_mode)
