@@ -1,15 +1,18 @@
 """A trial's record as the attributes that its study keeps of it, and back."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Protocol, Self
 
 from orchestrator.metrics import Metrics
 from orchestrator.record import Facts, TrialRecord
 
 EPOCH = "epoch:"
-"""How the names of those attributes begin that hold reports; the epoch follows."""
+"""How the names of those attributes begin that hold reports; the epoch follows. Alone it stands for reports
+that are kept from Optuna."""
 ENDED_BY = "ended_by"
 """The study's attribute that names the budget that ended its search."""
 RUN = "run"
@@ -27,8 +30,9 @@ class StoredReport:
     @classmethod
     def of(cls, attribute: Mapping[str, Any]) -> Self:
         """From what stands in an attribute."""
-        facts = Facts(**attribute.get("facts", {}))
-        return cls(Metrics(attribute["metrics"]), attribute["checkpoint"], facts)
+        facts, checkpoint = Facts(**attribute.get("facts", {})), attribute["checkpoint"]
+        # Trials have the same names of files.
+        return cls(Metrics(attribute["metrics"]), sys.intern(checkpoint) if checkpoint else None, facts)
 
     def attribute(self) -> dict[str, Any]:
         """As it stands in an attribute."""
@@ -62,17 +66,20 @@ class Told(Protocol):
     def datetime_start(self) -> datetime | None: ...
 
 
-def record_of(frozen: Told) -> TrialRecord | None:
-    """What Optuna has of a trial as a record; None where its values were never written."""
-    attributes = frozen.user_attrs
+def record_of(frozen: Told, reports: Mapping[str, StoredReport] = MappingProxyType({})) -> TrialRecord | None:
+    """What Optuna has of a trial as a record; None where its values were never written.
+
+    `reports` are attributes that have been kept from Optuna.
+    """
+    attributes = {**frozen.user_attrs, **reports}
     if "trial" not in attributes:
         return None
     told = {name: value for name, value in attributes["trial"].items() if name != RUN}
     record = TrialRecord(frozen.number, **told)
     record.notes, record.halved = list(attributes.get("notes", [])), attributes.get("halved", False)
     record.began, record.ended = frozen.datetime_start, frozen.datetime_complete
-    epochs = sorted(int(key.partition(":")[2]) for key in attributes if key.startswith(EPOCH))
-    for epoch in epochs:
+    epochs = (key.removeprefix(EPOCH) for key in attributes if key.startswith(EPOCH))
+    for epoch in sorted(int(epoch) for epoch in epochs if epoch):
         report = attributes[f"{EPOCH}{epoch}"]
         if not isinstance(report, StoredReport):
             report = StoredReport.of(report)

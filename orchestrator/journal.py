@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +39,8 @@ class Journal(JournalFileBackend):
         """What has been appended and not been read back."""
         self._span = 0, 0
         """Where it begins and ends in the file."""
+        self.reports: dict[int, dict[str, StoredReport]] = {}
+        """What has been read of reports, by Optuna's id of the trial and by attribute."""
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -71,11 +74,22 @@ class Journal(JournalFileBackend):
         if not written and place == self._path.stat().st_size:
             return  # asked for at every look at a trial
         if not written or place != start:
-            yield from map(_small, super().read_logs(log_number_from))
+            yield from map(self._put_aside, super().read_logs(log_number_from))
             return
         # Of the places of all lines, which Optuna keeps, these are all that is asked for again.
         self._log_number_offset = {0: 0, log_number_from: start, log_number_from + len(written): end}
         yield from map(_lean, written)
+
+    def _put_aside(self, log: dict[str, Any]) -> dict[str, Any]:
+        """A line as Optuna shall have it in memory: its report is kept here, until the study takes it.
+
+        Optuna would copy a trial's attributes whenever one is added.
+        """
+        key = _reported(log)
+        if key is None:
+            return log
+        self.reports.setdefault(log["trial_id"], {})[sys.intern(key)] = StoredReport.of(log["user_attr"][key])
+        return log | {"user_attr": {EPOCH: None}}
 
     def _append(self, logs: list[dict[str, Any]]) -> None:
         size = self._path.stat().st_size
@@ -89,23 +103,16 @@ class Journal(JournalFileBackend):
         self._span = start, self._path.stat().st_size
 
 
-def _small(log: dict[str, Any]) -> dict[str, Any]:
-    """A line whose reports take little memory."""
-    attributes = log.get("user_attr", {})
-    for key, value in attributes.items():
-        if key.startswith(EPOCH):
-            attributes[key] = StoredReport.of(value)
-    return log
-
-
 def _lean(log: dict[str, Any]) -> dict[str, Any]:
-    """A line as Optuna shall have it in memory: as read back, but of reports only that there is one.
-
-    The metrics stand in the study's own records, and a second copy of them is what memory would be short of.
-    """
-    if log["op_code"] == JournalOperation.SET_TRIAL_USER_ATTR:
-        (key,) = log["user_attr"]
-        if key.startswith(EPOCH):
-            # Under one name: Optuna copies a trial's attributes whenever one is added.
-            return log | {"user_attr": {EPOCH: None}}
+    """A line as Optuna shall have it in memory: as read back, but of reports only that there are some."""
+    if _reported(log) is not None:
+        return log | {"user_attr": {EPOCH: None}}
     return json.loads(json.dumps(log))
+
+
+def _reported(log: dict[str, Any]) -> str | None:
+    """The name of the attribute, where a line holds a report."""
+    if log["op_code"] != JournalOperation.SET_TRIAL_USER_ATTR:
+        return None
+    (key,) = log["user_attr"]
+    return key if key.startswith(EPOCH) else None

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.attributes import EPOCH, StoredReport, record_of
+from orchestrator.collector import uncollected
 from orchestrator.definition import JOURNAL
 from orchestrator.record import TrialRecord
 from orchestrator.space import ConfigError
@@ -83,6 +84,7 @@ def replay(lines: Iterable[bytes]) -> list[TrialRecord]:
     return [record for trial in trials if (record := record_of(trial)) is not None]
 
 
+@uncollected()
 def read_trials(folder: Path) -> list[TrialRecord]:
     """The trials of the journal in `folder`, whether its sweep runs or not. Takes no lock and writes nothing.
 

@@ -11,6 +11,7 @@ from orchestrator.agenda import Agenda
 from orchestrator.budget import Purse
 from orchestrator.checkpoints import checkpoints
 from orchestrator.chronicle import Chronicle, run_config
+from orchestrator.collector import uncollected
 from orchestrator.config_file import config_yaml
 from orchestrator.decision import Decisions, Verdict
 from orchestrator.definition import BASE, PLAN, REPORT, SPACE, write_whole
@@ -46,6 +47,7 @@ DELIVERY_S = 60.0
 class SweepRun:
     """A sweep while it runs: who is next, who may go on, and the record of both."""
 
+    @uncollected()
     def __init__(
         self,
         folder: Path,

@@ -6,6 +6,7 @@ Most lines are looked at only as far as it takes to know that a later one makes 
 from collections.abc import Iterable
 from pathlib import Path
 
+from orchestrator.collector import uncollected
 from orchestrator.record import TrialRecord
 from orchestrator.replay import ATTRIBUTE, INTERMEDIATE, OPERATION, PARAMETER, readable, replay
 
@@ -14,6 +15,7 @@ _KEY_BYTES = 12 + len(_EPOCH)
 """Enough for a trial's number and what stands behind it in the line of a report."""
 
 
+@uncollected()
 def skim_trials(folder: Path, metric: str) -> list[TrialRecord]:
     """The trials of a journal, each with its newest report, and the newest that holds `metric`.
 

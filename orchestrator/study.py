@@ -20,6 +20,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState, create_trial
 
 from orchestrator.attributes import ENDED_BY, EPOCH, RUN, StoredReport, identity, record_of
+from orchestrator.collector import uncollected
 from orchestrator.contenders import Contenders
 from orchestrator.disk import Patience
 from orchestrator.journal import Journal
@@ -46,6 +47,7 @@ _NEW: dict[str, Any] = {"outcome": None, "reason": "", "passed_over": {}}
 class Study:
     """One sweep's record. Open it under `SweepLock`: a second writer would double every trial."""
 
+    @uncollected()
     def __init__(
         self,
         folder: Path,
@@ -96,7 +98,8 @@ class Study:
         self._reports = 0
         self._promotions = 0
         for frozen in self._study.get_trials(deepcopy=False):
-            record = record_of(frozen)
+            reports = journal.reports.pop(frozen._trial_id, {}) if journal is not None else {}
+            record = record_of(frozen, reports)
             if record is None:  # asked for, and the process died before its values were written
                 if frozen.state == TrialState.RUNNING:
                     self._half_asked.append(frozen._trial_id)
