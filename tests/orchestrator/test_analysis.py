@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
 from scipy import stats
 
@@ -130,6 +131,12 @@ def test_findings_are_plain_data_of_any_records(sweep: Sweep, tmp_path: Path) ->
     assert whole.importances.keys[0].key == "training.lr"
     assert whole.stopping is not None
     assert whole.stopping.regret is not None
+
+
+def test_importances_let_optuna_announce_nothing(sweep: Sweep) -> None:
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+    assert analyse(sweep, simulated(sweep, Truth())).importances is not None
+    assert optuna.logging.get_verbosity() == optuna.logging.WARNING
 
 
 def test_a_collapsed_trial_counts_with_what_it_had_and_a_failed_one_not_at_all(
