@@ -154,8 +154,10 @@ class Study:
         if values is not None or role == "base":
             return self._create(TrialRecord(-1, role, dict(values or {})))
         # One that a process asked for and died over keeps its number, so that what follows is as if
-        # it had lived.
-        trial = Trial(self._study, self._half_asked.pop(0)) if self._half_asked else self._study.ask()
+        # it had lived. Optuna's own way to a new one looks through all for those that were enqueued.
+        storage = self._study._storage
+        half = self._half_asked.pop(0) if self._half_asked else None
+        trial = Trial(self._study, storage.create_new_trial(self._study._study_id) if half is None else half)
         with warnings.catch_warnings():
             # Optuna's TPE is still marked experimental where it groups conditional keys.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
