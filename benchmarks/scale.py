@@ -37,6 +37,7 @@ import psutil
 from rich.console import Console
 
 from orchestrator.checkpoints import checkpoint_name
+from orchestrator.collector import keep_for_good
 from orchestrator.definition import SPACE, write_definition
 from orchestrator.disk import Patience
 from orchestrator.environment import record_environment
@@ -176,7 +177,9 @@ def opened(folder: Path, sweep: Sweep) -> tuple[SweepRun, Study]:
     study = Study(folder, sweep, build_sampler(sweep), patience)
     tracker = Tracker(folder, MLFLOW, NAME, study.id, patience)
     counts = Counts(total=sweep.num_trials + 1 + sweep.num_confirmations)
-    return SweepRun(folder, sweep, study, tracker, counts, stop, patience), study
+    run = SweepRun(folder, sweep, study, tracker, counts, stop, patience)
+    keep_for_good()
+    return run, study
 
 
 def drive(folder: Path, trials: int, places: int) -> dict[str, Any]:

@@ -25,6 +25,10 @@ AT_ONCE = 1000
 """Lines that are read as one piece of JSON."""
 
 
+BUFFER_BYTES = 2**20
+"""Of a file that is read line by line, in each call of the system."""
+
+
 class Operation(IntEnum):
     """What a line does, as Optuna numbers it."""
 
@@ -90,7 +94,7 @@ def read_trials(folder: Path) -> list[TrialRecord]:
 
     Raises ConfigError where there is no journal, or a line of it is none of Optuna's.
     """
-    with readable(folder) as path, path.open("rb") as lines:
+    with readable(folder) as path, path.open("rb", BUFFER_BYTES) as lines:
         return replay(
             line
             for line in lines

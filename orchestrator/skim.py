@@ -8,7 +8,7 @@ from pathlib import Path
 
 from orchestrator.collector import uncollected
 from orchestrator.record import TrialRecord
-from orchestrator.replay import ATTRIBUTE, INTERMEDIATE, OPERATION, PARAMETER, readable, replay
+from orchestrator.replay import ATTRIBUTE, BUFFER_BYTES, INTERMEDIATE, OPERATION, PARAMETER, readable, replay
 
 _TRIAL, _EPOCH = b',"trial_id":', b',"user_attr":{"epoch:'
 _KEY_BYTES = 12 + len(_EPOCH)
@@ -25,12 +25,12 @@ def skim_trials(folder: Path, metric: str) -> list[TrialRecord]:
     """
     named = f'"{metric}":'.encode()
     with readable(folder) as path:
-        with path.open("rb") as lines:
+        with path.open("rb", BUFFER_BYTES) as lines:
             newest, others = _newest(lines)
         without = {trial for trial, line in newest.items() if named not in line}
         valued: dict[bytes, bytes] = {}
         if without:
-            with path.open("rb") as lines:
+            with path.open("rb", BUFFER_BYTES) as lines:
                 valued, _ = _newest(line for line in lines if named in line)
         reports = [valued[trial] for trial in without & valued.keys()]
         return replay([*others, *reports, *newest.values()])

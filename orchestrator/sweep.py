@@ -8,6 +8,7 @@ from orchestrator import cluster_address
 from orchestrator.access import open_study
 from orchestrator.agenda import work_is_left
 from orchestrator.capacity import cluster_nodes, places, places_now
+from orchestrator.collector import keep_for_good
 from orchestrator.definition import DEFINITION, PLAN, require_same_sweep, write_definition, write_whole
 from orchestrator.depot import open_depot, require_store
 from orchestrator.disk import Patience
@@ -82,6 +83,7 @@ def run_sweep(
             raise ConfigError(f"{error}; move that folder away, or name this sweep differently.") from None
         depot = open_depot(folder, sweep, study)
         run = SweepRun(folder, sweep, study, tracker, counts, stop, patience, depot)
+        keep_for_good()
         try:
             if work_is_left(sweep, study):
                 stop.check()
