@@ -22,5 +22,5 @@ def uncollected() -> Iterator[None]:
 
 
 def keep_for_good() -> None:
-    """Leave what there is now out of every later search: the record of a sweep stays as long as its process."""
+    """Leave what there is now out of every later search: a sweep's record stays as long as its process."""
     gc.freeze()
