@@ -37,6 +37,7 @@ import psutil
 from rich.console import Console
 
 from orchestrator.checkpoints import checkpoint_name
+from orchestrator.collector import keep_for_good
 from orchestrator.definition import SPACE, write_definition
 from orchestrator.disk import Patience
 from orchestrator.environment import record_environment
@@ -176,7 +177,9 @@ def opened(folder: Path, sweep: Sweep) -> tuple[SweepRun, Study]:
     study = Study(folder, sweep, build_sampler(sweep), patience)
     tracker = Tracker(folder, MLFLOW, NAME, study.id, patience)
     counts = Counts(total=sweep.num_trials + 1 + sweep.num_confirmations)
-    return SweepRun(folder, sweep, study, tracker, counts, stop, patience), study
+    run = SweepRun(folder, sweep, study, tracker, counts, stop, patience)
+    keep_for_good()
+    return run, study
 
 
 def drive(folder: Path, trials: int, places: int) -> dict[str, Any]:
@@ -208,7 +211,7 @@ def resume(folder: Path, trials: int, places: int) -> dict[str, Any]:
     run, study = opened(folder, sweep)
     engine = NullEngine(run, places)
     assert engine.fill()
-    ready = time.time() - began
+    ready, ready_cpu = time.time() - began, time.process_time()
     cpu, begun = time.process_time(), time.perf_counter()
     with shown(run, sweep):
         while engine.fill():
@@ -220,6 +223,7 @@ def resume(folder: Path, trials: int, places: int) -> dict[str, Any]:
     run.abandon()
     return {
         "resume_s": ready,
+        "resume_cpu_s": ready_cpu,
         "import_s": imported,
         "tail_reports": engine.reports,
         "tail_cpu_s": cpu,
@@ -316,9 +320,11 @@ def measure(trials: int, places: int) -> None:
         )
         found = phase("resume", folder, trials, places)
         print(
-            f"resume: {found['resume_s']:.1f} s to the first trial, {found['import_s']:.1f} of it imports;\n"
+            f"resume: {found['resume_s']:.1f} s to the first trial, {found['import_s']:.1f} of it imports, "
+            f"{found['resume_cpu_s']:.1f} of CPU;\n"
             f"  then {found['tail_reports']} reports to the end, "
-            f"{1e3 * found['tail_cpu_s'] / max(1, found['tail_reports']):.2f} ms CPU each"
+            f"{1e3 * found['tail_cpu_s'] / max(1, found['tail_reports']):.2f} ms CPU each, "
+            "with the end of all trials that wait at a rung"
         )
         print(
             f"at the end: {found['trials']} trials, {found['reports']} reports; "

@@ -24,9 +24,9 @@ import torch
 
 from benchmarks.rivals import RIVALS, OneEpochThenTopK
 from benchmarks.worlds import EPOCHS, WORLDS, World
+from orchestrator.record import TrialRecord
 from orchestrator.simulate import simulate
 from orchestrator.space import load_sweep
-from orchestrator.study import TrialRecord
 
 WORKERS = 4
 WITHIN = 0.005

@@ -1,24 +1,18 @@
-"""Opening a sweep's study, to write it or only to read, wherever it is kept."""
+"""Opening a sweep's study to write it, wherever it is kept."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from optuna.exceptions import StorageInternalError
-from sqlalchemy.exc import SQLAlchemyError
-
-from orchestrator.database import Database, open_database, read_database, unreachable
+from orchestrator.database import Database, open_database, told
 from orchestrator.definition import SPACE, require_same, telling
 from orchestrator.disk import Patience
-from orchestrator.holder import Holder, holder
-from orchestrator.journal import JOURNAL
-from orchestrator.lease import Lease, leaseholder
+from orchestrator.lease import Lease
 from orchestrator.sampler import build_sampler
 from orchestrator.space import ConfigError
 from orchestrator.spool import SPOOL, opening
 from orchestrator.storage import Place
-from orchestrator.study import Study, TrialRecord, ending_of, read_journal, read_trials, trials_of
+from orchestrator.study import Study
 
 if TYPE_CHECKING:
     from orchestrator.space import Sweep
@@ -45,7 +39,7 @@ def open_study(
         return Study(folder, sweep, sampler, patience, known_as=known_as)
     storage = open_database(place, patience)
     stack.callback(storage.engine.dispose)
-    with _told(place):
+    with told(place):
         lease = Lease(storage.engine, sweep.config.name, patience.say)
     stack.callback(lease.release)
     storage.lost_to = lease.lost_to
@@ -85,56 +79,3 @@ def _require_ours(storage: Database, folder: Path, sweep: "Sweep", place: Place,
             f"{name}: {place} holds a study of that name that no sweep has made; name this one differently "
             "by --set name=NAME."
         )
-
-
-def read_study(folder: Path, place: Place | None) -> list[TrialRecord]:
-    """The trials of the sweep in `folder`, whether it runs or not. Takes no lock and writes nothing.
-
-    Raises ConfigError where there is no record of a sweep, or no way to it.
-    """
-    if place is None:
-        return read_trials(folder)
-    with _reading(place) as storage:
-        return trials_of(storage, folder.name)
-
-
-def read_ending(folder: Path, place: Place | None) -> dict[str, Any] | None:
-    """The budget that ended the search of the sweep in `folder`, if one did."""
-    if place is None:
-        return ending_of(read_journal(folder), folder.name)
-    with _reading(place) as storage:
-        return ending_of(storage, folder.name)
-
-
-def who_runs(folder: Path, place: Place | None) -> Holder | None:
-    """Who runs the sweep in `folder` at this moment; None where nobody does."""
-    found = holder(folder)
-    if found is not None or place is None:
-        return found
-    with _reading(place) as storage:
-        return leaseholder(storage.engine, folder.name)
-
-
-def has_begun(folder: Path, place: Place | None) -> bool:
-    """Whether there is a record to read."""
-    return place is not None or (folder / JOURNAL).exists()
-
-
-@contextmanager
-def _reading(place: Place) -> Iterator[Any]:
-    storage = read_database(place)
-    try:
-        with _told(place):
-            yield storage
-    finally:
-        storage.engine.dispose()
-
-
-@contextmanager
-def _told(place: Place) -> Iterator[None]:
-    """Within, what the database refuses is a ConfigError."""
-    try:
-        yield
-    except (SQLAlchemyError, StorageInternalError) as error:
-        cause = error.__cause__ if isinstance(error, StorageInternalError) else None
-        raise ConfigError(unreachable(place, cause or error)) from None

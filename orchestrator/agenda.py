@@ -6,8 +6,9 @@ from typing import Any
 
 from orchestrator.budget import Purse
 from orchestrator.decision import Decisions, Verdict
+from orchestrator.record import Role, TrialRecord
 from orchestrator.space import Sweep
-from orchestrator.study import Role, Study, TrialRecord
+from orchestrator.study import Study
 
 
 def reruns_left(sweep: Sweep, study: Study) -> list[tuple[TrialRecord, int]]:
@@ -15,16 +16,14 @@ def reruns_left(sweep: Sweep, study: Study) -> list[tuple[TrialRecord, int]]:
     settings, base = sweep.config.confirm, study.base()
     if not settings.top_k or base is None:
         return []
-    best = [record for record in study.ranking() if record.role == "search"]
-    chosen = [base, *best[: settings.top_k]]
-    done = {(record.confirms, record.seed) for record in study.trials.values()}
+    chosen = [base, *study.best_found(settings.top_k)]
     # Seeds outermost: whenever it stops, every config has been run with nearly the same ones.
     first = sweep.base.seed + 1
     return [
         (record, seed)
         for seed in range(first, first + settings.seeds)
         for record in chosen
-        if (record.number, seed) not in done
+        if (record.number, seed) not in study.rerun
     ]
 
 

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from orchestrator.study import Role, Study, TrialRecord, standing
+from orchestrator.record import Role, TrialRecord, standing
 
 if TYPE_CHECKING:
     from orchestrator.space import Sweep
+    from orchestrator.study import Study
 
 BRIDGE_S = 60.0
 """Pauses between epochs that count as time of the sweep: its start, a change of trials. In longer ones it did
@@ -178,7 +179,7 @@ class Budget:
 class Purse:
     """The budgets of an open sweep, and what they still allow."""
 
-    def __init__(self, sweep: "Sweep", study: Study):
+    def __init__(self, sweep: "Sweep", study: "Study"):
         self.budget = Budget.of(sweep)
         spent = study.trials.values() if self.budget.is_set else ()
         self.ledger = Ledger.of(spent, self.budget.workers)
@@ -192,8 +193,7 @@ class Purse:
 
     def left(self, running_s: Sequence[float] = ()) -> list[Left]:
         """How each budget stands, where epochs have been running for `running_s`."""
-        confirmed = sum(record.role == "confirm" for record in self._study.trials.values())
-        return self.budget.left(self.ledger, confirmed, time.time(), running_s)
+        return self.budget.left(self.ledger, self._study.begun["confirm"], time.time(), running_s)
 
     def allows(self, role: Role, running_s: Sequence[float] = ()) -> bool:
         """Whether a trial of that role may begin, or begin another epoch.

@@ -2,7 +2,7 @@
 
 import json
 
-from orchestrator.study import TrialRecord
+from orchestrator.record import TrialRecord
 
 _REFERENCES = {
     "pretrained": "pretrained weights",

@@ -8,8 +8,8 @@ from typing import Any
 
 from orchestrator.definition import flat
 from orchestrator.environment import environment
+from orchestrator.record import Outcome, TrialRecord
 from orchestrator.space import RunConfig, Sweep
-from orchestrator.study import Outcome, TrialRecord
 from orchestrator.tracking import Status, Tracker
 from orchestrator.trial import half_micro_batch, write_features
 
@@ -54,7 +54,7 @@ class Chronicle:
             return
         # Sent twice with one and the same time, a value stands in MLflow once.
         time_ms = record.facts[epoch].time_ms or None
-        self._tracker.log_epoch(record.id, epoch, record.reports[epoch] | (system or {}), time_ms)
+        self._tracker.log_epoch(record.id, epoch, {**record.reports[epoch], **(system or {})}, time_ms)
 
     def ended(self, record: TrialRecord) -> None:
         """A trial is over."""

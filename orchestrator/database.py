@@ -1,6 +1,7 @@
 """A study in a database that may be away for a while, written by the one process that has its lease."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import optuna
@@ -145,6 +146,27 @@ def _advice(place: Place) -> str:
     if place.url.get_backend_name() == "postgresql":
         return "Install hjepa-sweep[postgres]."
     return "Install what SQLAlchemy names for it."
+
+
+@contextmanager
+def reading(place: Place) -> Iterator[RDBStorage]:
+    """The studies of a database, to read within. ConfigError where it cannot be read."""
+    storage = read_database(place)
+    try:
+        with told(place):
+            yield storage
+    finally:
+        storage.engine.dispose()
+
+
+@contextmanager
+def told(place: Place) -> Iterator[None]:
+    """Within, what the database refuses is a ConfigError."""
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError) as error:
+        cause = error.__cause__ if isinstance(error, StorageInternalError) else None
+        raise ConfigError(unreachable(place, cause or error)) from None
 
 
 def unreachable(place: Place, error: BaseException) -> str:

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.halving import Asha, PromotingAsha, audited
+from orchestrator.record import Outcome, TrialRecord, standing
 from orchestrator.space import Sweep
-from orchestrator.study import Outcome, Study, TrialRecord, standing
+from orchestrator.study import Study
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class Decisions:
 
     def __init__(self, sweep: Sweep, study: Study):
         self._sweep, self._study = sweep, study
+        self._one_is_done = False
+        """Whether a trial that could have been stopped has got to the end."""
         settings = sweep.config.scheduler
         kind = PromotingAsha if settings.type == "asha" else Asha
         self.asha = kind(
@@ -87,8 +90,10 @@ class Decisions:
         """The best of those that wait, where none of the stoppable trials has got to the end yet."""
         if not isinstance(self.asha, PromotingAsha):
             return None
-        done = any(r.outcome == "completed" and self.may_be_stopped(r) for r in self._study.trials.values())
-        number = None if done else self.asha.furthest()
+        self._one_is_done = self._one_is_done or any(
+            r.outcome == "completed" and self.may_be_stopped(r) for r in self._study.trials.values()
+        )
+        number = None if self._one_is_done else self.asha.furthest()
         return None if number is None else self._study.trials[number]
 
     def promote(self, record: TrialRecord) -> TrialRecord:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.space import ConfigError, to_yaml
+from orchestrator.space import ConfigError
 
 if TYPE_CHECKING:
     from orchestrator.space import Sweep
@@ -16,12 +16,16 @@ if TYPE_CHECKING:
 DEFINITION, SPACE, BASE = "definition.json", "sweep.yaml", "base.yaml"
 PLAN, REPORT = "plan.txt", "report"
 """What was expected of the sweep at its start; the folder of what is found in the end."""
+JOURNAL = "study.journal"
+"""The study, where no database keeps it."""
 BEGINNING = {"lock", "storage.json", "packing.json"}
 """Files that are there before the definition is."""
 
 
 def write_definition(folder: Path, sweep: "Sweep") -> None:
     """Write the sweep into its folder, such that `load_sweep(folder / SPACE)` gives it again."""
+    from orchestrator.space import to_yaml  # imports pydantic, which readers need not
+
     write_whole(folder / DEFINITION, json.dumps(telling(sweep), indent=1))
     write_whole(folder / SPACE, sweep.to_yaml())
     write_whole(folder / BASE, to_yaml(sweep.base))

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from orchestrator.definition import write_whole
 from orchestrator.disk import explain
+from orchestrator.record import TrialRecord
 from orchestrator.space import ConfigError, Sweep
 from orchestrator.store import Store, open_store
-from orchestrator.study import Study, TrialRecord
+from orchestrator.study import Study
 
 PLACE = "checkpoints.json"
 

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
-from orchestrator.access import read_study
 from orchestrator.definition import SPACE, find_sweep
+from orchestrator.reading import read_study
+from orchestrator.record import TrialRecord
 from orchestrator.sampler import NumberedSampler
 from orchestrator.space import ConfigError, load_sweep
 from orchestrator.space.keys import value_at
 from orchestrator.storage import place_of
-from orchestrator.study import Study, TrialRecord
+from orchestrator.study import Study
 
 if TYPE_CHECKING:
     from orchestrator.space import Sweep

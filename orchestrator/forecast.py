@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.halving import Asha, PromotingAsha, audited
+from orchestrator.record import Role
 from orchestrator.space import Sweep
-from orchestrator.study import Role
 
 PLAYS = 200
 LOW, HIGH = 0.05, 0.95

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
+from orchestrator.record import TrialRecord
 from orchestrator.space import objective_mode
-from orchestrator.study import TrialRecord
 
 
 def front(records: Iterable[TrialRecord], metrics: Sequence[str]) -> list[TrialRecord]:

@@ -12,12 +12,10 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock
 from optuna.storages.journal._storage import JournalOperation
 
+from orchestrator.attributes import EPOCH, StoredReport
+from orchestrator.definition import JOURNAL
 from orchestrator.disk import Patience, cut_torn_line
 from orchestrator.lock import KernelLock
-
-JOURNAL = "study.journal"
-EPOCH = "epoch:"
-"""How the names of a trial's attributes begin that hold its reports; its epoch follows."""
 
 
 class JournalLock(KernelLock, BaseJournalFileLock):
@@ -41,12 +39,17 @@ class Journal(JournalFileBackend):
         """What has been appended and not been read back."""
         self._span = 0, 0
         """Where it begins and ends in the file."""
+        self.reports: dict[int, dict[str, StoredReport]] = {}
+        """What has been read of reports, by Optuna's id of the trial and by attribute."""
 
     @contextmanager
     def together(self) -> Iterator[None]:
         """Within, lines are gathered, and written at its end at once: the disk is waited for once. Until then
-        nothing of them is read back. Where an error ends it nothing is written."""
-        assert self._gathered is None, "not within another one"
+        nothing of them is read back. Where an error ends it nothing is written. One within another is a part
+        of it."""
+        if self._gathered is not None:
+            yield
+            return
         self._gathered = []
         try:
             yield
@@ -67,12 +70,26 @@ class Journal(JournalFileBackend):
         """What follows that many lines. What this process has just written comes from memory."""
         written, (start, end) = self._written, self._span
         self._written = []
-        if not written or self._log_number_offset.get(log_number_from) != start:
-            yield from map(_interned, super().read_logs(log_number_from))
+        place = self._log_number_offset.get(log_number_from)
+        if not written and place == self._path.stat().st_size:
+            return  # asked for at every look at a trial
+        if not written or place != start:
+            yield from map(self._put_aside, super().read_logs(log_number_from))
             return
         # Of the places of all lines, which Optuna keeps, these are all that is asked for again.
         self._log_number_offset = {0: 0, log_number_from: start, log_number_from + len(written): end}
         yield from map(_lean, written)
+
+    def _put_aside(self, log: dict[str, Any]) -> dict[str, Any]:
+        """A line as Optuna shall have it in memory: its report is kept here, until the study takes it.
+
+        Optuna would copy a trial's attributes whenever one is added.
+        """
+        key = _reported(log)
+        if key is None:
+            return log
+        self.reports.setdefault(log["trial_id"], {})[sys.intern(key)] = StoredReport.of(log["user_attr"][key])
+        return log | {"user_attr": {EPOCH: None}}
 
     def _append(self, logs: list[dict[str, Any]]) -> None:
         size = self._path.stat().st_size
@@ -86,21 +103,16 @@ class Journal(JournalFileBackend):
         self._span = start, self._path.stat().st_size
 
 
-def _interned(log: dict[str, Any]) -> dict[str, Any]:
-    """A line whose metrics have their names in common with all others."""
-    for key, value in log.get("user_attr", {}).items():
-        if key.startswith(EPOCH):
-            value["metrics"] = {sys.intern(name): one for name, one in value["metrics"].items()}
-    return log
-
-
 def _lean(log: dict[str, Any]) -> dict[str, Any]:
-    """A line as Optuna shall have it in memory: as read back, but of a report only that there is one.
-
-    The metrics stand in the study's own records, and a second copy of them is what memory would be short of.
-    """
-    if log["op_code"] == JournalOperation.SET_TRIAL_USER_ATTR:
-        (key,) = log["user_attr"]
-        if key.startswith(EPOCH):
-            return log | {"user_attr": {key: None}}
+    """A line as Optuna shall have it in memory: as read back, but of reports only that there are some."""
+    if _reported(log) is not None:
+        return log | {"user_attr": {EPOCH: None}}
     return json.loads(json.dumps(log))
+
+
+def _reported(log: dict[str, Any]) -> str | None:
+    """The name of the attribute, where a line holds a report."""
+    if log["op_code"] != JournalOperation.SET_TRIAL_USER_ATTR:
+        return None
+    (key,) = log["user_attr"]
+    return key if key.startswith(EPOCH) else None

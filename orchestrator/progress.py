@@ -11,7 +11,7 @@ from rich.console import Console, Group
 from rich.live import Live
 
 from orchestrator.caption import describe
-from orchestrator.study import TrialRecord
+from orchestrator.record import TrialRecord
 
 if TYPE_CHECKING:
     from orchestrator.status import Status

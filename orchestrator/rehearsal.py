@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from orchestrator.forecast import Range
+from orchestrator.record import TrialRecord, rank
 from orchestrator.simulate import simulate
 from orchestrator.space import ConfigError, Sweep
 from orchestrator.space.distribution import Distribution
 from orchestrator.space.satisfiable import draws
-from orchestrator.study import TrialRecord, rank
 
 SPREAD = 0.03
 """Standard deviation of quality between configurations: 3 points of accuracy."""

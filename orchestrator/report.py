@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 from orchestrator.analysis import analyse
 from orchestrator.analysis.findings import Confirmed, Effect, Findings
 from orchestrator.caption import describe, references
+from orchestrator.record import TrialRecord, standing
 from orchestrator.space import Sweep
-from orchestrator.study import TrialRecord, standing
 
 
 @dataclass(frozen=True)

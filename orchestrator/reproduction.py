@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.chronicle import run_config
+from orchestrator.record import TrialRecord
 from orchestrator.space import Sweep
-from orchestrator.study import TrialRecord
 from orchestrator.trial import Task, TrialWork
 
 CLOCK = "time/"

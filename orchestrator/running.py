@@ -11,6 +11,7 @@ from orchestrator.agenda import Agenda
 from orchestrator.budget import Purse
 from orchestrator.checkpoints import checkpoints
 from orchestrator.chronicle import Chronicle, run_config
+from orchestrator.collector import uncollected
 from orchestrator.config_file import config_yaml
 from orchestrator.decision import Decisions, Verdict
 from orchestrator.definition import BASE, PLAN, REPORT, SPACE, write_whole
@@ -22,13 +23,14 @@ from orchestrator.front import front
 from orchestrator.holder import Holder
 from orchestrator.load import system_metrics
 from orchestrator.progress import Counts, Progress
+from orchestrator.record import Outcome as Ending
+from orchestrator.record import Role, TrialRecord, standing
 from orchestrator.report import SweepResult
 from orchestrator.search import FINISHED
 from orchestrator.space import ConfigError, Sweep
 from orchestrator.status import Status
 from orchestrator.stopping import GRACE_S, Stop
-from orchestrator.study import Outcome as Ending
-from orchestrator.study import Role, Study, TrialRecord, standing
+from orchestrator.study import Study
 from orchestrator.tracking import Tracker
 from orchestrator.trial import Outcome, Task, half_micro_batch
 
@@ -36,6 +38,8 @@ BEST, MODEL = "best.yaml", "model"
 """The best trial's config, and the folder of its features as a function."""
 SETTING = (SPACE, BASE, ENVIRONMENT, PLAN)
 """Files that say what was run, and on what."""
+ENDED_AT_ONCE = 100
+"""Trials that are given up in one write: there are thousands, and each write waits for the disk."""
 DELIVERY_S = 60.0
 """Seconds that the end of a sweep waits for MLflow; what is late stays in the spool."""
 
@@ -43,6 +47,7 @@ DELIVERY_S = 60.0
 class SweepRun:
     """A sweep while it runs: who is next, who may go on, and the record of both."""
 
+    @uncollected()
     def __init__(
         self,
         folder: Path,
@@ -215,8 +220,12 @@ class SweepRun:
 
     def _give_up(self) -> None:
         """End the trials that nothing can promote any more."""
-        for record, verdict in self.agenda.given_up():
-            self._apply(record, verdict)
+        given_up = self.agenda.given_up()
+        for start in range(0, len(given_up), ENDED_AT_ONCE):
+            some = given_up[start : start + ENDED_AT_ONCE]
+            self.study.end_all({record.number: verdict.reason for record, verdict in some}, "pruned")
+            for record, _ in some:
+                self._ended(record)
 
     def _apply(self, record: TrialRecord, verdict: Verdict) -> None:
         """Let a trial wait at its rung, or end it."""
@@ -310,8 +319,13 @@ class SweepRun:
 
     def _end(self, record: TrialRecord, outcome: Ending, reason: str = "") -> None:
         self.study.end(record.number, outcome, reason)
+        self._ended(record)
+
+    def _ended(self, record: TrialRecord) -> None:
+        """What follows from an end that is in the study."""
+        assert record.outcome is not None
         self.heard.pop(record.number, None)
-        self._count(outcome)
+        self._count(record.outcome)
         self.counts.best = self._best_so_far()
         self.chronicle.ended(record)
         self._tidy(record)

@@ -15,9 +15,10 @@ from optuna.storages import InMemoryStorage
 
 from orchestrator.agenda import Agenda
 from orchestrator.decision import Decisions, Verdict
+from orchestrator.record import TrialRecord
 from orchestrator.sampler import build_sampler
 from orchestrator.space import Sweep
-from orchestrator.study import Study, TrialRecord
+from orchestrator.study import Study
 
 Curve = Callable[[TrialRecord], Sequence[float]]
 """The objective after each epoch of a trial, up to its last one."""

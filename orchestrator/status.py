@@ -9,17 +9,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from orchestrator.access import has_begun, read_ending, read_study, who_runs
 from orchestrator.budget import Budget, Ledger, Left, clock, is_over
 from orchestrator.caption import describe
-from orchestrator.definition import DEFINITION, sweep_folders
+from orchestrator.definition import DEFINITION, JOURNAL, sweep_folders
 from orchestrator.holder import Holder
-from orchestrator.journal import JOURNAL
+from orchestrator.reading import has_begun, read_ending, read_study, who_runs
+from orchestrator.record import TrialRecord, rank, standing
 from orchestrator.skim import skim_trials
 from orchestrator.space import ConfigError, objective_mode
 from orchestrator.spool import SPOOL
 from orchestrator.storage import place_of
-from orchestrator.study import TrialRecord, rank, standing
 from orchestrator.tracking import undelivered
 
 NO_BUDGET = Budget(None, None)

@@ -4,13 +4,13 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
-
-from orchestrator.definition import write_whole
-from orchestrator.journal import JOURNAL
+from orchestrator.definition import JOURNAL, write_whole
 from orchestrator.space import ConfigError
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
 
 STORAGE = "storage.json"
 VARIABLE = "HJEPA_STORAGE"
@@ -24,12 +24,15 @@ _PLAIN_OPTIONS = {"host", "port", "sslmode", "sslrootcert", "channel_binding", "
 class Place:
     """A database that keeps studies."""
 
-    url: URL = field(repr=False)
+    url: "URL" = field(repr=False)
     """As given, with its secrets."""
 
     @classmethod
     def parse(cls, text: str, said_by: str) -> "Place":
         """From a URL. ConfigError, which does not repeat it, where no sweep can be kept there."""
+        from sqlalchemy.engine import make_url  # a journal's readers need none of it
+        from sqlalchemy.exc import ArgumentError
+
         try:
             url = make_url(text)
         except (ArgumentError, ValueError):

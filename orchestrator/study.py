@@ -3,36 +3,34 @@
 An Optuna study in a journal file or a database. What Ray Tune knows is lost with its process; this is not.
 """
 
-import heapq
-import sys
 import time
 import uuid
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime
+from dataclasses import replace
 from pathlib import Path
-from statistics import median
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState, create_trial
 
+from orchestrator.attributes import ENDED_BY, EPOCH, RUN, StoredReport, identity, record_of
+from orchestrator.collector import uncollected
+from orchestrator.contenders import Contenders
 from orchestrator.disk import Patience
-from orchestrator.journal import EPOCH, JOURNAL, Journal
+from orchestrator.journal import Journal
+from orchestrator.metrics import Metrics
 from orchestrator.proposal import propose
-from orchestrator.space import ConfigError, objective_mode
+from orchestrator.record import Facts, Outcome, Role, TrialRecord, rank
+from orchestrator.space import objective_mode
 
 if TYPE_CHECKING:
     from orchestrator.space import Sweep
-
-Role = Literal["base", "search", "confirm"]
-Outcome = Literal["completed", "pruned", "collapsed", "failed"]
 
 # A collapsed or pruned trial teaches the sampler by what it reported; a failed one teaches nothing.
 _STATES = {
@@ -46,101 +44,10 @@ _NEW: dict[str, Any] = {"outcome": None, "reason": "", "passed_over": {}}
 """What a trial made of another one does not take from it."""
 
 
-ENDED_BY = "ended_by"
-_RUN = "run"
-"""Where a trial's attributes hold the identity of its run."""
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What else is known of a report."""
-
-    order: int = 0
-    """Reports of the whole sweep that came before it."""
-    time_ms: int = 0
-    """When it came, Unix time in milliseconds."""
-    collapsed: str | None = None
-    """Why its features count as collapsed."""
-    seconds: float = 0.0
-    """How long the epoch held its workers, evaluation included."""
-
-
-@dataclass
-class TrialRecord:
-    """What the study knows of one trial."""
-
-    number: int
-    role: Role
-    values: dict[str, Any]
-    """Values of the active swept keys; empty for a base that lies outside the space."""
-    confirms: int | None = None
-    """Number of the trial whose config this one runs again."""
-    seed: int | None = None
-    """Fresh seed of such a run; None: the base config's."""
-    retries: int | None = None
-    """Number of the failed trial that this one takes up again."""
-    origin: str | None = None
-    """The trial of another sweep that this one is taken from, in words."""
-    passed_over: dict[str, int] = field(default_factory=dict)
-    """How often something else was proposed before it and not run, by the reason."""
-    reports: dict[int, dict[str, float]] = field(default_factory=dict)
-    """Metrics by epoch."""
-    facts: dict[int, Facts] = field(default_factory=dict)
-    """What else is known of them, by epoch."""
-    checkpoint: str | None = None
-    """Newest checkpoint, its name inside the trial's folder."""
-    notes: list[str] = field(default_factory=list)
-    """What else happened to it, in words."""
-    halved: bool = False
-    """Whether it goes on at half the micro-batch and twice the accumulation."""
-    parked: int | None = None
-    """Rung, an epoch, at which it waits to be promoted; None while it does not."""
-    passed: int = 0
-    """The last rung at which it waited and was let go on; 0: none."""
-    turn: tuple[int, int] | None = None
-    """When that was: trials asked for, and promotions made, before it."""
-    outcome: Outcome | None = None
-    """None while it is not over."""
-    reason: str = ""
-    """Why it ended so, in words."""
-    began: datetime | None = field(default=None, compare=False)
-    ended: datetime | None = field(default=None, compare=False)
-
-    @property
-    def id(self) -> str:
-        """Its name in files, records and on screen."""
-        return f"{self.number:04d}"
-
-    @property
-    def kept(self) -> str | None:
-        """The one of its checkpoints that stays once it is over: a completed one's last."""
-        return self.checkpoint if self.outcome == "completed" else None
-
-    def last(self, metric: str) -> tuple[int, float] | None:
-        """Epoch and value of the newest report that holds `metric`."""
-        newest = max(self.reports, default=None)
-        if newest is not None and metric in self.reports[newest]:
-            return newest, self.reports[newest][metric]  # nearly always, and asked for often
-        epochs = [epoch for epoch, metrics in self.reports.items() if metric in metrics]
-        return (max(epochs), self.reports[max(epochs)][metric]) if epochs else None
-
-    def figure(self, metric: str) -> float | None:
-        """Its newest value of `metric`; of a time, which neighbours disturb, the median over its epochs."""
-        if metric.startswith("time/"):
-            values = [metrics[metric] for metrics in self.reports.values() if metric in metrics]
-            return median(values) if values else None
-        last = self.last(metric)
-        return None if last is None else last[1]
-
-    def figures(self, metrics: Sequence[str]) -> list[float] | None:
-        """Its value of each of `metrics`; None where it lacks one."""
-        found = [value for metric in metrics if (value := self.figure(metric)) is not None]
-        return found if len(found) == len(metrics) else None
-
-
 class Study:
     """One sweep's record. Open it under `SweepLock`: a second writer would double every trial."""
 
+    @uncollected()
     def __init__(
         self,
         folder: Path,
@@ -182,13 +89,17 @@ class Study:
         """Numbers of the base and the search's trials, by the identity of their run."""
         self.searched = 0
         """Trials that the search has asked for."""
+        self.begun: Counter[Role] = Counter()
+        """Trials by what they are for, those that others have taken up too."""
+        self.rerun: set[tuple[int | None, int | None]] = set()
+        """Trials that have been run again, each with its fresh seed."""
         self._bases: list[TrialRecord] = []
-        self._contenders: list[tuple[int, float, int]] = []
-        """A heap of who may be the best; whoever has gone on since is passed over when it comes up."""
+        self._contenders = Contenders(self.metric, sweep.objective_mode)
         self._reports = 0
         self._promotions = 0
         for frozen in self._study.get_trials(deepcopy=False):
-            record = record_of(frozen)
+            reports = journal.reports.pop(frozen._trial_id, {}) if journal is not None else {}
+            record = record_of(frozen, reports)
             if record is None:  # asked for, and the process died before its values were written
                 if frozen.state == TrialState.RUNNING:
                     self._half_asked.append(frozen._trial_id)
@@ -196,8 +107,8 @@ class Study:
             if journal is not None:
                 # The record has the reports; Optuna asks for its own values only.
                 frozen.user_attrs = {k: v for k, v in frozen.user_attrs.items() if not k.startswith(EPOCH)}
-            self._know(record, frozen.user_attrs["trial"].get(_RUN))
-            self._contend(record)
+            self._know(record, frozen.user_attrs["trial"].get(RUN))
+            self._contenders.enter(record)
             self._reports += len(record.reports)
             self._promotions = max(self._promotions, record.turn[1] + 1 if record.turn else 0)
             if not frozen.state.is_finished():
@@ -243,15 +154,17 @@ class Study:
         if values is not None or role == "base":
             return self._create(TrialRecord(-1, role, dict(values or {})))
         # One that a process asked for and died over keeps its number, so that what follows is as if
-        # it had lived.
-        trial = Trial(self._study, self._half_asked.pop(0)) if self._half_asked else self._study.ask()
+        # it had lived. Optuna's own way to a new one looks through all for those that were enqueued.
+        storage = self._study._storage
+        half = self._half_asked.pop(0) if self._half_asked else None
+        trial = Trial(self._study, storage.create_new_trial(self._study._study_id) if half is None else half)
         with warnings.catch_warnings():
             # Optuna's TPE is still marked experimental where it groups conditional keys.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             proposal = propose(self._study, self.sweep, trial.number, trial._trial_id, self._runs)
         record = TrialRecord(trial.number, role, proposal.values, passed_over=proposal.passed_over)
         with self._together():
-            trial.set_user_attr("trial", _identity(record) | {_RUN: proposal.identity})
+            trial.set_user_attr("trial", identity(record) | {RUN: proposal.identity})
             self._write_params(record, self._study._storage.get_trial(trial._trial_id))
         return self._enter(record, trial, proposal.identity)
 
@@ -277,12 +190,12 @@ class Study:
         """Enter a trial whose values are known, with all that it has reported, in one write."""
         record = replace(record, reports=dict(record.reports), facts=dict(record.facts))
         run = None if record.role == "confirm" else self.sweep.identity(record.values)
-        attributes: dict[str, Any] = {"trial": _identity(record) | {_RUN: run}, "notes": record.notes}
+        attributes: dict[str, Any] = {"trial": identity(record) | {RUN: run}, "notes": record.notes}
         for epoch, metrics in record.reports.items():
             kept = record.checkpoint if epoch == max(record.reports) else None
             facts = replace(record.facts.get(epoch, Facts()), order=self._reports)
             record.facts[epoch] = facts
-            attributes[f"{EPOCH}{epoch}"] = {"metrics": metrics, "checkpoint": kept, "facts": asdict(facts)}
+            attributes[f"{EPOCH}{epoch}"] = StoredReport(Metrics(metrics), kept, facts).attribute()
             self._reports += 1
         attributes["halved"] = record.halved
         fixed = self._fixed(record)
@@ -321,7 +234,10 @@ class Study:
         self.trials[record.number] = record
         if record.role != "confirm":
             self._runs.setdefault(run or self.sweep.identity(record.values), record.number)
+        self.begun[record.role] += 1
         self.searched += record.role == "search" and record.retries is None
+        if record.role == "confirm":
+            self.rerun.add((record.confirms, record.seed))
         if record.role == "base":
             self._bases.append(record)
 
@@ -330,11 +246,6 @@ class Study:
         self._open[record.number] = trial
         self._at_work.add(record.number)
         return record
-
-    def _contend(self, record: TrialRecord) -> None:
-        place = _place_of(record, self.metric, self.sweep.objective_mode)
-        if place is not None:
-            heapq.heappush(self._contenders, (-place[0], -place[1], record.number))
 
     def note(self, number: int, text: str) -> None:
         """Write down what else happened to an open trial."""
@@ -360,7 +271,7 @@ class Study:
         self._open[record.number].set_user_attr("place", {"parked": parked, "passed": passed, "turn": turn})
         record.parked, record.passed, record.turn = parked, passed, turn
         (self._at_work.add if parked is None else self._at_work.discard)(record.number)
-        self._contend(record)
+        self._contenders.enter(record)
 
     def halve(self, number: int) -> None:
         """Let an open trial go on at half the micro-batch and twice the accumulation."""
@@ -381,9 +292,8 @@ class Study:
         if epoch not in record.reports:
             facts = Facts(self._reports, time.time_ns() // 1_000_000, collapsed, seconds)
             record.facts[epoch] = facts
-            # As they come from another process, each report has names of its own.
-            kept = {sys.intern(name): value for name, value in metrics.items()}
-            told = {"metrics": kept, "checkpoint": checkpoint, "facts": asdict(facts)}
+            kept = Metrics(metrics)
+            told = StoredReport(kept, checkpoint, facts).attribute()
             with self._together():
                 # Not by the trial, which would keep it too.
                 self._study._storage.set_trial_user_attr(trial._trial_id, f"{EPOCH}{epoch}", told)
@@ -410,8 +320,14 @@ class Study:
                 self._study.tell(trial, state=state)
         # The outcome last: who draws the record meanwhile takes it for unchanging from then on.
         record.reason, record.parked, record.outcome = reason, None, outcome
-        self._contend(record)
+        self._contenders.enter(record)
         return record
+
+    def end_all(self, reasons: Mapping[int, str], outcome: Outcome) -> None:
+        """Close several trials that end alike, each for its reason; the disk is waited for once."""
+        with self._together():
+            for number, reason in reasons.items():
+                self.end(number, outcome, reason)
 
     def ranking(self) -> list[TrialRecord]:
         """Trials of search and base with a value, those that ran longest first, better ones first."""
@@ -419,117 +335,14 @@ class Study:
 
     def best(self) -> TrialRecord | None:
         """The first of the ranking."""
-        while self._contenders:
-            epoch, value, number = self._contenders[0]
-            record = self.trials[number]
-            if _place_of(record, self.metric, self.sweep.objective_mode) == (-epoch, -value):
-                return record
-            heapq.heappop(self._contenders)
-        return None
+        return next(iter(self._contenders.first(1)), None)
+
+    def best_found(self, count: int) -> list[TrialRecord]:
+        """The first `count` of the ranking, the base left out."""
+        leading = self._contenders.first(count + len(self._bases))
+        return [record for record in leading if record.role == "search"][:count]
 
     def base(self) -> TrialRecord | None:
         """The base config's trial, once it has begun."""
         # One that was taken up again after it failed stands before the one that counts.
         return self._bases[-1] if self._bases else None
-
-
-def rank(records: Iterable[TrialRecord], metric: str, mode: str) -> list[TrialRecord]:
-    """Trials of search and base with a value, those that ran longest first, better ones first."""
-    found = [(place, record) for record in records if (place := _place_of(record, metric, mode)) is not None]
-    # sorted() keeps the older of two equal ones first.
-    return [record for _, record in sorted(found, key=lambda pair: pair[0], reverse=True)]
-
-
-def _place_of(record: TrialRecord, metric: str, mode: str) -> tuple[int, float] | None:
-    """What a trial is ranked by, more being better; None where it is not ranked."""
-    over = record.outcome in ("completed", "pruned") or record.parked is not None
-    last = record.last(metric) if over and record.role != "confirm" else None
-    return None if last is None else (last[0], last[1] if mode == "max" else -last[1])
-
-
-def standing(records: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """The trials that count: without the failed ones that others have taken up again."""
-    everyone = list(records)
-    taken_up = {record.retries for record in everyone}
-    return [record for record in everyone if record.number not in taken_up]
-
-
-def read_trials(folder: Path) -> list[TrialRecord]:
-    """The trials of a journal, whether its sweep runs or not. Takes no lock and writes nothing.
-
-    Raises ConfigError where there is none.
-    """
-    storage = read_journal(folder)
-    studies = storage.get_all_studies()
-    return trials_of(storage, studies[0].study_name) if studies else []
-
-
-def read_journal(folder: Path) -> JournalStorage:
-    """A journal, to be read only. Raises ConfigError where there is none."""
-    path = folder / JOURNAL
-    if not path.exists():
-        raise ConfigError(f"{path}: no such record of a sweep.")
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return JournalStorage(JournalFileBackend(str(path)))
-
-
-def ending_of(storage: BaseStorage, name: str) -> dict[str, Any] | None:
-    """The budget that ended the search of the study `name`, if one did."""
-    try:
-        return storage.get_study_user_attrs(storage.get_study_id_from_name(name)).get(ENDED_BY)
-    except KeyError:
-        return None
-
-
-def trials_of(storage: BaseStorage, name: str) -> list[TrialRecord]:
-    """The trials of the study `name`; none where there is no such study."""
-    try:
-        found = storage.get_all_trials(storage.get_study_id_from_name(name), deepcopy=False)
-    except KeyError:
-        return []
-    return [record for frozen in found if (record := record_of(frozen)) is not None]
-
-
-def _identity(record: TrialRecord) -> dict[str, Any]:
-    names = ("role", "values", "confirms", "seed", "retries", "origin", "passed_over")
-    return {name: getattr(record, name) for name in names}
-
-
-class Told(Protocol):
-    """What is read of a trial: one of Optuna's, or what stands for it."""
-
-    state: TrialState
-    datetime_complete: datetime | None
-
-    @property
-    def number(self) -> int: ...
-    @property
-    def user_attrs(self) -> dict[str, Any]: ...
-    @property
-    def datetime_start(self) -> datetime | None: ...
-
-
-def record_of(frozen: Told) -> TrialRecord | None:
-    """What Optuna has of a trial as a record; None where its values were never written."""
-    attributes = frozen.user_attrs
-    if "trial" not in attributes:
-        return None
-    told = {name: value for name, value in attributes["trial"].items() if name != _RUN}
-    record = TrialRecord(frozen.number, **told)
-    record.notes, record.halved = list(attributes.get("notes", [])), attributes.get("halved", False)
-    record.began, record.ended = frozen.datetime_start, frozen.datetime_complete
-    epochs = sorted(int(key.partition(":")[2]) for key in attributes if key.startswith(EPOCH))
-    for epoch in epochs:
-        report = attributes[f"{EPOCH}{epoch}"]
-        record.reports[epoch] = report["metrics"]
-        record.facts[epoch] = Facts(**report.get("facts", {}))
-        record.checkpoint = report["checkpoint"] or record.checkpoint
-    if "place" in attributes and "end" not in attributes:
-        place = attributes["place"]
-        record.parked, record.passed = place["parked"], place["passed"]
-        record.turn = tuple(place["turn"]) if place["turn"] else None
-    if "end" in attributes:
-        record.outcome, record.reason = attributes["end"]["outcome"], attributes["end"]["reason"]
-    elif frozen.state.is_finished():
-        record.outcome, record.reason = "failed", "ended without a record"
-    return record

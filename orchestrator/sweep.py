@@ -9,6 +9,7 @@ from orchestrator import cluster_address
 from orchestrator.access import open_study
 from orchestrator.agenda import work_is_left
 from orchestrator.capacity import cluster_nodes, places, places_now
+from orchestrator.collector import keep_for_good
 from orchestrator.definition import DEFINITION, PLAN, require_same_sweep, write_definition, write_whole
 from orchestrator.depot import open_depot, require_store
 from orchestrator.disk import Patience
@@ -18,13 +19,14 @@ from orchestrator.environment import record_command, record_environment
 from orchestrator.holder import SweepLock
 from orchestrator.plan import outlook
 from orchestrator.progress import Counts, progress
+from orchestrator.record import standing
 from orchestrator.report import SweepResult
 from orchestrator.running import BEST, SweepRun, result_of
 from orchestrator.settlement import settle
 from orchestrator.space import ConfigError, Sweep
 from orchestrator.stopping import Stop
 from orchestrator.storage import Place, record_place
-from orchestrator.study import Study, standing
+from orchestrator.study import Study
 from orchestrator.tracking import Tracker, undelivered
 
 
@@ -86,6 +88,7 @@ def run_sweep(
             raise ConfigError(f"{error}; move that folder away, or name this sweep differently.") from None
         depot = open_depot(folder, sweep, study)
         run = SweepRun(folder, sweep, study, tracker, counts, stop, patience, depot)
+        keep_for_good()
         try:
             if work_is_left(sweep, study):
                 stop.check()

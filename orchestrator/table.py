@@ -4,7 +4,7 @@ import heapq
 import itertools
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.caption import describe
+from orchestrator.record import TrialRecord
 from orchestrator.status import Status, duration
-from orchestrator.study import TrialRecord
 
 DATA_WAIT = "time/data_wait"
 STOPPED = 5
@@ -195,6 +195,6 @@ def speed_of(trials: Sequence[TrialRecord]) -> Speed | None:
     )
 
 
-def _images(metrics: dict[str, float]) -> float:
+def _images(metrics: Mapping[str, float]) -> float:
     """Images of an epoch."""
     return metrics.get("time/images_per_s", 0.0) * metrics.get("time/epoch_s", 0.0)

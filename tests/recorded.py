@@ -9,9 +9,10 @@ import yaml
 
 from orchestrator.definition import write_definition
 from orchestrator.environment import record_environment
+from orchestrator.record import TrialRecord
 from orchestrator.sampler import build_sampler
 from orchestrator.space import Sweep, load_sweep
-from orchestrator.study import Study, TrialRecord
+from orchestrator.study import Study
 from tests.workplace import SPACE, TINY
 
 BROAD: dict[str, Any] = {

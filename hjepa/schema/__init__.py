@@ -4,23 +4,28 @@ Any tree of `Config` classes can be loaded, overridden by dotted key, and descri
 `hjepa.config` applies it to a run and `orchestrator.space` to a sweep.
 """
 
-from hjepa.schema.base import (
-    NO_EFFECT,
-    Config,
-    ConfigError,
-    ConfigT,
-    dotted,
-    has_effect,
-    inert_keys,
-    inert_reason,
-    leaves,
-    nearest_key,
-    resolve_key,
-    section_types,
-)
-from hjepa.schema.describe import allowed, annotated_yaml, to_yaml
-from hjepa.schema.layers import Layers, parse_overrides
-from hjepa.schema.yamlfile import MAX_FILE_BYTES, MAX_VALUES, one_line, parse_yaml, read_mapping
+from typing import TYPE_CHECKING
+
+from hjepa.lazy import offer
+from hjepa.schema.error import ConfigError
+
+if TYPE_CHECKING:
+    from hjepa.schema.base import (
+        NO_EFFECT,
+        Config,
+        ConfigT,
+        dotted,
+        has_effect,
+        inert_keys,
+        inert_reason,
+        leaves,
+        nearest_key,
+        resolve_key,
+        section_types,
+    )
+    from hjepa.schema.describe import allowed, annotated_yaml, to_yaml
+    from hjepa.schema.layers import Layers, parse_overrides
+    from hjepa.schema.yamlfile import MAX_FILE_BYTES, MAX_VALUES, one_line, parse_yaml, read_mapping
 
 __all__ = [
     "MAX_FILE_BYTES",
@@ -46,3 +51,31 @@ __all__ = [
     "section_types",
     "to_yaml",
 ]
+
+_BASE = (
+    "NO_EFFECT",
+    "Config",
+    "ConfigT",
+    "dotted",
+    "has_effect",
+    "inert_keys",
+    "inert_reason",
+    "leaves",
+    "nearest_key",
+    "resolve_key",
+    "section_types",
+)
+_DESCRIBE = ("allowed", "annotated_yaml", "to_yaml")
+_LAYERS = ("Layers", "parse_overrides")
+_YAMLFILE = ("MAX_FILE_BYTES", "MAX_VALUES", "one_line", "parse_yaml", "read_mapping")
+
+# Who only reads what a sweep has written needs the error, and not pydantic.
+offer(
+    __name__,
+    {
+        **dict.fromkeys(_BASE, "hjepa.schema.base"),
+        **dict.fromkeys(_DESCRIBE, "hjepa.schema.describe"),
+        **dict.fromkeys(_LAYERS, "hjepa.schema.layers"),
+        **dict.fromkeys(_YAMLFILE, "hjepa.schema.yamlfile"),
+    },
+)

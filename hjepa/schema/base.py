@@ -8,9 +8,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict
 from pydantic.fields import FieldInfo
 
-
-class ConfigError(ValueError):
-    """A mistake in what the user wrote; its text is shown as it stands, exit code 2."""
+from hjepa.schema.error import ConfigError
 
 
 class Config(BaseModel):

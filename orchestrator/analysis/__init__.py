@@ -16,8 +16,8 @@ from orchestrator.analysis.interactions import interactions
 from orchestrator.analysis.stopping import stopping
 from orchestrator.analysis.table import Table, table_of
 from orchestrator.halving import audited
+from orchestrator.record import TrialRecord
 from orchestrator.space import Sweep
-from orchestrator.study import TrialRecord
 
 
 def analyse(sweep: Sweep, records: Sequence[TrialRecord]) -> Findings:

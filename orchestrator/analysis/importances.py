@@ -29,6 +29,7 @@ def importances(table: Table, design: Design) -> Importances | None:
     import optuna
     from optuna.importance import FanovaImportanceEvaluator, MeanDecreaseImpurityImportanceEvaluator
 
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize")
     distributions = {t.key: _distribution(t) for t in design.terms}
     for row, value in zip(rows.tolist(), values_N, strict=True):

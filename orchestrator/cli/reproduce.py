@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from orchestrator.cli.going import FAILED, add_storage
 
 if TYPE_CHECKING:
+    from orchestrator.record import TrialRecord
     from orchestrator.reporting.material import Material
-    from orchestrator.study import TrialRecord
 
 EPILOG = """\
 examples:

@@ -37,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Stop it; the exit status."""
-    from orchestrator.access import who_runs
     from orchestrator.definition import find_sweep
+    from orchestrator.reading import who_runs
     from orchestrator.space import ConfigError
     from orchestrator.stopping import wait_for
     from orchestrator.storage import place_of

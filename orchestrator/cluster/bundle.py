@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from orchestrator.journal import JOURNAL
+from orchestrator.definition import JOURNAL
 
 STAYS = ("*.pt", "*.lock", "lock", "model", ".*", "tracking.log")
 """Names of files and folders that are not taken along."""

@@ -11,9 +11,9 @@ from orchestrator.analysis.findings import Findings
 from orchestrator.caption import references
 from orchestrator.definition import SPACE
 from orchestrator.environment import read_environments
+from orchestrator.record import TrialRecord, rank, standing
 from orchestrator.space import ConfigError, Sweep, load_sweep
 from orchestrator.status import read_status
-from orchestrator.study import TrialRecord, rank, standing
 
 
 @dataclass(frozen=True)

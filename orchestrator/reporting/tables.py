@@ -4,16 +4,16 @@ import csv
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.record import TrialRecord
 from orchestrator.reporting.material import Material
 from orchestrator.reporting.space_plots import outcome_of
 from orchestrator.reporting.trade_offs import cost_s
 from orchestrator.space.distribution import label
-from orchestrator.study import TrialRecord
 from orchestrator.table import DATA_WAIT
 
 NONE = "-"
@@ -166,7 +166,7 @@ def trial_rows(material: Material) -> tuple[list[str], list[dict[str, Any]]]:
     return columns, rows
 
 
-def _last(record: TrialRecord) -> list[dict[str, float]]:
+def _last(record: TrialRecord) -> list[Mapping[str, float]]:
     return [record.reports[max(record.reports)]] if record.reports else []
 
 

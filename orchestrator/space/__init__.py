@@ -7,10 +7,11 @@ With `orchestrator.trial` the only place here that imports hjepa; the others tak
 from typing import TYPE_CHECKING
 
 from hjepa.lazy import offer
-from hjepa.schema import Config, ConfigError, Layers, parse_overrides, read_mapping, to_yaml
+from hjepa.schema import ConfigError
 
 if TYPE_CHECKING:
     from hjepa.config import RunConfig
+    from hjepa.schema import Config, Layers, parse_overrides, read_mapping, to_yaml
     from orchestrator.space.config import (
         ConfirmConfig,
         ObjectiveConfig,
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
         SchedulerConfig,
         SearchConfig,
         SweepConfig,
-        objective_mode,
     )
     from orchestrator.space.describe import describe
     from orchestrator.space.distribution import Distribution
     from orchestrator.space.load import load_sweep
+    from orchestrator.space.objective import objective_mode
     from orchestrator.space.sweep import Sweep
 
 __all__ = [
@@ -53,8 +54,8 @@ _SECTIONS = (
     "SchedulerConfig",
     "SearchConfig",
     "SweepConfig",
-    "objective_mode",
 )
+_SCHEMA = ("Config", "Layers", "parse_overrides", "read_mapping", "to_yaml")
 
 offer(
     __name__,
@@ -63,7 +64,9 @@ offer(
         "describe": "orchestrator.space.describe",
         "Distribution": "orchestrator.space.distribution",
         "load_sweep": "orchestrator.space.load",
+        "objective_mode": "orchestrator.space.objective",
         "Sweep": "orchestrator.space.sweep",
+        **dict.fromkeys(_SCHEMA, "hjepa.schema"),
         **dict.fromkeys(_SECTIONS, "orchestrator.space.config"),
     },
 )

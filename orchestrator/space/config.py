@@ -329,10 +329,3 @@ class SweepConfig(Config):
         """Without empty rules, so that a space which has none is written, and fingerprinted, as ever."""
         optional = ("derived", "constraints", "design")
         return {name: value for name, value in handler(self).items() if name not in optional or value}
-
-
-def objective_mode(metric: str) -> str:
-    """`max` or `min`: which way `metric` is better."""
-    mode = metric_mode(metric)
-    assert mode is not None, metric
-    return mode

@@ -11,11 +11,12 @@ from hjepa.metrics import metric_mode
 from hjepa.run import check_run_data
 from hjepa.schema import ConfigError, Layers
 from orchestrator.space.checks import check_combinations, check_objective, check_search, check_trials
-from orchestrator.space.config import SweepConfig, objective_mode
+from orchestrator.space.config import SweepConfig
 from orchestrator.space.design import with_base_values
 from orchestrator.space.include import read_layers
 from orchestrator.space.keys import require_sweepable, schema_reason
 from orchestrator.space.normalise import normalised
+from orchestrator.space.objective import objective_mode
 from orchestrator.space.satisfiable import check_rules
 from orchestrator.space.sweep import Sweep
 

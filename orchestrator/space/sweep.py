@@ -9,9 +9,9 @@ from itertools import islice
 from typing import Any
 
 from hjepa.schema import to_yaml
-from orchestrator.space.config import objective_mode
 from orchestrator.space.design import count_distinct, distinct, one_at_a_time
 from orchestrator.space.distribution import COUNTABLE
+from orchestrator.space.objective import objective_mode
 from orchestrator.space.space import Space, effective
 
 MAX_GRID = 100_000

@@ -10,10 +10,11 @@ import pytest
 from orchestrator.definition import require_same_sweep, write_definition
 from orchestrator.drainer import LOCK
 from orchestrator.lock import exclusive
+from orchestrator.replay import read_trials
 from orchestrator.sampler import build_sampler
 from orchestrator.space import ConfigError, load_sweep
 from orchestrator.status import read_status
-from orchestrator.study import Study, read_trials
+from orchestrator.study import Study
 from tests.workplace import SPACE, Workplace, end_session, learnt, records, uninterrupted, wait_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")

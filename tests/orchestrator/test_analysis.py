@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
 from scipy import stats
 
@@ -18,8 +19,8 @@ from orchestrator.analysis.intervals import detectable, holm, interval, power
 from orchestrator.analysis.model import fit_effects
 from orchestrator.analysis.stopping import spearman
 from orchestrator.analysis.table import table_of
+from orchestrator.record import TrialRecord
 from orchestrator.space import Sweep
-from orchestrator.study import TrialRecord
 from tests.synthetic import METRIC, Truth, growth, seeded, simulated, synthetic_sweep
 
 
@@ -130,6 +131,12 @@ def test_findings_are_plain_data_of_any_records(sweep: Sweep, tmp_path: Path) ->
     assert whole.importances.keys[0].key == "training.lr"
     assert whole.stopping is not None
     assert whole.stopping.regret is not None
+
+
+def test_importances_let_optuna_announce_nothing(sweep: Sweep) -> None:
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+    assert analyse(sweep, simulated(sweep, Truth())).importances is not None
+    assert optuna.logging.get_verbosity() == optuna.logging.WARNING
 
 
 def test_a_collapsed_trial_counts_with_what_it_had_and_a_failed_one_not_at_all(

@@ -16,16 +16,17 @@ import pytest
 from sqlalchemy import text
 
 from orchestrator import lease
-from orchestrator.access import open_study, read_study, who_runs
+from orchestrator.access import open_study
 from orchestrator.database import open_database
 from orchestrator.definition import write_definition
 from orchestrator.disk import Patience
 from orchestrator.fork import fork
 from orchestrator.lease import Lease
+from orchestrator.reading import read_study, trials_of, who_runs
 from orchestrator.sampler import build_sampler
 from orchestrator.space import ConfigError, Sweep, load_sweep
 from orchestrator.storage import Place, place_of, record_place
-from orchestrator.study import Study, trials_of
+from orchestrator.study import Study
 from tests.postgres import PASSWORD, Postgres, require_no_password
 from tests.workplace import SPACE, Workplace, end_session, learnt, records, uninterrupted, wait_for
 

@@ -14,8 +14,8 @@ from hjepa.config import RunConfig, load_config
 from hjepa.distributed import DistributedConfig
 from hjepa.schema import to_yaml
 from hjepa.train import train
+from orchestrator.record import TrialRecord
 from orchestrator.space import load_sweep
-from orchestrator.study import TrialRecord
 from tests.conftest import build_tiny
 from tests.workplace import SPACE, Workplace, end_session, learnt, records, wait_for
 

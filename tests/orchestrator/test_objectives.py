@@ -8,9 +8,10 @@ import pytest
 import yaml
 
 from orchestrator.front import front
+from orchestrator.record import TrialRecord
 from orchestrator.sampler import POPULATION, build_sampler
 from orchestrator.space import ConfigError, Sweep, load_sweep
-from orchestrator.study import Study, TrialRecord
+from orchestrator.study import Study
 from tests.workplace import SPACE, TINY
 
 KNN, SPEED = "val/knn_top1", "time/images_per_s"

@@ -12,10 +12,11 @@ from optuna.samplers._tpe.sampler import _split_trials
 from orchestrator.agenda import Agenda, work_is_left
 from orchestrator.decision import Decisions
 from orchestrator.proposal import near, propose
+from orchestrator.record import TrialRecord
 from orchestrator.report import SweepResult, summary
 from orchestrator.sampler import BEST, TrialsView, build_sampler
 from orchestrator.space import ConfigError, Sweep, load_sweep
-from orchestrator.study import Study, TrialRecord
+from orchestrator.study import Study
 from tests.workplace import TINY
 
 LR = {"training.lr": {"loguniform": [1e-4, 1e-2]}}

@@ -9,10 +9,11 @@ from optuna.storages import InMemoryStorage
 from orchestrator.agenda import Agenda
 from orchestrator.decision import Decisions
 from orchestrator.halving import PromotingAsha
+from orchestrator.record import TrialRecord
 from orchestrator.sampler import build_sampler
 from orchestrator.simulate import Step, simulate
 from orchestrator.space import Sweep, load_sweep
-from orchestrator.study import Study, TrialRecord
+from orchestrator.study import Study
 from tests.workplace import SPACE, TINY
 
 

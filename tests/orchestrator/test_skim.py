@@ -1,17 +1,22 @@
 """A journal skimmed: as read whole, but for the older reports."""
 
+import gc
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from optuna.storages.journal._storage import JournalOperation
+from optuna.trial import TrialState
 
-from orchestrator.journal import JOURNAL
+from orchestrator.definition import JOURNAL
+from orchestrator.reading import read_journal, trials_of
+from orchestrator.replay import Operation, State, read_trials
 from orchestrator.sampler import build_sampler
 from orchestrator.skim import skim_trials
 from orchestrator.space import ConfigError
 from orchestrator.status import Status, read_status
-from orchestrator.study import Study, read_trials
+from orchestrator.study import Study
 from tests.recorded import BROAD, begun, finished, space
 
 METRIC = "val/knn_top1"
@@ -38,6 +43,14 @@ def everything_that_happens(results: Path) -> Path:
     return folder
 
 
+def assert_read_as_by_optuna(folder: Path) -> None:
+    storage = read_journal(folder)
+    (study,) = storage.get_all_studies()
+    ours, theirs = read_trials(folder), trials_of(storage, study.study_name)
+    assert ours == theirs
+    assert [(r.began, r.ended) for r in ours] == [(r.began, r.ended) for r in theirs]
+
+
 def assert_told_alike(folder: Path) -> None:
     skimmed, whole = skim_trials(folder, METRIC), read_trials(folder)
     assert [record.number for record in skimmed] == [record.number for record in whole]
@@ -53,12 +66,15 @@ def assert_told_alike(folder: Path) -> None:
 
 
 def test_whatever_happens_to_trials_is_told_as_by_the_whole_record(tmp_path: Path) -> None:
-    assert_told_alike(everything_that_happens(tmp_path))
+    folder = everything_that_happens(tmp_path)
+    assert_told_alike(folder)
+    assert_read_as_by_optuna(folder)
 
 
 def test_a_finished_sweep_is_told_as_by_its_whole_record(tmp_path: Path) -> None:
     folder = finished(tmp_path, space(tmp_path, BROAD))
     assert_told_alike(folder)
+    assert_read_as_by_optuna(folder)
 
     def told(status: Status) -> tuple[str, dict[str, object]]:
         return status.words(), status.data()
@@ -109,7 +125,41 @@ def _fail(descriptor: int) -> None:
     raise OSError(5, "broken")
 
 
-def test_asking_how_a_sweep_stands_imports_no_torch() -> None:
-    code = "import sys, orchestrator.cli.status, orchestrator.status; print('torch' in sys.modules)"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout == "False\n"
+def test_lines_and_states_are_numbered_as_optuna_numbers_them() -> None:
+    assert {one.name: one.value for one in State} == {one.name: one.value for one in TrialState}
+    assert all(one.is_finished() == TrialState(one).is_finished() for one in State)
+    assert all(one.value == JournalOperation[one.name] for one in Operation)
+
+
+def test_a_trial_that_reports_late_without_a_value_keeps_the_newest_one_with_it(tmp_path: Path) -> None:
+    folder, study = begun(tmp_path, space(tmp_path, BROAD))
+    number = study.ask("search").number
+    for epoch in (1, 2):
+        study.report(number, epoch, {METRIC: epoch / 10}, None)
+    for epoch in (3, 4):
+        study.report(number, epoch, {"train/loss": 1.0}, None)
+    (record,) = skim_trials(folder, METRIC)
+    assert record.reports == {2: {METRIC: 0.2}, 4: {"train/loss": 1.0}}
+
+
+def test_the_collector_works_again_after_a_record_has_been_read_or_could_not_be(tmp_path: Path) -> None:
+    folder = everything_that_happens(tmp_path)
+    skim_trials(folder, METRIC)
+    read_trials(folder)
+    (folder / JOURNAL).write_text("{}\n")
+    with pytest.raises(ConfigError):
+        read_trials(folder)
+    assert gc.isenabled()
+
+
+def test_asking_how_a_sweep_stands_imports_nothing_that_takes_long(tmp_path: Path) -> None:
+    folder = everything_that_happens(tmp_path)
+    code = (
+        "import sys; from orchestrator.cli import main; main(sys.argv[1:]); "
+        "print({'torch', 'ray', 'optuna', 'sqlalchemy', 'pydantic', 'numpy'} & set(sys.modules))"
+    )
+    for words in (["status", folder.name], ["list"]):
+        command = [sys.executable, "-c", code, *words, "--results", str(folder.parent)]
+        found = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert folder.name in found.stdout
+        assert found.stdout.splitlines()[-1] == "set()"

@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 import yaml
 
+from orchestrator.definition import JOURNAL
 from orchestrator.holder import SweepLock
 from orchestrator.lock import exclusive
+from orchestrator.record import standing
+from orchestrator.replay import read_trials
 from orchestrator.sampler import build_sampler
 from orchestrator.space import ConfigError, Sweep, load_sweep
-from orchestrator.study import Study, read_trials, standing
+from orchestrator.study import Study
 from tests.workplace import SPACE, TINY
 
 
@@ -111,6 +114,47 @@ def test_the_ranking_prefers_longer_trials_then_better_ones(folder: Path, sweep:
     study.end(strong, "completed")
     study.end(failed, "failed")
     assert [record.number for record in study.ranking()] == [strong, weak, short]
+
+
+def test_trials_that_end_alike_are_closed_in_one_write_or_none_is(
+    folder: Path, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = opened(folder, sweep)
+    weak = [study.ask().number for _ in range(5)]
+    for number in weak:
+        study.report(number, 1, knn(number / 10), None)
+        study.park(number, 1)
+    before, waits, fsync = (folder / JOURNAL).read_bytes(), [], os.fsync
+    with monkeypatch.context() as broken:
+        broken.setattr("os.fsync", _fail)
+        with pytest.raises(OSError, match="broken"):
+            opened(folder, sweep).end_all(dict.fromkeys(weak, "last"), "pruned")
+    assert (folder / JOURNAL).read_bytes() == before
+    monkeypatch.setattr("os.fsync", lambda file: (waits.append(file), fsync(file)))
+    study.end_all({number: f"place {number}" for number in weak}, "pruned")
+    assert len(waits) == 1
+    again = opened(folder, sweep)
+    assert [(r.outcome, r.reason) for r in again.trials.values()] == [
+        ("pruned", f"place {number}") for number in weak
+    ]
+    assert [trial.value for trial in again._study.get_trials()] == [number / 10 for number in weak]
+    assert again.trials == study.trials
+
+
+def _fail(descriptor: int) -> None:
+    raise OSError(5, "broken")
+
+
+def test_the_best_that_the_search_found_are_told_without_the_base(folder: Path, sweep: Sweep) -> None:
+    study = opened(folder, sweep)
+    study.ask("base", sweep.base_values())
+    for value in (0.9, 0.3, 0.7, 0.5):
+        number = len(study.trials) - 1 if value == 0.9 else study.ask().number
+        study.report(number, 3, knn(value), None)
+        study.end(number, "completed")
+    for found in (study, opened(folder, sweep)):
+        assert [record.number for record in found.best_found(2)] == [2, 3]
+        assert [record.number for record in found.best_found(9)] == [2, 3, 1]
 
 
 def test_reruns_are_linked_to_what_they_confirm_and_do_not_rank(folder: Path, sweep: Sweep) -> None:

@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 
 from orchestrator.holder import Holder
+from orchestrator.record import Facts, TrialRecord
 from orchestrator.status import Status
-from orchestrator.study import Facts, TrialRecord
 from orchestrator.table import SweepTable, sparkline, speed_of, time_left
 
 METRIC = "val/knn_top1"
