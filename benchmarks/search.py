@@ -105,7 +105,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--worlds", choices=WORLDS, default="table", help="default: table")
     parser.add_argument("--seeds", type=int, default=50)
-    parser.add_argument("--cap", type=int, default=5000, help="epochs after which a search is given up")
+    parser.add_argument("--cap", type=int, default=3000, help="epochs after which a search is given up")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no world after these")
     parser.add_argument("--only", nargs="*", help="names of methods; default: all")
     arguments = parser.parse_args()
