@@ -19,6 +19,7 @@ from orchestrator.space import ConfigError
 from orchestrator.spool import SPOOL, opening
 from orchestrator.storage import Place
 from orchestrator.study import Study, TrialRecord, ending_of, read_journal, read_trials, trials_of
+from orchestrator.transcript import transcript
 
 if TYPE_CHECKING:
     from orchestrator.space import Sweep
@@ -96,6 +97,19 @@ def read_study(folder: Path, place: Place | None) -> list[TrialRecord]:
         return read_trials(folder)
     with _reading(place) as storage:
         return trials_of(storage, folder.name)
+
+
+def study_as_journal(folder: Path, place: Place) -> bytes:
+    """The study in `place` of the sweep in `folder`, as the file that JOURNAL names. Writes nothing.
+
+    Raises ConfigError where there is no such study, or no way to it.
+    """
+    with _reading(place) as storage:
+        try:
+            study_id = storage.get_study_id_from_name(folder.name)
+        except KeyError:
+            raise ConfigError(f"{folder.name}: {place} holds no study of that name.") from None
+        return "".join(transcript(storage, study_id)).encode("utf-8")
 
 
 def read_ending(folder: Path, place: Place | None) -> dict[str, Any] | None:
