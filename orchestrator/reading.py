@@ -30,6 +30,22 @@ def read_study(folder: Path, place: Place | None) -> list[TrialRecord]:
         return trials_of(storage, folder.name)
 
 
+def study_as_journal(folder: Path, place: Place) -> bytes:
+    """The study in `place` of the sweep in `folder`, as the file that JOURNAL names. Writes nothing.
+
+    Raises ConfigError where there is no such study, or no way to it.
+    """
+    from orchestrator.database import reading
+    from orchestrator.transcript import transcript
+
+    with reading(place) as storage:
+        try:
+            study_id = storage.get_study_id_from_name(folder.name)
+        except KeyError:
+            raise ConfigError(f"{folder.name}: {place} holds no study of that name.") from None
+        return "".join(transcript(storage, study_id)).encode("utf-8")
+
+
 def read_ending(folder: Path, place: Place | None) -> dict[str, Any] | None:
     """The budget that ended the search of the sweep in `folder`, if one did."""
     if place is None:

@@ -1,18 +1,25 @@
-"""Where a sweep's study is kept: a journal in its folder, or a database named by URL."""
+"""Where a sweep's study is kept: a journal in its folder, or a database named by URL.
+
+The folder may be a copy, with a journal of what the database had when it was made.
+"""
 
 import json
 import os
+import shlex
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from orchestrator.definition import JOURNAL, write_whole
+from orchestrator.definition import JOURNAL, SPACE, write_whole
 from orchestrator.space import ConfigError
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
 STORAGE = "storage.json"
+COPIED = "copied_at"
+"""Key of that file by which a folder is a copy."""
 VARIABLE = "HJEPA_STORAGE"
 """Environment variable that names a database, and may hold its password."""
 
@@ -78,7 +85,8 @@ def place_of(folder: Path, option: str | None) -> Place | None:
     """Where the sweep in `folder` is kept, or shall be; None: in the folder's journal.
 
     `option` is `--storage`. The environment variable names a place for a new sweep, and holds the password
-    of the place that an old one has. ConfigError where `option` contradicts what is there.
+    of the place that an old one has. Of a copy it is the journal, and with `option` the place of the
+    original. ConfigError where `option` contradicts what is there.
     """
     asked = Place.parse(option, "--storage") if option else None
     variable = os.environ.get(VARIABLE)
@@ -89,6 +97,8 @@ def place_of(folder: Path, option: str | None) -> Place | None:
         there = _recorded(folder, asked)
         if asked is not None and not asked.is_same(there):
             raise ConfigError(f"--storage: {folder.name} is kept in {there}, not in {asked}.")
+        if asked is None and copy_in(folder) is not None:
+            return None
         return asked or (known if known is not None and known.is_same(there) else there)
     if (folder / JOURNAL).exists():
         if asked is not None:
@@ -100,16 +110,73 @@ def place_of(folder: Path, option: str | None) -> Place | None:
     return asked or known
 
 
+@dataclass(frozen=True)
+class Copy:
+    """What a folder is that holds a copy of a study."""
+
+    original: Place
+    """Where the study is."""
+    made_at: str
+    """When it was copied, ISO 8601 in UTC."""
+
+    def __str__(self) -> str:
+        return f"a copy, made at {self.made_at}, of a sweep that is kept in {self.original}"
+
+
+def copy_in(folder: Path) -> Copy | None:
+    """What is known of the copy in `folder`; None where it is none."""
+    try:
+        found = _read(folder / STORAGE)
+        return Copy(_place(found, folder / STORAGE), str(found[COPIED])) if COPIED in found else None
+    except (OSError, ValueError, KeyError, TypeError):  # which `place_of` tells of
+        return None
+
+
+def require_original(folder: Path, place: Place | None) -> None:
+    """Raise ConfigError where `folder` holds a copy and a sweep in it would go on beside its original.
+
+    `place` is where it would be kept. Both would go by one name, and share their checkpoints where these
+    are at a URL.
+    """
+    copy = copy_in(folder)
+    if place is not None or copy is None:
+        return
+    apart = ["hjepa-sweep", str(folder / SPACE), "--results", str(folder.parent), "--fork"]
+    raise ConfigError(
+        f"{folder.name}: {folder} is {copy}; what runs here would not reach that.\n"
+        f"Go on with the original: the same command with --storage {copy.original}, its password in "
+        f"{VARIABLE}.\n"
+        f"Go on apart from it, with its finished trials: {shlex.join(apart)} NAME"
+    )
+
+
 def _recorded(folder: Path, asked: Place | None) -> Place:
     path = folder / STORAGE
     try:
-        return Place.parse(json.loads(path.read_text(encoding="utf-8"))["url"], str(path))
+        return _place(_read(path), path)
     except (OSError, ValueError, KeyError, TypeError) as error:
         if asked is None:
             raise ConfigError(f"{path}: cannot be read: {error}; name the place by --storage.") from None
         return asked
 
 
+def _read(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _place(record: dict[str, Any], path: Path) -> Place:
+    return Place.parse(record["url"], str(path))
+
+
 def record_place(folder: Path, place: Place) -> None:
-    """Write into `folder` where its study is, without secrets."""
-    write_whole(folder / STORAGE, json.dumps({"url": str(place)}, indent=1))
+    """Write into `folder` where its study is, without secrets. A copy is none any more."""
+    write_whole(folder / STORAGE, _record(place))
+
+
+def record_of_copy(place: Place) -> str:
+    """What the file STORAGE of a copy says that is made now of a study in `place`."""
+    return _record(place, **{COPIED: datetime.now(UTC).isoformat(timespec="seconds")})
+
+
+def _record(place: Place, **more: str) -> str:
+    return json.dumps({"url": str(place), **more}, indent=1)

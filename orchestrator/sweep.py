@@ -25,7 +25,7 @@ from orchestrator.running import BEST, SweepRun, result_of
 from orchestrator.settlement import settle
 from orchestrator.space import ConfigError, Sweep
 from orchestrator.stopping import Stop
-from orchestrator.storage import Place, record_place
+from orchestrator.storage import Place, record_place, require_original
 from orchestrator.study import Study
 from orchestrator.tracking import Tracker, undelivered
 
@@ -44,13 +44,15 @@ def run_sweep(
     failed trials are taken up again first. `command`, without secrets, is kept for the report.
 
     Raises ConfigError, before anything is written, where the results folder belongs to another
-    sweep or a trial cannot be placed; KeyboardInterrupt leaves a sweep that can be gone on with.
+    sweep or is a copy of one in a database, or a trial cannot be placed; KeyboardInterrupt leaves a
+    sweep that can be gone on with.
     """
     address = cluster_address()
     if address is None:
         places(sweep.config.resources)
     folder = results / sweep.config.name
     require_same_sweep(folder, sweep)
+    require_original(folder, place)
     if not (folder / DEFINITION).exists():
         read_earlier(results, sweep)  # which may refuse, so before anything is written
     checkpoints = sweep.config.resources.checkpoints

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from optuna.storages import BaseStorage
 
 from orchestrator.definition import write_definition
 from orchestrator.environment import record_environment
@@ -39,18 +40,18 @@ def space(folder: Path, definition: dict[str, Any] = SPACE, **sections: Any) -> 
     return load_sweep(path)
 
 
-def begun(results: Path, sweep: Sweep) -> tuple[Path, Study]:
+def begun(results: Path, sweep: Sweep, storage: BaseStorage | None = None) -> tuple[Path, Study]:
     """A sweep's folder and its study, in which nothing has happened."""
     folder = results / sweep.config.name
-    study = Study(folder, sweep, build_sampler(sweep))
+    study = Study(folder, sweep, build_sampler(sweep), storage=storage)
     write_definition(folder, sweep)
     record_environment(folder)
     return folder, study
 
 
-def finished(results: Path, sweep: Sweep, seed: int = 0) -> Path:
+def finished(results: Path, sweep: Sweep, seed: int = 0, storage: BaseStorage | None = None) -> Path:
     """A sweep that ran to its end: two thirds of the trials stop at each rung, finalists run again."""
-    folder, study = begun(results, sweep)
+    folder, study = begun(results, sweep, storage)
     rng = np.random.default_rng(seed)
     base = study.ask("base", sweep.base_values())
     _run(study, base, sweep.max_epochs, rng)

@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     from orchestrator.doctor.diagnose import diagnose
     from orchestrator.doctor.finding import as_json, in_all
     from orchestrator.space import ConfigError, load_sweep, parse_overrides
-    from orchestrator.storage import place_of
+    from orchestrator.storage import place_of, require_original
 
     if options.space is None and (options.base or options.set or options.trials is not None):
         raise ConfigError("doctor: --base, --set and --trials change a search space; name one.")
@@ -70,7 +70,9 @@ def run(options: argparse.Namespace) -> int:
         answer = profile.doctor(Submission(sweep) if sweep else None, results, options.json)
         print(answer.text.rstrip())
         return answer.status
-    place = place_of(results / (sweep.config.name if sweep else "doctor"), options.storage)
+    folder = results / (sweep.config.name if sweep else "doctor")
+    place = place_of(folder, options.storage)
+    require_original(folder, place)
     tracking = checked_uri(options.tracking_uri or default_store(results))
     findings = []
     for finding in diagnose(cluster_address(), results, tracking, sweep, place):

@@ -54,6 +54,7 @@ def run(options: argparse.Namespace) -> int:
     from orchestrator.definition import find_sweep
     from orchestrator.space import ConfigError
     from orchestrator.status import newest_sweep, read_status
+    from orchestrator.storage import copy_in
 
     if options.to:
         return _elsewhere(options)
@@ -64,6 +65,8 @@ def run(options: argparse.Namespace) -> int:
             raise ConfigError("--watch and --json exclude each other.")
         return _watch(lambda: read_status(folder, options.storage), options.watch)
     status = read_status(folder, options.storage, newest_only=True)
+    if options.storage is None and (copy := copy_in(folder)) is not None:
+        print(f"hjepa-sweep: {folder.name} is {copy}", file=sys.stderr)
     print(json.dumps(status.data(), indent=1) if options.json else status.words())
     return 0
 

@@ -1,7 +1,8 @@
 """A sweep's folder as text, for clusters that hand out what a job prints and no files.
 
 Checkpoints and the model stay where they are: the study, the configs, what trials reported and the report
-come along. Run as a module, it prints the bundle of the folder that it is given.
+come along. A study in a database comes as the journal that it would have been without one, and the folder
+says that it is a copy. Run as a module, it prints the bundle of the folder that it is given.
 """
 
 import base64
@@ -12,15 +13,20 @@ import shutil
 import sys
 import tarfile
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 from orchestrator.definition import JOURNAL
+from orchestrator.reading import study_as_journal
+from orchestrator.space import ConfigError
+from orchestrator.storage import STORAGE, copy_in, place_of, record_of_copy
 
 STAYS = ("*.pt", "*.lock", "lock", "model", ".*", "tracking.log")
 """Names of files and folders that are not taken along."""
 FETCHED = ".fetched"
-"""Marks a folder as a copy; a copy may be replaced by a newer one."""
+"""Marks a folder as a copy; a copy may be replaced by a newer one. Where the study is in a database, it holds
+the digest of the journal that was made of it."""
 LINE = 3 * 1024  # bytes in a line
 
 
@@ -29,21 +35,41 @@ class NotACopyError(Exception):
 
 
 def to_lines(folder: Path) -> Iterator[str]:
-    """The bundle of a sweep's folder: a digest, and then its bytes."""
+    """The bundle of a sweep's folder: a digest, and then its bytes.
+
+    Raises ConfigError where its study is in a database and cannot be read.
+    """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:xz") as archive:
-        for file in sorted(folder.rglob("*")):
-            inside = file.relative_to(folder)
-            if file.is_file() and not any(fnmatch.fnmatch(p, s) for p in inside.parts for s in STAYS):
-                # Read first: a file that grows meanwhile would not be as long as its header says.
-                content = file.read_bytes()
-                member = tarfile.TarInfo(inside.as_posix())
-                member.size, member.mtime = len(content), int(file.stat().st_mtime)
-                archive.addfile(member, io.BytesIO(content))
+        for name, content, written_at in _contents(folder):
+            member = tarfile.TarInfo(name)
+            member.size, member.mtime = len(content), int(written_at)
+            archive.addfile(member, io.BytesIO(content))
     packed = buffer.getvalue()
     yield hashlib.sha256(packed).hexdigest()
     for start in range(0, len(packed), LINE):
         yield base64.b64encode(packed[start : start + LINE]).decode("ascii")
+
+
+def _contents(folder: Path) -> Iterator[tuple[str, bytes, float]]:
+    """Name, bytes and time of each file; read whole, for one may grow while it is packed."""
+    instead = _from_database(folder)
+    for name, content in instead.items():
+        yield name, content, (folder / STORAGE).stat().st_mtime
+    for file in sorted(folder.rglob("*")):
+        inside = file.relative_to(folder)
+        stays = any(fnmatch.fnmatch(part, pattern) for part in inside.parts for pattern in STAYS)
+        if file.is_file() and not stays and inside.as_posix() not in instead:
+            yield inside.as_posix(), file.read_bytes(), file.stat().st_mtime
+
+
+def _from_database(folder: Path) -> dict[str, bytes]:
+    """Files that a copy has in place of a study in a database; none where there is no such study."""
+    place = place_of(folder, None) if (folder / STORAGE).exists() else None
+    if place is None:
+        return {}
+    record = record_of_copy(place).encode("utf-8")  # before the study: it is no older than it says
+    return {JOURNAL: study_as_journal(folder, place), STORAGE: record}
 
 
 def from_text(text: str, folder: Path) -> None:
@@ -61,7 +87,7 @@ def from_text(text: str, folder: Path) -> None:
         fresh = scratch / "fresh"
         with tarfile.open(fileobj=io.BytesIO(packed), mode="r:xz") as archive:
             archive.extractall(fresh, filter="data")
-        (fresh / FETCHED).touch()
+        (fresh / FETCHED).write_text(_digest(fresh / JOURNAL) if copy_in(fresh) else "", encoding="ascii")
         if folder.exists():
             _require_older_copy(folder, fresh)
             folder.rename(scratch / "old")
@@ -74,12 +100,42 @@ def _require_older_copy(folder: Path, fresh: Path) -> None:
     if not (folder / FETCHED).exists():
         raise NotACopyError("holds a sweep that was not fetched")
     before, now = folder / JOURNAL, fresh / JOURNAL
-    if before.exists():
+    arrived = (folder / FETCHED).read_text(encoding="ascii")
+    if arrived:
+        _require_as_it_arrived(folder, arrived)
+        if not now.exists() or _first_line(before) != _first_line(now):
+            raise NotACopyError("holds a copy of another sweep of that name")
+    elif before.exists():
         whole, newline, _ = before.read_bytes().rpartition(b"\n")
         if not now.exists() or not now.read_bytes().startswith(whole + newline):
             raise NotACopyError("holds a copy that has gone on here")
 
 
+def _require_as_it_arrived(folder: Path, arrived: str) -> None:
+    """Of a database the journal is made anew for each copy, and need not begin as the last one did."""
+    if copy_in(folder) is None or _digest(folder / JOURNAL) != arrived:
+        raise NotACopyError("holds a copy that has gone on here")
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else "none"
+
+
+def _first_line(file: Path) -> bytes:
+    return file.read_bytes().partition(b"\n")[0]
+
+
+def main(folder: Path) -> int:
+    """Print the bundle of `folder`, or why there is none; the exit status."""
+    warnings.simplefilter("ignore")  # a job's log has both streams, and this one is for the bundle
+    try:
+        lines = list(to_lines(folder))
+    except ConfigError as error:
+        print(error)
+        return 2
+    print("\n".join(lines))
+    return 0
+
+
 if __name__ == "__main__":
-    for line in to_lines(Path(sys.argv[1])):
-        print(line)
+    sys.exit(main(Path(sys.argv[1])))

@@ -20,6 +20,7 @@ from orchestrator.cluster.jobs import OVER, PACKAGE, Jobs, jobs_at, package_limi
 from orchestrator.cluster.package import SWEEP, pack, requirements
 from orchestrator.definition import SPACE
 from orchestrator.space import ConfigError
+from orchestrator.storage import copy_in
 
 if TYPE_CHECKING:
     from ray.dashboard.modules.job.pydantic_models import JobDetails
@@ -134,7 +135,12 @@ class RayProfile(BaseProfile):
             raise ConfigError(f"{folder} {error}; name another folder by --results.") from None
         except ValueError as error:
             raise ConfigError(f"{name}: what arrived is no sweep: {error}; try again.") from None
-        return f"{folder} is a copy of the sweep there, without its checkpoints. Its job is {_state(job)}."
+        copy = copy_in(folder)
+        stays = f" Its study stays in {copy.original}." if copy is not None else ""
+        return (
+            f"{folder} is a copy of the sweep there, without its checkpoints.{stays} "
+            f"Its job is {_state(job)}."
+        )
 
     def doctor(self, submission: Submission | None, results: Path, as_json: bool) -> Answer:
         """What `hjepa-sweep doctor` finds on the head."""
