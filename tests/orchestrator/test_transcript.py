@@ -123,7 +123,7 @@ def everything(storage: BaseStorage, name: str) -> list[Any]:
     return [storage.get_study_directions(study), *attributes, trials]
 
 
-def shown(folder: Path) -> list[Any]:
+def shown(folder: Path) -> list[str]:
     """What `status`, its table and `report` show."""
     console = Console(file=io.StringIO(), width=140, height=60)
     console.print(SweepTable(read_status(folder)))
@@ -139,7 +139,7 @@ def shown(folder: Path) -> list[Any]:
         console.file.getvalue(),
         page,
         trials_csv(material),
-        *figures,
+        *map(repr, figures),  # one NaN is not equal to another
     ]
 
 
