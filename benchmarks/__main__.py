@@ -33,6 +33,7 @@ BENCHMARKS = {
     "trials per hour": "benchmarks.trials_per_hour",
     "packing": "benchmarks.packing",
     "scale": "benchmarks.scale",
+    "cluster": "benchmarks.cluster",
     "search, table": "benchmarks.search --worlds table",
     "search, prior": "benchmarks.search --worlds prior",
 }
