@@ -178,7 +178,7 @@ def main() -> int:
     """Run the command line; the exit status."""
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="example:\n  python benchmarks/trial_overhead.py --warm 20 --fresh 0 --train 0",
+        epilog="example:\n  python -m benchmarks.trial_overhead --warm 20 --fresh 0 --train 0",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     for way, count in (("warm", 3), ("fresh", 3), ("train", 2)):
