@@ -126,7 +126,7 @@ def main() -> int:
     )
     parser.add_argument("--nodes", type=int, default=8, help="default %(default)s")
     parser.add_argument("--cpus", type=int, default=8, help="trials on each node (default %(default)s)")
-    parser.add_argument("--trials", type=int, default=320, help="of the search (default %(default)s)")
+    parser.add_argument("--trials", type=int, default=160, help="of the search (default %(default)s)")
     parser.add_argument("--address", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.address:

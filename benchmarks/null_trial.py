@@ -17,7 +17,7 @@ class NullActor(tune.Trainable):
     Its checkpoint holds the name of the node that it ran on.
     """
 
-    epochs, epoch_s = 9, 1.0
+    epochs, epoch_s = 9, 5.0
 
     def setup(self, config: dict[str, Any]) -> None:
         """Take on a trial."""
