@@ -49,6 +49,25 @@ def begun(results: Path, sweep: Sweep, storage: BaseStorage | None = None) -> tu
     return folder, study
 
 
+def fates(study: Study) -> None:
+    """The base and six trials that go on, wait, are promoted, tried again, collapse and fail."""
+    metric = study.metric
+    study.ask("base", study.sweep.base_values())
+    for number in range(6):
+        record = study.ask("search")
+        metrics = {metric: 0.5 + number / 100, "train/loss": 0.1 + 0.2}
+        study.report(record.number, 1, metrics, "epoch_00001.pt")
+    study.report(1, 2, {"train/loss": 0.5}, "epoch_00002.pt")  # not evaluated
+    study.park(2, 1)
+    study.park(3, 1)
+    study.promote(3)
+    study.halve(4)
+    study.note(4, "tried again")
+    study.report(5, 2, {metric: float("nan"), "train/loss": float("inf")}, None, "no spread")
+    study.end(5, "collapsed", "no spread")
+    study.end(6, "failed", "out of memory")
+
+
 def finished(results: Path, sweep: Sweep, seed: int = 0, storage: BaseStorage | None = None) -> Path:
     """A sweep that ran to its end: two thirds of the trials stop at each rung, finalists run again."""
     folder, study = begun(results, sweep, storage)

@@ -17,7 +17,7 @@ from orchestrator.skim import skim_trials
 from orchestrator.space import ConfigError
 from orchestrator.status import Status, read_status
 from orchestrator.study import Study
-from tests.recorded import BROAD, begun, finished, space
+from tests.recorded import BROAD, begun, fates, finished, space
 
 METRIC = "val/knn_top1"
 
@@ -25,19 +25,7 @@ METRIC = "val/knn_top1"
 def everything_that_happens(results: Path) -> Path:
     """A sweep in which trials wait, go on, fail, are taken up again, and report epochs without a value."""
     folder, study = begun(results, space(results, BROAD))
-    study.ask("base", study.sweep.base_values())
-    for number in range(6):
-        record = study.ask("search")
-        study.report(record.number, 1, {METRIC: 0.5 + number / 100, "train/loss": 1.0}, "epoch_00001.pt")
-    study.report(1, 2, {"train/loss": 0.5}, "epoch_00002.pt")  # not evaluated
-    study.park(2, 1)
-    study.park(3, 1)
-    study.promote(3)
-    study.halve(4)
-    study.note(4, "tried again")
-    study.report(5, 2, {METRIC: float("nan")}, None, "no spread")
-    study.end(5, "collapsed", "no spread")
-    study.end(6, "failed", "out of memory")
+    fates(study)
     study.report(study.take_up(study.trials[6]).number, 2, {METRIC: 0.7}, None)
     study.ask("search")
     return folder

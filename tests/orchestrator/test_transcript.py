@@ -32,7 +32,7 @@ from orchestrator.storage import STORAGE, VARIABLE, Place, copy_in, place_of, re
 from orchestrator.study import Study
 from orchestrator.table import SweepTable
 from tests.postgres import PASSWORD, require_no_password
-from tests.recorded import BROAD, begun, finished, space
+from tests.recorded import BROAD, begun, fates, finished, space
 from tests.workplace import SPACE, Workplace, end_session, records, wait_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
@@ -64,23 +64,9 @@ def there(tmp_path: Path, place: Place, storage: Database) -> Path:
 
 
 def fill(study: Study) -> None:
-    study.ask("base", study.sweep.base_values())
-    for number in range(6):
-        record = study.ask()
-        study.report(
-            record.number, 1, {METRIC: 0.5 + number / 100, "train/loss": 0.1 + 0.2}, "epoch_00001.pt"
-        )
+    fates(study)
     for epoch in range(2, 12):
         study.report(0, epoch, {METRIC: epoch / 30, "time/epoch_s": 1.5}, f"epoch_{epoch:05d}.pt")
-    study.report(1, 2, {"train/loss": 0.5}, "epoch_00002.pt")  # not evaluated
-    study.park(2, 1)
-    study.park(3, 1)
-    study.promote(3)
-    study.halve(4)
-    study.note(4, "tried again")
-    study.report(5, 2, {METRIC: float("nan"), "train/loss": float("inf")}, None, "no spread")
-    study.end(5, "collapsed", "no spread")
-    study.end(6, "failed", "out of memory")
     study.end(study.take_up(study.trials[6]).number, "pruned")
     study.end(0, "completed")
     study.end(study.ask_again(study.trials[0], seed=7).number, "failed", "")
