@@ -4,6 +4,7 @@ Each is told of every report as its own loop would tell it, and answers whether 
 """
 
 from collections.abc import Callable, Mapping
+from itertools import cycle, product
 from types import SimpleNamespace
 from typing import Any, Protocol
 
@@ -30,7 +31,7 @@ class Rival(Protocol):
 class Random:
     """Random values, every trial to its end."""
 
-    def __init__(self, keys: list[str], epochs: int, seed: int):
+    def __init__(self, keys: dict[str, int], epochs: int, seed: int):
         self.keys, self.epochs = keys, epochs
         self.random = np.random.default_rng(seed)
 
@@ -39,6 +40,18 @@ class Random:
 
     def goes_on(self, trial: int, epoch: int, value: float) -> bool:
         return True
+
+
+class Grid(Random):
+    """The points of a grid in their order, over and over, every trial to its end."""
+
+    def __init__(self, keys: dict[str, int], epochs: int, seed: int):
+        super().__init__(keys, epochs, seed)
+        axes = [[(i + 0.5) / levels for i in range(levels)] for levels in keys.values()]
+        self.points = cycle(product(*axes))
+
+    def propose(self, trial: int) -> Values:
+        return dict(zip(self.keys, next(self.points), strict=True))
 
 
 class OneEpochThenTopK(Random):
@@ -52,7 +65,7 @@ class RayAsha(Random):
 
     brackets = 1
 
-    def __init__(self, keys: list[str], epochs: int, seed: int):
+    def __init__(self, keys: dict[str, int], epochs: int, seed: int):
         super().__init__(keys, epochs, seed)
         np.random.seed(seed)
         self.scheduler = ASHAScheduler(
@@ -81,7 +94,7 @@ class RayHyperband(RayAsha):
 class RayAshaOptuna(RayAsha):
     """Ray's ASHA and its OptunaSearch, which hears of a stopped trial's last value as of a finished one's."""
 
-    def __init__(self, keys: list[str], epochs: int, seed: int):
+    def __init__(self, keys: dict[str, int], epochs: int, seed: int):
         super().__init__(keys, epochs, seed)
         space = {key: optuna.distributions.FloatDistribution(0, 1) for key in keys}
         self.searcher = OptunaSearch(
@@ -106,7 +119,7 @@ class RayAshaOptuna(RayAsha):
 class OptunaHyperband(Random):
     """Optuna's TPE and its HyperbandPruner."""
 
-    def __init__(self, keys: list[str], epochs: int, seed: int):
+    def __init__(self, keys: dict[str, int], epochs: int, seed: int):
         super().__init__(keys, epochs, seed)
         self.study = optuna.create_study(
             direction="maximize",
@@ -135,7 +148,7 @@ class SyneTune(Random):
 
     name = "ASHA"
 
-    def __init__(self, keys: list[str], epochs: int, seed: int):
+    def __init__(self, keys: dict[str, int], epochs: int, seed: int):
         super().__init__(keys, epochs, seed)
         from syne_tune.config_space import uniform  # pyright: ignore[reportMissingImports] (extra: benchmark)
         from syne_tune.optimizer import baselines  # pyright: ignore[reportMissingImports] (extra: benchmark)
@@ -170,6 +183,7 @@ class SyneTuneBohb(SyneTune):
 
 RIVALS: dict[str, type[Random]] = {
     "random": Random,
+    "grid": Grid,
     "one epoch, then the best": OneEpochThenTopK,
     "random, Ray's ASHA": RayAsha,
     "Ray's ASHA, 3 brackets": RayHyperband,

@@ -1,6 +1,6 @@
 """Epochs that a search spends until it has trained a configuration that is within 0.5 points of the best.
 
-On two kinds of worlds (worlds.py): this project's own runs of 108 configurations, or curves drawn from the
+On two kinds of worlds (worlds.py): this project's own runs of 288 configurations, or curves drawn from the
 prior that the `ifbo` package ships. Every method sees the same ones. Four workers run at a time, an epoch
 takes each of them one unit of a simulated clock, and a trial counts when it has run its 27 epochs. Curves are
 noisy, and a trial's quality is its curve's end without the noise.

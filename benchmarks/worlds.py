@@ -14,7 +14,7 @@ from orchestrator.space import load_sweep
 from orchestrator.space.distribution import label
 
 HERE = Path(__file__).parent / "tabulated"
-EPOCHS, POINTS = 27, 256
+EPOCHS, POINTS, LEVELS = 27, 256, 5
 
 
 class World(Protocol):
@@ -24,7 +24,8 @@ class World(Protocol):
     """As a search space file has it."""
     search: dict[str, Any]
     """What of that file a search sets differently."""
-    keys: list[str]
+    keys: dict[str, int]
+    """How many points a grid has on each axis."""
     best: float
     """Quality of the best configuration."""
 
@@ -48,7 +49,7 @@ class Table:
 
     def __init__(self, seed: int):
         self._points, runs = _tabulated()
-        self.keys = list(self._points)
+        self.keys = {key: len(labels) for key, labels in self._points.items()}
         self._runs = {config: curves[seed % len(curves)] for config, curves in runs.items()}
         self._quality = {config: float(np.mean([c[-1] for c in curves])) for config, curves in runs.items()}
         self.best = max(self._quality.values())
@@ -98,7 +99,7 @@ class Prior:
 
         np.random.seed(seed)
         torch.manual_seed(seed)
-        self.keys = list(load_sweep(self.space).config.space)
+        self.keys = dict.fromkeys(load_sweep(self.space).config.space, LEVELS)
         self._prior = DatasetPrior(len(self.keys), 23)
         self._prior.model.preactivation_noise_std = self._prior.model.output_noise = 0.0
         points = np.random.default_rng(seed).uniform(size=(POINTS, len(self.keys)))

@@ -1,6 +1,7 @@
 """Ray Tune as the engine: it places trials on processors and keeps their processes warm, no more."""
 
 import contextlib
+import functools
 import logging
 import os
 import secrets
@@ -12,6 +13,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray._private import services
 from ray.exceptions import RayError
 from ray.tune.execution import class_cache
 
@@ -104,22 +106,37 @@ def local_ray(config: ResourcesConfig) -> Iterator[Path]:
         )
     try:
         _make_token(temporary / "token")
-        ray.init(
-            address="local",
-            num_cpus=places(config) * config.workers * config.cpus_per_worker,
-            resources={PLACE: places(config)},
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _temp_dir=str(temporary),
-            _node_ip_address="127.0.0.1",
-        )
+        with _apart():
+            ray.init(
+                address="local",
+                num_cpus=places(config) * config.workers * config.cpus_per_worker,
+                resources={PLACE: places(config)},
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _temp_dir=str(temporary),
+                _node_ip_address="127.0.0.1",
+            )
         try:
             yield temporary / "tune"
         finally:
             ray.shutdown()
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _apart() -> Iterator[None]:
+    """What Ray starts is in process groups of its own.
+
+    A signal to ours, as of `timeout`, is for the sweep, which needs Ray to stop well; Ray heeds all but SIGINT.
+    """
+    popen = services.ConsolePopen
+    services.ConsolePopen = functools.partial(popen, process_group=0)
+    try:
+        yield
+    finally:
+        services.ConsolePopen = popen
 
 
 def require_listener(address: str) -> None:

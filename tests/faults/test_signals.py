@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -33,10 +34,20 @@ SWEEP = SPACE | {
 }
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1], ids=lambda s: s.name)
+ASKED = [
+    (os.kill, signal.SIGINT),
+    (os.kill, signal.SIGTERM),
+    (os.kill, signal.SIGUSR1),
+    (os.killpg, signal.SIGTERM),  # as `timeout` does
+]
+
+
+@pytest.mark.parametrize(("send", "number"), ASKED, ids=["SIGINT", "SIGTERM", "SIGUSR1", "SIGTERM to all"])
 @pytest.mark.parametrize("epochs", ["short", "long"])
-def test_one_signal_stops_within_15_s(workplace: Workplace, number: signal.Signals, epochs: str) -> None:
-    """One signal to the driver, epochs short and long."""
+def test_one_signal_stops_within_15_s(
+    workplace: Workplace, send: Callable[[int, int], None], number: signal.Signals, epochs: str
+) -> None:
+    """One signal to the driver or to its process group, epochs short and long."""
     if epochs == "long":
         workplace.write("base.yaml", LONG_EPOCHS)
     workplace.write("tiny.yaml", SWEEP)
@@ -49,7 +60,7 @@ def test_one_signal_stops_within_15_s(workplace: Workplace, number: signal.Signa
             wait_for(trial / "metrics.jsonl", '"epoch": 1', process)
         time.sleep(1)
         began = time.monotonic()
-        process.send_signal(number)
+        send(process.pid, number)
         output, _ = process.communicate(timeout=60)
         took_s = time.monotonic() - began
     finally:
