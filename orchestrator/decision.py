@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from orchestrator.halving import Asha, PromotingAsha, audited
+from orchestrator.halving import KINDS, PromotingAsha, audited
 from orchestrator.record import Outcome, TrialRecord, standing
 from orchestrator.space import Sweep
 from orchestrator.study import Study
@@ -25,10 +25,8 @@ class Decisions:
         self._one_is_done = False
         """Whether a trial that could have been stopped has got to the end."""
         settings = sweep.config.scheduler
-        kind = PromotingAsha if settings.type == "asha" else Asha
-        self.asha = kind(
-            sweep.rungs, settings.reduction_factor, "max" if sweep.objective_mode == "max" else "min"
-        )
+        mode = "max" if sweep.objective_mode == "max" else "min"
+        self.asha = KINDS[settings.type](sweep.rungs, settings.reduction_factor, mode)
 
     def replay(self) -> list[tuple[TrialRecord, Verdict]]:
         """Fill the rungs with the reports in their order, and judge what was left undecided.

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from orchestrator.halving import Asha, PromotingAsha, audited
+from orchestrator.halving import KINDS, PromotingAsha, audited
 from orchestrator.record import Role
 from orchestrator.space import Sweep
 
@@ -83,8 +83,7 @@ def play(sweep: Sweep, places: int, rates: Rates, rng: random.Random) -> Play:
     """One sweep with `places` trials at a time, and no failures."""
     found = Play(reached=dict.fromkeys(sweep.rungs, 0))
     settings = sweep.config.scheduler
-    kind = PromotingAsha if settings.type == "asha" else Asha
-    asha = kind(sweep.rungs, settings.reduction_factor, "max")
+    asha = KINDS[settings.type](sweep.rungs, settings.reduction_factor, "max")
     parked: dict[int, _Trial] = {}
     drift = rng.uniform(0, MOST_DRIFT) if sweep.config.search.algorithm == "tpe" else 0.0
 

@@ -30,8 +30,9 @@ BEST = 25
 """Trials that TPE takes for good ones, at most: Optuna's default."""
 LEARNT_FROM = (TrialState.COMPLETE, TrialState.PRUNED)
 """States of trials that tell TPE which keys go together."""
-LEARNED_ATTEMPTS = 100
-"""Proposals for a trial that TPE makes before it is left to chance to find one that may be run."""
+LEARNED_ATTEMPTS = 10
+"""Proposals for a trial that TPE makes before it is left to chance to find one that may be run: one that repeats
+itself has little left to say, and each takes it milliseconds."""
 
 
 def build_sampler(sweep: "Sweep") -> "NumberedSampler":
@@ -85,23 +86,27 @@ class TrialsView:
         return kinds
 
     def _thinned(self) -> list[FrozenTrial]:
-        if len(self._all) <= LOOKED_AT or len(self._study.directions) > 1:
-            return self._all
-        best = {trial.number for trial in heapq.nsmallest(BEST, self._all, key=self._rank)}
-        others = [trial for trial in self._all if trial.number not in best]
-        step = len(others) / (LOOKED_AT - BEST)
-        seen = best.union(others[int(i * step)].number for i in range(LOOKED_AT - BEST))
-        return [trial for trial in self._all if trial.number in seen]
-
-    def _rank(self, trial: FrozenTrial) -> tuple[float, float]:
-        """TPE's order: complete trials by value, then the others by how far they came, and by value there."""
+        trials = self._all
+        if len(trials) <= LOOKED_AT or len(self._study.directions) > 1:
+            return trials
         sign = -1 if self._study.direction == StudyDirection.MAXIMIZE else 1
-        if trial.state == TrialState.COMPLETE and trial.value is not None:
-            return -math.inf, sign * trial.value
-        if trial.state == TrialState.FAIL or not trial.intermediate_values:
-            return math.inf, 0.0
-        last = max(trial.intermediate_values)
-        return -last, sign * trial.intermediate_values[last]
+        ranks = [_rank(trial, sign) for trial in trials]
+        best = set(heapq.nsmallest(BEST, range(len(trials)), key=ranks.__getitem__))
+        others = [place for place in range(len(trials)) if place not in best]
+        step = len(others) / (LOOKED_AT - BEST)
+        seen = best.union(others[int(i * step)] for i in range(LOOKED_AT - BEST))
+        return [trials[place] for place in sorted(seen)]
+
+
+def _rank(trial: FrozenTrial, sign: int) -> tuple[float, float]:
+    """TPE's order: complete trials by value, then the others by how far they came, and by value there."""
+    state, reports = trial.state, trial.intermediate_values
+    if state == TrialState.COMPLETE and trial.value is not None:
+        return -math.inf, sign * trial.value
+    if state == TrialState.FAIL or not reports:
+        return math.inf, 0.0
+    last = max(reports)
+    return -last, sign * reports[last]
 
 
 def _as_it_stands(trial: FrozenTrial) -> FrozenTrial:

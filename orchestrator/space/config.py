@@ -161,9 +161,11 @@ class SearchConfig(Config):
 class SchedulerConfig(Config):
     """How long trials run."""
 
-    type: Literal["asha", "asha_stopping", "fifo"] = "asha"
+    type: Literal["asha", "asha_stopping", "pasha", "fifo"] = "asha"
     """asha lets weak trials wait at a rung and takes up again those that turn out to be among the best;
-    asha_stopping ends them there for good; fifo runs each to the end."""
+    asha_stopping ends them there for good; pasha is asha that lets none go on past a rung before those that
+    are there stand in another order than at the rung before, but for the best one in the end; fifo runs each
+    to the end."""
     max_epochs: int | None = Field(default=None, ge=1)
     """Epochs of a full trial; null: the base's training.epochs. Schedules span these epochs."""
     grace_epochs: int = Field(default=1, ge=1)

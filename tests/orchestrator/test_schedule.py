@@ -1,8 +1,10 @@
+from typing import Literal
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.halving import Asha, audited
+from orchestrator.halving import Asha, Pasha, audited
 
 
 def asha(values: list[float], mode: str = "max", factor: int = 3) -> list[bool]:
@@ -63,6 +65,34 @@ def test_the_best_so_far_always_goes_on(values: list[float]) -> None:
         if value > best:
             assert goes_on
             best = value
+
+
+def open_after(curves: list[list[float]], mode: Literal["min", "max"] = "max") -> list[int]:
+    """Rungs from which trials go on, once trials 0, 1, ... have reported these values at epochs 1, 2, 3."""
+    rungs = Pasha([1, 3, 9], 3, mode)
+    for trial, curve in enumerate(curves):
+        for epoch, value in enumerate(curve, start=1):
+            rungs.record(trial, epoch, value)
+    return rungs.open_rungs()
+
+
+def test_the_budget_stays_where_the_two_highest_rungs_order_alike() -> None:
+    assert open_after([[0.1, 0.2, 0.3], [0.2, 0.3, 0.4], [0.3, 0.4, 0.5]]) == [1]
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_the_budget_grows_where_the_order_has_changed(mode: Literal["min", "max"]) -> None:
+    assert open_after([[0.1, 0.2, 0.5], [0.2, 0.3, 0.4]], mode) == [1, 3]
+
+
+def test_trials_that_overtake_to_and_fro_may_stand_in_any_order() -> None:
+    to_and_fro = [[0.5, 0.7, 0.61], [0.4, 0.8, 0.6]]
+    assert open_after(to_and_fro) == [1]
+    rungs = [[0.5, 0.7, 0.60], [0.4, 0.8, 0.61]]  # crossed once
+    assert open_after(rungs) == [1, 3]
+    crossed_twice = [[0.50, 0.40, 0.60], [0.45, 0.45, 0.59]]
+    noisy = [[0.2, 0.3, 0.300], [0.1, 0.2, 0.305]]  # no further apart than the two before
+    assert open_after([*crossed_twice, *noisy]) == [1]
 
 
 def test_rank_is_said_in_words() -> None:

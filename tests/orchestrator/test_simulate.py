@@ -68,6 +68,27 @@ def test_the_first_trials_at_a_rung_wait_where_the_stopping_kind_lets_them_throu
     assert outcome == {"asha": "pruned", "asha_stopping": "completed"}
 
 
+def crossing(record: TrialRecord) -> list[float]:
+    """The better at first the worse in the end."""
+    good = record.number / 1000
+    return [0.5 + (good if epoch < 3 else -good) + epoch / 100 for epoch in range(1, 10)]
+
+
+def test_the_budget_grows_only_while_rankings_change(folder: Path) -> None:
+    for curve, grown in ((falling, False), (rising, False), (crossing, True)):
+        spent = {}
+        for kind in ("asha", "pasha"):
+            steps = list(simulate(sweep_of(folder, 27, type=kind), curve, 1))
+            assert ends(steps).keys() == {"completed", "pruned"}
+            spent[kind] = {s.trial.number for s in steps if s.epoch > 3 and s.trial.role == "search"}
+        if grown:
+            assert spent["pasha"] == spent["asha"]
+        else:  # the best alone goes on, when the search is over
+            (only,) = spent["pasha"]
+            assert only == (1 if curve is falling else 27)
+            assert len(spent["asha"]) > 1
+
+
 def test_audited_trials_run_to_the_end_however_weak(folder: Path) -> None:
     steps = list(simulate(sweep_of(folder, 9, audit=1.0), falling, 2))
     assert ends(steps) == {"completed": 10}
