@@ -37,8 +37,10 @@ class NotACopyError(Exception):
 def to_lines(folder: Path) -> Iterator[str]:
     """The bundle of a sweep's folder: a digest, and then its bytes.
 
-    Raises ConfigError where its study is in a database and cannot be read.
+    Raises ConfigError where there is no such folder, or its study is in a database and cannot be read.
     """
+    if not folder.is_dir():
+        raise ConfigError(f"there is no {folder} there: its job has not begun, or could not; `logs` tells.")
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:xz") as archive:
         for name, content, written_at in _contents(folder):
@@ -87,6 +89,8 @@ def from_text(text: str, folder: Path) -> None:
         fresh = scratch / "fresh"
         with tarfile.open(fileobj=io.BytesIO(packed), mode="r:xz") as archive:
             archive.extractall(fresh, filter="data")
+        if not fresh.exists():
+            raise ValueError("there is nothing in it")
         (fresh / FETCHED).write_text(_digest(fresh / JOURNAL) if copy_in(fresh) else "", encoding="ascii")
         if folder.exists():
             _require_older_copy(folder, fresh)

@@ -111,10 +111,13 @@ class Jobs:
 def jobs_at(address: str, token: str | None, certificates: Path | None) -> Iterator[Jobs]:
     """The jobs of the cluster whose dashboard is at `address`; what goes wrong within is a ConfigError."""
     forget_local()
-    logging.getLogger("ray").setLevel(logging.WARNING)  # it tells of every package and connection
+    from ray.dashboard.modules import dashboard_sdk
+    from ray.dashboard.modules.job import sdk
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
+    for module in (dashboard_sdk, sdk):
+        module.logger.setLevel(logging.WARNING)  # they tell of every package and connection
     try:
         with _without_address():
             client = JobSubmissionClient(

@@ -5,7 +5,7 @@ import importlib.util
 import io
 import zipfile
 from collections.abc import Iterable, Sequence
-from importlib.metadata import requires, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -24,6 +24,8 @@ NAMED = 5
 """How many of the largest files a refusal names."""
 GIVEN_BY_CLUSTER = {"ray"}
 """Packages that a job takes as the cluster has them."""
+EXTRAS = ("sweep", "records", "parquet", "postgres")
+"""Of this project's packages, those that a sweep may use."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -53,15 +55,27 @@ def pack(submission: Submission | None, patterns: Sequence[str], results: Path, 
 
 
 def requirements() -> list[str]:
-    """The packages that a sweep needs, in the versions that run here."""
+    """The packages that a sweep needs, and those of its extras that are installed here, in the versions that
+    run here."""
     found: dict[str, str] = {}
-    for text in requires("hjepa-sweep") or ():
-        requirement = Requirement(text)
-        wanted = requirement.marker is None or requirement.marker.evaluate({"extra": "sweep"})
-        if wanted and requirement.name not in GIVEN_BY_CLUSTER:
-            # A build's own label, such as +cu128, is not part of what an index knows.
-            found[requirement.name] = version(requirement.name).partition("+")[0]
+    for requirement in map(Requirement, requires("hjepa-sweep") or ()):
+        for extra in EXTRAS:
+            wanted = requirement.marker is None or requirement.marker.evaluate({"extra": extra})
+            if not wanted or requirement.name in GIVEN_BY_CLUSTER:
+                continue
+            number = _version(requirement.name)
+            if number is not None:
+                inside = f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
+                found[f"{requirement.name}{inside}"] = number
     return [f"{name}=={number}" for name, number in sorted(found.items())]
+
+
+def _version(name: str) -> str | None:
+    """Of a package as an index knows it, without a build's own label such as +cu128; None: not installed."""
+    try:
+        return version(name).partition("+")[0]
+    except PackageNotFoundError:
+        return None
 
 
 def _code() -> Iterable[tuple[Path, str]]:

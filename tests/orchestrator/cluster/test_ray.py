@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cluster.bundle import FETCHED, NotACopyError, from_text, to_lines
+from orchestrator.cluster.bundle import FETCHED, NotACopyError, from_text, main, to_lines
 from orchestrator.cluster.package import pack, requirements
 from orchestrator.record import TrialRecord
 from orchestrator.space import ConfigError
@@ -174,7 +174,7 @@ def test_dry_run_tells_the_job_and_its_packages_and_sends_nothing(workplace: Wor
 
 def test_packages_are_asked_for_in_the_versions_that_run_here():
     found = dict(text.split("==") for text in requirements())
-    assert {"torch", "timm", "optuna", "mlflow"} <= found.keys()
+    assert {"torch", "timm", "optuna", "mlflow", "psycopg[binary]"} <= found.keys()
     assert "ray" not in found
     assert "pytest" not in found
     assert all("+" not in version for version in found.values())
@@ -234,6 +234,22 @@ def test_a_bundle_that_is_not_whole_changes_nothing(tmp_path: Path, damage: slic
     with pytest.raises(ValueError, match=r"what arrived is not what was sent|base64"):
         from_text(bundle(there)[damage], here)
     assert not here.exists()
+
+
+def test_a_bundle_of_nothing_is_no_sweep(tmp_path: Path):
+    (tmp_path / "there").mkdir()
+    with pytest.raises(ValueError, match="nothing in it"):
+        from_text(bundle(tmp_path / "there"), tmp_path / "here")
+    assert [file.name for file in tmp_path.iterdir()] == ["there"]
+
+
+def test_a_sweep_that_has_written_nothing_is_said_to_be_absent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert main(tmp_path / "fpn") == 2
+    assert capsys.readouterr().out == (
+        f"there is no {tmp_path / 'fpn'} there: its job has not begun, or could not; `logs` tells.\n"
+    )
 
 
 def test_a_bundle_replaces_no_sweep_that_was_run_here_and_no_copy_that_has_gone_on(tmp_path: Path):
