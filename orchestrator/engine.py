@@ -7,10 +7,12 @@ import os
 import secrets
 import shutil
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 from ray import tune
 from ray._private import services
@@ -33,20 +35,28 @@ SCRATCH = ".ray"
 """Folder of a sweep for what Tune and Train write, where other nodes have to see it; gone at the end."""
 CONNECT_S = 10.0
 """Seconds that a cluster has to answer."""
+RAY_ITSELF = ("gcs_server", "raylet")
+"""Processes of a Ray without which it is none."""
+LOOK_S = 1.0
+"""Seconds between two looks at them."""
 PLACE = "place"
 """Ray's name for room for one trial under Ray Train, so that no more begin than there are workers for."""
 _SECRETS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"}
 
 
 @contextlib.contextmanager
-def some_ray(config: ResourcesConfig, folder: Path) -> Iterator[Path]:
+def some_ray(config: ResourcesConfig, folder: Path, lost: Callable[[str], None]) -> Iterator[Path]:
     """The cluster that the environment names, or a Ray of our own; gives a folder for its scratch.
 
-    `folder` is the sweep's, which all nodes of a cluster have to see. Raises ConfigError where there is no
-    such cluster, or a trial can never fit on it.
+    `folder` is the sweep's, which all nodes of a cluster have to see; `lost` is for `watched`. Raises
+    ConfigError where there is no such cluster, or a trial can never fit on it.
     """
     address = cluster_address()
-    with local_ray(config) if address is None else cluster_ray(config, address, folder) as scratch:
+    if address is not None:
+        with cluster_ray(config, address, folder) as scratch:
+            yield scratch
+        return
+    with local_ray(config) as scratch, watched(lost):
         yield scratch
 
 
@@ -129,7 +139,8 @@ def local_ray(config: ResourcesConfig) -> Iterator[Path]:
 def _apart() -> Iterator[None]:
     """What Ray starts is in process groups of its own.
 
-    A signal to ours, as of `timeout`, is for the sweep, which needs Ray to stop well; Ray heeds all but SIGINT.
+    A signal to ours, as `timeout` sends it, is for the sweep, which needs Ray to stop well; Ray itself is deaf
+    to SIGINT alone.
     """
     popen = services.ConsolePopen
     services.ConsolePopen = functools.partial(popen, process_group=0)
@@ -137,6 +148,29 @@ def _apart() -> Iterator[None]:
         yield
     finally:
         services.ConsolePopen = popen
+
+
+@contextlib.contextmanager
+def watched(lost: Callable[[str], None]) -> Iterator[None]:
+    """Within, `lost` is called by another thread, once, with the name of a process of our Ray that has died.
+
+    Whoever asks Ray for anything then waits for a minute, and Ray ends the process without a word of ours.
+    """
+    own = [process for process in psutil.Process().children() if process.name() in RAY_ITSELF]
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(LOOK_S):
+            for process in own:
+                if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+                    lost(process.name())
+                    return
+
+    threading.Thread(target=look, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 def require_listener(address: str) -> None:

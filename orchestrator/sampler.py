@@ -31,8 +31,8 @@ BEST = 25
 LEARNT_FROM = (TrialState.COMPLETE, TrialState.PRUNED)
 """States of trials that tell TPE which keys go together."""
 LEARNED_ATTEMPTS = 10
-"""Proposals for a trial that TPE makes before it is left to chance to find one that may be run: one that repeats
-itself has little left to say, and each takes it milliseconds."""
+"""Proposals for a trial that TPE makes before it is left to chance to find one that may be run: where it
+repeats itself it has little left to say, and each takes milliseconds."""
 
 
 def build_sampler(sweep: "Sweep") -> "NumberedSampler":

@@ -1,9 +1,10 @@
 """A sweep from its space to its answer. Running and resuming are one path: open the study, go on."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NoReturn
 
 from orchestrator import cluster_address
 from orchestrator.access import open_study
@@ -37,11 +38,13 @@ def run_sweep(
     retry_failed: bool = False,
     place: Place | None = None,
     command: Sequence[str] = (),
+    leave: Callable[[str, bool], NoReturn] | None = None,
 ) -> SweepResult:
     """Run a sweep to its end, or what is left of one that was interrupted.
 
     `place` is the database that its study is in; None: a journal in its folder. With `retry_failed`, its
-    failed trials are taken up again first. `command`, without secrets, is kept for the report.
+    failed trials are taken up again first. `command`, without secrets, is kept for the report. `leave` ends
+    the process at once where the sweep's Ray has died, told why and whether the sweep was to stop anyway.
 
     Raises ConfigError, before anything is written, where the results folder belongs to another
     sweep or is a copy of one in a database, or a trial cannot be placed; KeyboardInterrupt leaves a
@@ -94,9 +97,15 @@ def run_sweep(
         try:
             if work_is_left(sweep, study):
                 stop.check()
-                with some_ray(resources, folder) as scratch:
-                    shown = progress(study.metric, sweep.max_epochs, counts, run.status)
-                    run.progress = stack.enter_context(shown)
+                shown = progress(study.metric, sweep.max_epochs, counts, run.status)
+                run.progress = stack.enter_context(shown)
+
+                def lost(process: str) -> None:
+                    if leave is not None:
+                        shown.__exit__()
+                        leave(f"Ray's {process} has died", stop.asked)
+
+                with some_ray(resources, folder, lost) as scratch:
                     patience.say = run.progress.note
                     for line in (_opening(sweep, study), *settled.words):
                         run.progress.note(line)

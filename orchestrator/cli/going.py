@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from orchestrator.report import SweepResult
@@ -111,14 +111,14 @@ def default_store(results: Path) -> str:
 
 
 def go(
-    work: "Callable[[list[str]], SweepResult]",
+    work: "Callable[[list[str], Callable[[str, bool], NoReturn]], SweepResult]",
     sweep: "Sweep",
     tracking: str,
     again: list[str],
     place: "Place | None" = None,
 ) -> int:
     """Let a sweep run, and say what it found; the exit status. `again` are the words that go on with it,
-    and `work` takes the whole command."""
+    and `work` takes the whole command, and what ends this process where the sweep's Ray has died."""
     from orchestrator.report import summary
     from orchestrator.storage import VARIABLE
     from orchestrator.tracking import bare_uri
@@ -126,16 +126,20 @@ def go(
     secret = place is not None and place.is_secret
     os.environ.pop(VARIABLE, None)  # trials have no business with the database
     command = ["hjepa-sweep", *again]
+    way_on = (
+        f"what was reported is kept. Go on with:\n  {shlex.join(command)}"
+        + (f"\nwith {VARIABLE} set to the URL of {place} with its password" if secret else "")
+        + ("\nwith the password in --tracking-uri" if bare_uri(tracking) != tracking else "")
+    )
+
+    def leave(reason: str, stopping: bool) -> NoReturn:
+        print(f"\nhjepa-sweep: {reason}; {way_on}", file=sys.stderr, flush=True)
+        os._exit(INTERRUPTED if stopping else FAILED)  # for threads that wait for Ray hear nothing
+
     try:
-        result = work(command)
+        result = work(command, leave)
     except KeyboardInterrupt:
-        print(
-            "\nhjepa-sweep: interrupted; what was reported is kept. Go on with:\n"
-            f"  {shlex.join(command)}"
-            + (f"\nwith {VARIABLE} set to the URL of {place} with its password" if secret else "")
-            + ("\nwith the password in --tracking-uri" if bare_uri(tracking) != tracking else ""),
-            file=sys.stderr,
-        )
+        print(f"\nhjepa-sweep: interrupted; {way_on}", file=sys.stderr)
         return INTERRUPTED
     print(summary(result, sweep, tracking))
     if result.best is None:

@@ -48,7 +48,7 @@ def go_on(options: argparse.Namespace, retry_failed: bool) -> int:
     if options.address is not None:
         again += ["--address", options.address]
     return go(
-        lambda command: run_sweep(sweep, results, tracking, retry_failed, place, command),
+        lambda command, leave: run_sweep(sweep, results, tracking, retry_failed, place, command, leave),
         sweep,
         tracking,
         again,

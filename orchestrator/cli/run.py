@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
     again = options.given[options.given[0] == "run" :]
     place = place_of(results / sweep.config.name, options.storage)
     return go(
-        lambda command: run_sweep(sweep, results, tracking, place=place, command=command),
+        lambda command, leave: run_sweep(sweep, results, tracking, place=place, command=command, leave=leave),
         sweep,
         tracking,
         again,

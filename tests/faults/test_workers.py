@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 
+import psutil
 import pytest
 
 from tests.workplace import (
@@ -12,6 +13,7 @@ from tests.workplace import (
     end_session,
     learnt,
     records,
+    require_none_running,
     trial_processes,
     uninterrupted,
     wait_for,
@@ -88,3 +90,25 @@ def test_a_process_without_memory_is_named_and_its_trial_goes_on(workplace: Work
     assert process.returncode == 0, output
     assert {record.outcome for record in records(workplace)} == {"completed"}
     assert any(record.notes for record in records(workplace)), output
+
+
+@pytest.mark.slow
+def test_a_sweep_whose_ray_dies_says_how_to_go_on(workplace: Workplace) -> None:
+    """SIGKILL of the control store of the sweep's own Ray."""
+    workplace.write("tiny.yaml", LONG)
+    process = workplace.start_sweep("tiny.yaml")
+    try:
+        wait_for(workplace.folder / "results/tiny/trials/0000/metrics.jsonl", '"epoch": 2', process)
+        (store,) = [p for p in psutil.Process(process.pid).children() if p.name() == "gcs_server"]
+        store.kill()
+        output, _ = process.communicate(timeout=30)
+    finally:
+        end_session(process)
+    assert process.returncode == 1, output
+    assert (
+        "Ray's gcs_server has died; what was reported is kept. Go on with:\n  hjepa-sweep tiny.yaml" in output
+    )
+    require_none_running(workplace)
+    again = workplace.sweep("tiny.yaml")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert [record.outcome for record in records(workplace)] == ["completed", "completed"]
