@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from orchestrator.halving import KINDS, PromotingAsha, audited
+from orchestrator.halving import KINDS, PromotingAsha, audited, first_rung
 from orchestrator.record import Outcome, TrialRecord, standing
 from orchestrator.space import Sweep
 from orchestrator.study import Study
@@ -15,6 +15,17 @@ class Verdict:
 
     outcome: Outcome | Literal["parked"]
     reason: str = ""
+
+
+def first_look(sweep: Sweep, number: int) -> int:
+    """Epoch before which trial `number` goes on whatever its rank: see `scheduler.brackets`."""
+    settings, rungs = sweep.config.scheduler, sweep.rungs
+    if not rungs or settings.type == "pasha":
+        return 0
+    brackets = min(settings.brackets or len(rungs), len(rungs))
+    return rungs[
+        first_rung(sweep.config.search.seed, number, len(rungs), brackets, settings.reduction_factor)
+    ]
 
 
 class Decisions:
@@ -62,11 +73,12 @@ class Decisions:
             return Verdict("collapsed", collapsed)
         if epoch >= self._sweep.max_epochs:
             return Verdict("completed")
-        if (
+        passes = (
             record.passed >= epoch
             or not self.may_be_stopped(record)
-            or self.asha.goes_on(record.number, epoch)
-        ):
+            or epoch < first_look(self._sweep, record.number)
+        )
+        if passes or self.asha.goes_on(record.number, epoch):
             return None
         reason = self.asha.rank(record.number, epoch)
         if isinstance(self.asha, PromotingAsha):

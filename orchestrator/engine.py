@@ -139,8 +139,8 @@ def local_ray(config: ResourcesConfig) -> Iterator[Path]:
 def _apart() -> Iterator[None]:
     """What Ray starts is in process groups of its own.
 
-    A signal to ours, as `timeout` sends it, is for the sweep, which needs Ray to stop well; Ray itself is deaf
-    to SIGINT alone.
+    A signal to ours, as `timeout` sends it, is for the sweep, which needs Ray to stop well; Ray is deaf to no
+    signal but SIGINT.
     """
     popen = services.ConsolePopen
     services.ConsolePopen = functools.partial(popen, process_group=0)

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from orchestrator.decision import first_look
 from orchestrator.halving import KINDS, PromotingAsha, audited
 from orchestrator.record import Role
 from orchestrator.space import Sweep
@@ -101,7 +102,7 @@ def play(sweep: Sweep, places: int, rates: Rates, rng: random.Random) -> Play:
             found.search_completed |= one.role == "search"
             return False
         kept = one.role != "search" or audited(sweep.config.search.seed, settings.audit, one.number)
-        if kept or asha.goes_on(one.number, one.epoch):
+        if kept or one.epoch < first_look(sweep, one.number) or asha.goes_on(one.number, one.epoch):
             return True
         if isinstance(asha, PromotingAsha):
             asha.park(one.number, one.epoch)

@@ -1,6 +1,7 @@
 """Successive halving told from reports alone: who may go on, who waits, who is let live to be looked at."""
 
 import heapq
+import itertools
 import math
 import zlib
 from bisect import bisect_right, insort
@@ -11,8 +12,8 @@ import numpy as np
 
 Mode = Literal["min", "max"]
 
-_AUDIT = zlib.crc32(b"audit")
-"""Keeps the draw apart from the sampler's, which also starts from the seed and the number."""
+_AUDIT, _BRACKET = zlib.crc32(b"audit"), zlib.crc32(b"bracket")
+"""Keep these draws apart from the sampler's, which also start from the seed and the number."""
 
 
 def audited(seed: int, share: float, number: int) -> bool:
@@ -20,8 +21,26 @@ def audited(seed: int, share: float, number: int) -> bool:
 
     Drawn by seed and number alone, so that no report has a say in it.
     """
-    (word,) = np.random.SeedSequence([seed, number, _AUDIT]).generate_state(1)
-    return int(word) < share * 2**32
+    return _draw(seed, number, _AUDIT) < share
+
+
+def first_rung(seed: int, number: int, rungs: int, brackets: int, reduction_factor: int) -> int:
+    """Which of `rungs` is the first at which trial `number` may be made to wait: its bracket, from 0.
+
+    Of `brackets` of them the first has the most trials, each further one fewer, as Hyperband (Li et al. 2018)
+    has them, which gives each as many epochs: eta^s / (s + 1) with s rungs to come. Drawn by seed and number
+    alone.
+    """
+    shares = [reduction_factor**left / (left + 1) for left in range(rungs, rungs - brackets, -1)]
+    drawn = _draw(seed, number, _BRACKET) * sum(shares)
+    ends = itertools.accumulate(shares[:-1])
+    return sum(drawn >= end for end in ends)
+
+
+def _draw(seed: int, number: int, purpose: int) -> float:
+    """A number in [0, 1)."""
+    (word,) = np.random.SeedSequence([seed, number, purpose]).generate_state(1)
+    return int(word) / 2**32
 
 
 class Asha:

@@ -172,6 +172,10 @@ class SchedulerConfig(Config):
     """Epochs before a trial may be stopped, at most max_epochs."""
     reduction_factor: int = Field(default=3, ge=2)
     """Of so many trials at a rung one goes on, and rungs are this factor apart."""
+    brackets: int | None = Field(default=None, ge=1)
+    """Groups of trials, drawn by number, that differ in the first rung at which they may be stopped, as in
+    Hyperband: most at the first, each further group a rung later. They find what starts slowly; 1: all at the
+    first. null: as many as there are rungs."""
     audit: float = Field(default=0.05, ge=0, le=1)
     """Share of trials, drawn by number, that run to the end however weak they are: without them nothing
     would tell whether early rungs predict the end."""
@@ -183,9 +187,12 @@ class SchedulerConfig(Config):
         return self
 
     def inert(self) -> dict[str, str]:
+        if self.type == "pasha":
+            return {"brackets": "scheduler.type is pasha"}
         if self.type != "fifo":
             return {}
-        return dict.fromkeys(("grace_epochs", "reduction_factor", "audit"), "scheduler.type is fifo")
+        keys = ("grace_epochs", "reduction_factor", "brackets", "audit")
+        return dict.fromkeys(keys, "scheduler.type is fifo")
 
 
 MOST_PACKED, RAY_PARTS = 64, 10_000

@@ -1,10 +1,11 @@
+from collections import Counter
 from typing import Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.halving import Asha, Pasha, audited
+from orchestrator.halving import Asha, Pasha, audited, first_rung
 
 
 def asha(values: list[float], mode: str = "max", factor: int = 3) -> list[bool]:
@@ -118,3 +119,24 @@ def test_a_greater_share_audits_the_same_trials_and_more() -> None:
     few, many, all_of_them = ({n for n in range(200) if audited(0, share, n)} for share in (0.1, 0.5, 1.0))
     assert few < many < all_of_them == set(range(200))
     assert not any(audited(0, 0.0, number) for number in range(200))
+
+
+def test_each_bracket_gets_as_many_epochs_as_hyperband_gives_it() -> None:
+    """With rungs at 1, 3 and 9 of 27: of 27/4, 9/3 and 3/2 parts."""
+    drawn = Counter(
+        first_rung(seed=0, number=n, rungs=3, brackets=3, reduction_factor=3) for n in range(20_000)
+    )
+    whole = 27 / 4 + 9 / 3 + 3 / 2
+    assert [drawn[rung] / 20_000 for rung in range(3)] == pytest.approx(
+        [27 / 4 / whole, 9 / 3 / whole, 3 / 2 / whole], abs=0.02
+    )
+
+
+def test_fewer_brackets_begin_at_the_first_rung_and_one_is_all_of_it() -> None:
+    assert {first_rung(0, n, rungs=3, brackets=2, reduction_factor=3) for n in range(200)} == {0, 1}
+    assert {first_rung(0, n, rungs=3, brackets=1, reduction_factor=3) for n in range(200)} == {0}
+
+
+def test_a_bracket_depends_on_seed_and_number_alone() -> None:
+    drawn = [[first_rung(seed, n, 3, 3, 3) for n in range(50)] for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2]

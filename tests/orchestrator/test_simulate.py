@@ -7,7 +7,7 @@ import yaml
 from optuna.storages import InMemoryStorage
 
 from orchestrator.agenda import Agenda
-from orchestrator.decision import Decisions
+from orchestrator.decision import Decisions, first_look
 from orchestrator.halving import PromotingAsha
 from orchestrator.record import TrialRecord
 from orchestrator.sampler import build_sampler
@@ -87,6 +87,18 @@ def test_the_budget_grows_only_while_rankings_change(folder: Path) -> None:
             (only,) = spent["pasha"]
             assert only == (1 if curve is falling else 27)
             assert len(spent["asha"]) > 1
+
+
+def test_a_trial_waits_at_no_rung_before_its_brackets_first(folder: Path) -> None:
+    sweep = sweep_of(folder, 40)
+    steps = list(simulate(sweep, falling, 2))
+    least = {s.trial.number: len(s.trial.reports) for s in steps if s.trial.role == "search"}
+    first = {number: first_look(sweep, number) for number in least}
+    assert set(first.values()) == {1, 3}
+    assert all(least[number] >= first[number] for number in least)
+    assert {least[number] for number in least if first[number] == 1} >= {1}
+    one = list(simulate(sweep_of(folder, 40, brackets=1), falling, 2))
+    assert len(one) < len(steps)
 
 
 def test_audited_trials_run_to_the_end_however_weak(folder: Path) -> None:

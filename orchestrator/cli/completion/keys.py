@@ -16,6 +16,7 @@ scheduler.type
 scheduler.max_epochs
 scheduler.grace_epochs
 scheduler.reduction_factor
+scheduler.brackets
 scheduler.audit
 resources.workers
 resources.cpus_per_worker
