@@ -100,7 +100,7 @@ def drive(address: str, nodes: int, cpus: int, trials: int) -> None:
             watched = Watched(run)
             engine.run_trials(sweep.config.resources, run.next_trial, watched, Stop(), scratch)
             ended, cpu_s = time.monotonic(), time.process_time()
-        run.abandon()
+        run.ending.abandon(run.stop)
         assert not study.unfinished()
         kept = sum(len(record.reports) for record in study.trials.values())
         assert kept == len(watched.reports), "a report was lost"

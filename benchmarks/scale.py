@@ -199,7 +199,7 @@ def drive(folder: Path, trials: int, places: int) -> dict[str, Any]:
         Mark(study.searched, engine.reports, time.process_time() - engine.own_s, time.perf_counter())
     )
     drawing = [cpu_of(lambda: draw(run)) for _ in range(DRAWINGS)]
-    run.abandon()
+    run.ending.abandon(run.stop)
     return {"marks": [asdict(mark) for mark in marks], "drawing_s": statistics.median(drawing)} | memory()
 
 
@@ -220,7 +220,7 @@ def resume(folder: Path, trials: int, places: int) -> dict[str, Any]:
     wall = time.perf_counter() - begun
     assert not study.unfinished()
     reports = sum(len(record.reports) for record in study.trials.values())
-    run.abandon()
+    run.ending.abandon(run.stop)
     return {
         "resume_s": ready,
         "resume_cpu_s": ready_cpu,

@@ -6,10 +6,15 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.definition import DEFINITION
 from orchestrator.state import own_folder
 from orchestrator.store import Store, open_store
+
+if TYPE_CHECKING:  # trial processes need neither, nor what they import
+    from orchestrator.record import TrialRecord
+    from orchestrator.study import Study
 
 KEPT_CHECKPOINTS = 2
 """The newest, and the one before in case the newest is torn."""
@@ -33,6 +38,20 @@ def up_to(names: Sequence[str], epoch: int) -> list[str]:
 def checkpoints(folder: Path, epoch: int) -> list[Path]:
     """A trial's checkpoints in its folder, up to `epoch`, newest first."""
     return [folder / name for name in up_to([path.name for path in folder.glob("epoch_*.pt")], epoch)]
+
+
+def checkpoints_of(folder: Path, study: "Study", record: "TrialRecord") -> list[Path]:
+    """What a trial of the sweep in `folder` may go on from, newest first; at first the files of the one that
+    it takes up."""
+    found = checkpoints(trial_folder(folder, record), max(record.reports, default=0))
+    if not found and record.retries is not None:
+        return checkpoints_of(folder, study, study.trials[record.retries])
+    return found
+
+
+def trial_folder(folder: Path, record: "TrialRecord") -> Path:
+    """Where a trial of the sweep in `folder` keeps its files."""
+    return folder / "trials" / record.id
 
 
 class Checkpoints:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.access import open_study
+from orchestrator.checkpoints import trial_folder
 from orchestrator.definition import SPACE, find_sweep, require_empty, write_definition
 from orchestrator.depot import depot_in, open_depot
 from orchestrator.disk import Patience
@@ -62,9 +63,9 @@ def fork(results: Path, name: str, sweep: Sweep, place: Place | None = None) -> 
                 continue
             role, values = fitting
             taken = study.take_over(record, values, role, origin=f"trial {record.id} of {name}")
-            files = source / "trials" / record.id
+            files = trial_folder(source, record)
             if files.exists():
-                shutil.copytree(files, half_made / "trials" / taken.id)
+                shutil.copytree(files, trial_folder(half_made, taken))
             if here and there and record.kept:
                 there.folder(record).send(record.kept, here.folder(taken))
         shutil.rmtree(target, ignore_errors=True)

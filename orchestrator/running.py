@@ -1,7 +1,5 @@
 """A sweep while it runs: what is made of every report, crash and silence, and the record of it."""
 
-import os
-import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -9,39 +7,29 @@ from typing import Any
 
 from orchestrator.agenda import Agenda
 from orchestrator.budget import Purse
-from orchestrator.checkpoints import checkpoints
+from orchestrator.checkpoints import checkpoints_of, trial_folder
 from orchestrator.chronicle import Chronicle, run_config
 from orchestrator.collector import uncollected
-from orchestrator.config_file import config_yaml
 from orchestrator.decision import Decisions, Verdict
-from orchestrator.definition import BASE, PLAN, REPORT, SPACE, write_whole
 from orchestrator.depot import Depot
 from orchestrator.disk import Patience
-from orchestrator.environment import ENVIRONMENT
+from orchestrator.ending import Ending
 from orchestrator.failure import Failure
-from orchestrator.front import front
 from orchestrator.holder import Holder
 from orchestrator.load import system_metrics
 from orchestrator.progress import Counts, Progress
-from orchestrator.record import Outcome as Ending
+from orchestrator.record import Outcome as Fate
 from orchestrator.record import Role, TrialRecord, standing
-from orchestrator.report import SweepResult
 from orchestrator.search import FINISHED
-from orchestrator.space import ConfigError, Sweep
+from orchestrator.space import Sweep
 from orchestrator.status import Status
 from orchestrator.stopping import GRACE_S, Stop
 from orchestrator.study import Study
 from orchestrator.tracking import Tracker
 from orchestrator.trial import Outcome, Task, half_micro_batch
 
-BEST, MODEL = "best.yaml", "model"
-"""The best trial's config, and the folder of its features as a function."""
-SETTING = (SPACE, BASE, ENVIRONMENT, PLAN)
-"""Files that say what was run, and on what."""
 ENDED_AT_ONCE = 100
 """Trials that are given up in one write: there are thousands, and each write waits for the disk."""
-DELIVERY_S = 60.0
-"""Seconds that the end of a sweep waits for MLflow; what is late stays in the spool."""
 
 
 class SweepRun:
@@ -64,14 +52,14 @@ class SweepRun:
         self.folder, self.sweep, self.study, self.tracker, self.counts = folder, sweep, study, tracker, counts
         self.stop, self.patience = stop, patience
         self.chronicle = Chronicle(tracker, sweep)
+        self.ending = Ending(folder, sweep, study, tracker, self.chronicle, patience, depot, self._say)
         self.progress = Progress(study.metric, sweep.max_epochs, counts)
         self.failures: dict[int, int] = {}
         self.heard: dict[int, float] = {}
         """When each running trial was last heard of, on the monotonic clock."""
         self.silent: dict[int, str] = {}
         self.paused: set[int] = set()
-        self._copies: dict[int, TrialRecord] = {}
-        """What `status` has given out of trials that are not over, by number."""
+        self._copies = _Copies()
         self.said_stopping = False
         self.holder = Holder.this()
         self.decisions = Decisions(sweep, study)
@@ -102,8 +90,8 @@ class SweepRun:
         if record is None:
             return None if self.agenda.out() else FINISHED
         self.held.discard(record.number)
-        folder = self._trial_folder(record)
-        resume = self._checkpoints(record)
+        folder = trial_folder(self.folder, record)
+        resume = checkpoints_of(self.folder, self.study, record)
         if record.checkpoint is not None and not resume and self.depot is None:
             self._note(record, f"begins anew: none of its checkpoints is in {folder} any more")
         return Task(
@@ -281,7 +269,7 @@ class SweepRun:
             total=self.counts.total,
             max_epochs=self.sweep.max_epochs,
             rungs=list(self.sweep.rungs),
-            trials=[self._as_it_is(record) for record in trials],
+            trials=[self._copies.of(record) for record in trials],
             begun={r.number for r in trials if r.reports} | set(self.heard),
             runs=self.holder,
             undelivered=0,
@@ -290,34 +278,16 @@ class SweepRun:
             reduction_factor=self.sweep.config.scheduler.reduction_factor,
         )
 
-    def _as_it_is(self, record: TrialRecord) -> TrialRecord:
-        """For whoever draws it while others change: of one that is not over a copy, made anew where it has
-        changed."""
-        if record.outcome is not None:
-            self._copies.pop(record.number, None)
-            return record
-        copy = self._copies.get(record.number)
-        if copy is None or not _alike(copy, record):
-            copy = self._copies[record.number] = _copy(record)
-        return copy
-
     # Records
 
-    def _trial_folder(self, record: TrialRecord) -> Path:
-        return self.folder / "trials" / record.id
-
-    def _checkpoints(self, record: TrialRecord) -> list[Path]:
-        """What a trial may go on from, newest first; at first the files of the one that it takes up."""
-        found = checkpoints(self._trial_folder(record), max(record.reports, default=0))
-        if not found and record.retries is not None:
-            return self._checkpoints(self.study.trials[record.retries])
-        return found
+    def _say(self, text: str) -> None:
+        self.progress.note(text)
 
     def _note(self, record: TrialRecord, text: str) -> None:
         self.study.note(record.number, text)
         self.progress.note(f"trial {record.id} {text}")
 
-    def _end(self, record: TrialRecord, outcome: Ending, reason: str = "") -> None:
+    def _end(self, record: TrialRecord, outcome: Fate, reason: str = "") -> None:
         self.study.end(record.number, outcome, reason)
         self._ended(record)
 
@@ -343,82 +313,32 @@ class SweepRun:
         """Keep the last checkpoint of a completed trial, none of a weak one, all of a failed one."""
         if record.outcome == "failed":
             return
-        for file in self._trial_folder(record).glob("epoch_*"):
+        for file in trial_folder(self.folder, record).glob("epoch_*"):
             if file.name != record.kept:
                 file.unlink(missing_ok=True)
         if self.depot is not None:
             self.depot.tidy(record)
 
-    def _count(self, outcome: Ending) -> None:
+    def _count(self, outcome: Fate) -> None:
         self.counts.ended[outcome] = self.counts.ended.get(outcome, 0) + 1
 
-    # The end
 
-    def finish(self) -> SweepResult:
-        """Write the best config, close the records, and wait for MLflow."""
-        best, base = self.study.best(), self.study.base()
-        if best is not None:
-            path = self.folder / BEST
-            text = config_yaml(self.sweep, best, str(path), chosen=True)
-            self.patience(lambda: write_whole(path, text))
-            self.tracker.log_artifact(path)
-            self._keep_model(best)
-        for name in SETTING:
-            if (self.folder / name).exists():
-                self.tracker.log_artifact(self.folder / name)
-        self._draw()
-        if self.depot is not None:
-            answer = (BEST, *SETTING, MODEL, REPORT)
-            for line in self.depot.take_in(self.folder, [self.folder / name for name in answer]):
-                self.progress.note(line)
-        summary = {}
-        for name, record in (("best", best), ("base", base)):
-            last = record.last(self.study.metric) if record else None
-            if last is not None:
-                summary[f"{name}/{self.study.metric}"] = last[1]
-        self.tracker.end_sweep("FINISHED", {"best_trial": best.id if best else ""}, summary)
-        return result_of(
-            self.folder, self.sweep, self.study, self.tracker.close(DELIVERY_S, lambda: self.stop.asked)
-        )
+class _Copies:
+    """Records for whoever draws them while they change: of one that is not over a copy, made anew where it
+    has changed."""
 
-    def _keep_model(self, best: TrialRecord) -> None:
-        """Keep the best trial's features as a function. What was found does not depend on it."""
-        try:
-            with tempfile.TemporaryDirectory() as scratch:
-                kept = self._last_checkpoint(best, Path(scratch))
-                if kept is not None:
-                    self.patience(lambda: self.chronicle.found(best, kept, self.folder / MODEL))
-        except (ConfigError, OSError) as error:
-            self.progress.note(f"the best trial's features are not kept as a model: {error}")
+    def __init__(self) -> None:
+        self._given: dict[int, TrialRecord] = {}
 
-    def _last_checkpoint(self, record: TrialRecord, scratch: Path) -> Path | None:
-        """A trial's newest checkpoint as a local file, where need be fetched into `scratch`."""
-        if self.depot is None or record.checkpoint is None:
-            return next(iter(self._checkpoints(record)), None)
-        self.depot.folder(record).fetch(record.checkpoint, scratch / record.checkpoint)
-        return scratch / record.checkpoint
-
-    def _draw(self) -> None:
-        """Write the report, for MLflow too. What was found does not depend on its being drawn."""
-        if os.environ.get("HJEPA_REPORT") == "off":
-            return
-        self.progress.note("writing the report")
-        try:
-            from orchestrator.reporting.write import draw_end
-
-            folder = draw_end(self.folder, self.sweep, list(self.study.trials.values()))
-        except Exception as error:  # noqa: BLE001 - drawing runs over much code of others
-            again = f"hjepa-sweep report {self.sweep.config.name} draws it"
-            self.progress.note(f"the report could not be drawn ({type(error).__name__}: {error}); {again}")
-        else:
-            self.tracker.log_artifact(folder, folder.name)
-
-    def abandon(self) -> None:
-        """Stop in the middle: MLflow's open runs are closed, the study keeps its trials open."""
-        for record in self.study.unfinished():
-            self.tracker.end_trial(record.id, "KILLED", {"outcome": "interrupted"})
-        self.tracker.end_sweep("KILLED", {}, {})
-        self.tracker.leave(self.stop.time_left(), lambda: self.stop.twice)
+    def of(self, record: TrialRecord) -> TrialRecord:
+        """`record` as it is now."""
+        if record.outcome is not None:
+            self._given.pop(record.number, None)
+            return record
+        copy = self._given.get(record.number)
+        if copy is None or not _alike(copy, record):
+            copy = self._given[record.number] = _copy(record)
+        return copy
 
 
 def _alike(copy: TrialRecord, record: TrialRecord) -> bool:
@@ -436,12 +356,3 @@ def _copy(record: TrialRecord) -> TrialRecord:
     """As it is now; facts come before their reports."""
     reports = dict(record.reports)
     return replace(record, reports=reports, facts={epoch: record.facts[epoch] for epoch in reports})
-
-
-def result_of(folder: Path, sweep: Sweep, study: Study, late: int) -> SweepResult:
-    """How the sweep stands; `late` records have not reached MLflow."""
-    budgets, metrics = Purse(sweep, study).words(), sweep.config.objective.metrics
-    beaten_by_none = front(standing(study.trials.values()), metrics) if len(metrics) > 1 else []
-    return SweepResult(
-        folder, list(study.trials.values()), study.best(), study.base(), late, budgets, beaten_by_none
-    )

@@ -15,6 +15,7 @@ from orchestrator.definition import DEFINITION, PLAN, require_same_sweep, write_
 from orchestrator.depot import open_depot, require_store
 from orchestrator.disk import Patience
 from orchestrator.earlier import learn, read_earlier
+from orchestrator.ending import BEST, result_of
 from orchestrator.engine import connection, run_trials, some_ray
 from orchestrator.environment import record_command, record_environment
 from orchestrator.holder import SweepLock
@@ -22,7 +23,7 @@ from orchestrator.plan import outlook
 from orchestrator.progress import Counts, progress
 from orchestrator.record import standing
 from orchestrator.report import SweepResult
-from orchestrator.running import BEST, SweepRun, result_of
+from orchestrator.running import SweepRun
 from orchestrator.settlement import settle
 from orchestrator.space import ConfigError, Sweep
 from orchestrator.stopping import Stop
@@ -111,9 +112,9 @@ def run_sweep(
                         run.progress.note(line)
                     write_plan(folder, sweep)
                     run_trials(resources, run.next_trial, run, stop, scratch)
-            result = run.finish()
+            result = run.ending.write(stop)
         except BaseException:
-            run.abandon()
+            run.ending.abandon(stop)
             raise
         return result
 

@@ -1,0 +1,122 @@
+"""What a sweep that is over leaves behind: the best config and its model, the report, the last records."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from orchestrator.budget import Purse
+from orchestrator.checkpoints import checkpoints_of
+from orchestrator.chronicle import Chronicle
+from orchestrator.config_file import config_yaml
+from orchestrator.definition import BASE, PLAN, REPORT, SPACE, write_whole
+from orchestrator.depot import Depot
+from orchestrator.disk import Patience
+from orchestrator.environment import ENVIRONMENT
+from orchestrator.front import front
+from orchestrator.record import TrialRecord, standing
+from orchestrator.report import SweepResult
+from orchestrator.space import ConfigError, Sweep
+from orchestrator.stopping import Stop
+from orchestrator.study import Study
+from orchestrator.tracking import Tracker
+
+BEST, MODEL = "best.yaml", "model"
+"""The best trial's config, and the folder of its features as a function."""
+SETTING = (SPACE, BASE, ENVIRONMENT, PLAN)
+"""Files that say what was run, and on what."""
+DELIVERY_S = 60.0
+"""Seconds that the end of a sweep waits for MLflow; what is late stays in the spool."""
+
+
+class Ending:
+    """Writes what was found, and closes the records."""
+
+    def __init__(
+        self,
+        folder: Path,
+        sweep: Sweep,
+        study: Study,
+        tracker: Tracker,
+        chronicle: Chronicle,
+        patience: Patience,
+        depot: Depot | None,
+        say: Callable[[str], None],
+    ):
+        """`depot` is where trials keep their checkpoints, None: in their folders; `say` tells the user."""
+        self.folder, self.sweep, self.study, self.tracker = folder, sweep, study, tracker
+        self.chronicle, self.patience, self.depot, self.say = chronicle, patience, depot, say
+
+    def write(self, stop: Stop) -> SweepResult:
+        """Write the best config and the report, and wait for MLflow."""
+        best, base = self.study.best(), self.study.base()
+        if best is not None:
+            path = self.folder / BEST
+            text = config_yaml(self.sweep, best, str(path), chosen=True)
+            self.patience(lambda: write_whole(path, text))
+            self.tracker.log_artifact(path)
+            self._keep_model(best)
+        for name in SETTING:
+            if (self.folder / name).exists():
+                self.tracker.log_artifact(self.folder / name)
+        self._draw()
+        if self.depot is not None:
+            answer = (BEST, *SETTING, MODEL, REPORT)
+            for line in self.depot.take_in(self.folder, [self.folder / name for name in answer]):
+                self.say(line)
+        summary = {}
+        for name, record in (("best", best), ("base", base)):
+            last = record.last(self.study.metric) if record else None
+            if last is not None:
+                summary[f"{name}/{self.study.metric}"] = last[1]
+        self.tracker.end_sweep("FINISHED", {"best_trial": best.id if best else ""}, summary)
+        late = self.tracker.close(DELIVERY_S, lambda: stop.asked)
+        return result_of(self.folder, self.sweep, self.study, late)
+
+    def abandon(self, stop: Stop) -> None:
+        """Stop in the middle: MLflow's open runs are closed, the study keeps its trials open."""
+        for record in self.study.unfinished():
+            self.tracker.end_trial(record.id, "KILLED", {"outcome": "interrupted"})
+        self.tracker.end_sweep("KILLED", {}, {})
+        self.tracker.leave(stop.time_left(), lambda: stop.twice)
+
+    def _keep_model(self, best: TrialRecord) -> None:
+        """Keep the best trial's features as a function. What was found does not depend on it."""
+        try:
+            with tempfile.TemporaryDirectory() as scratch:
+                kept = self._last_checkpoint(best, Path(scratch))
+                if kept is not None:
+                    self.patience(lambda: self.chronicle.found(best, kept, self.folder / MODEL))
+        except (ConfigError, OSError) as error:
+            self.say(f"the best trial's features are not kept as a model: {error}")
+
+    def _last_checkpoint(self, record: TrialRecord, scratch: Path) -> Path | None:
+        """A trial's newest checkpoint as a local file, where need be fetched into `scratch`."""
+        if self.depot is None or record.checkpoint is None:
+            return next(iter(checkpoints_of(self.folder, self.study, record)), None)
+        self.depot.folder(record).fetch(record.checkpoint, scratch / record.checkpoint)
+        return scratch / record.checkpoint
+
+    def _draw(self) -> None:
+        """Write the report, for MLflow too. What was found does not depend on its being drawn."""
+        if os.environ.get("HJEPA_REPORT") == "off":
+            return
+        self.say("writing the report")
+        try:
+            from orchestrator.reporting.write import draw_end
+
+            folder = draw_end(self.folder, self.sweep, list(self.study.trials.values()))
+        except Exception as error:  # noqa: BLE001 - drawing runs over much code of others
+            again = f"hjepa-sweep report {self.sweep.config.name} draws it"
+            self.say(f"the report could not be drawn ({type(error).__name__}: {error}); {again}")
+        else:
+            self.tracker.log_artifact(folder, folder.name)
+
+
+def result_of(folder: Path, sweep: Sweep, study: Study, late: int) -> SweepResult:
+    """How the sweep stands; `late` records have not reached MLflow."""
+    budgets, metrics = Purse(sweep, study).words(), sweep.config.objective.metrics
+    beaten_by_none = front(standing(study.trials.values()), metrics) if len(metrics) > 1 else []
+    return SweepResult(
+        folder, list(study.trials.values()), study.best(), study.base(), late, budgets, beaten_by_none
+    )
