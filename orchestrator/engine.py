@@ -156,21 +156,29 @@ def watched(lost: Callable[[str], None]) -> Iterator[None]:
 
     Whoever asks Ray for anything then waits for a minute, and Ray ends the process without a word of ours.
     """
-    own = [process for process in psutil.Process().children() if process.name() in RAY_ITSELF]
+    children = {process.name(): process for process in psutil.Process().children()}
+    own = {name: process for name, process in children.items() if name in RAY_ITSELF}
     over = threading.Event()
 
     def look() -> None:
         while not over.wait(LOOK_S):
-            for process in own:
-                if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
-                    lost(process.name())
-                    return
+            dead = next((name for name, process in own.items() if _is_dead(process)), None)
+            if dead is not None and not over.is_set():
+                lost(dead)
+                return
 
     threading.Thread(target=look, daemon=True).start()
     try:
         yield
     finally:
         over.set()
+
+
+def _is_dead(process: psutil.Process) -> bool:
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def require_listener(address: str) -> None:

@@ -160,7 +160,7 @@ class Pasha(PromotingAsha):
         """Enter a report; the budget may grow by it."""
         is_new = epoch in self.rungs and trial not in self.rungs[epoch]
         super().record(trial, epoch, value)
-        if self._open == len(self._epochs):
+        if self._open >= len(self._epochs):
             return  # which has grown to all there is
         highest = self._epochs[self._open]
         if epoch <= highest:
@@ -206,7 +206,7 @@ class Pasha(PromotingAsha):
         """Let them go on from the next rung too."""
         self._open += 1
         self._arrived, self._distances = [], []
-        if self._open == len(self._epochs):
+        if self._open >= len(self._epochs):
             self._curves = {}
 
 

@@ -86,6 +86,16 @@ def test_the_budget_grows_where_the_order_has_changed(mode: Literal["min", "max"
     assert open_after([[0.1, 0.2, 0.5], [0.2, 0.3, 0.4]], mode) == [1, 3]
 
 
+@pytest.mark.parametrize("epochs", [[], [3]])
+def test_where_there_is_no_second_rung_no_budget_grows(epochs: list[int]) -> None:
+    rungs = Pasha(epochs, 3, "max")
+    for trial in range(4):
+        for epoch in (1, 2, 3):
+            rungs.record(trial, epoch, trial + epoch)
+    assert rungs.open_rungs() == epochs
+    assert [rungs.goes_on(trial, 3) for trial in range(4)] == ([False] * 3 + [True] if epochs else [True] * 4)
+
+
 def test_trials_that_overtake_to_and_fro_may_stand_in_any_order() -> None:
     to_and_fro = [[0.5, 0.7, 0.61], [0.4, 0.8, 0.6]]
     assert open_after(to_and_fro) == [1]
