@@ -22,7 +22,7 @@ def first_look(sweep: Sweep, number: int) -> int:
     settings, rungs = sweep.config.scheduler, sweep.rungs
     if not rungs or settings.type == "pasha":
         return 0
-    brackets = min(settings.brackets or len(rungs), len(rungs))
+    brackets = settings.brackets or len(rungs)
     return rungs[
         first_rung(sweep.config.search.seed, number, len(rungs), brackets, settings.reduction_factor)
     ]

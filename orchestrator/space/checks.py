@@ -76,6 +76,17 @@ def check_search(sweep: Sweep) -> None:
         raise ConfigError(f"{sweep.path}: search.num_trials: {message}.")
 
 
+def check_brackets(sweep: Sweep) -> None:
+    """There are no more brackets than rungs at which they could begin."""
+    brackets, rungs = sweep.config.scheduler.brackets, sweep.rungs
+    if brackets is not None and rungs and brackets > len(rungs):
+        there = f"{len(rungs)} (at {', '.join(map(str, rungs))} of {sweep.max_epochs} epochs)"
+        raise ConfigError(
+            f"{sweep.path}: scheduler.brackets: {brackets} is more than there are rungs, {there}; "
+            f"allowed: 1 to {len(rungs)}, or null for as many."
+        )
+
+
 def check_objective(sweep: Sweep, base_path: Path) -> None:
     """Every objective can be compared, and is measured where it is needed: the first at the rungs too."""
     evaluation = sweep.base.evaluation

@@ -10,7 +10,13 @@ from hjepa.config import RunConfig, load_layers
 from hjepa.metrics import metric_mode
 from hjepa.run import check_run_data
 from hjepa.schema import ConfigError, Layers
-from orchestrator.space.checks import check_combinations, check_objective, check_search, check_trials
+from orchestrator.space.checks import (
+    check_brackets,
+    check_combinations,
+    check_objective,
+    check_search,
+    check_trials,
+)
 from orchestrator.space.config import SweepConfig
 from orchestrator.space.design import with_base_values
 from orchestrator.space.include import read_layers
@@ -76,6 +82,7 @@ def load_sweep(
     sweep = Sweep(path, config.model_copy(update={"space": space}), run)
     _require_shareable(sweep, base_path)
     check_search(sweep)
+    check_brackets(sweep)
     check_objective(sweep, base_path)
     check_rules(sweep)
     check_combinations(sweep)

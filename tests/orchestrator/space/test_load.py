@@ -62,6 +62,11 @@ def test_a_missing_base_is_named() -> None:
             "s.yaml: scheduler: grace_epochs 4 is more than max_epochs 3.",
         ),
         (
+            {"scheduler": {"max_epochs": 9, "grace_epochs": 1, "brackets": 3}},
+            "s.yaml: scheduler.brackets: 3 is more than there are rungs, 2 (at 1, 3 of 9 epochs); "
+            "allowed: 1 to 2, or null for as many.",
+        ),
+        (
             {"scheduler": {"grace_epochs": 30}},
             "s.yaml (training.epochs of base.yaml): scheduler: grace_epochs 30 is more than max_epochs 20.",
         ),
