@@ -1,5 +1,6 @@
 """Sweeps as RayJobs: what is applied, and what kubectl is asked for."""
 
+import importlib.resources
 import json
 import os
 import re
@@ -11,6 +12,7 @@ from typing import Any
 import jsonschema
 import kubernetes_validate
 import pytest
+import referencing
 import yaml
 from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
@@ -73,67 +75,6 @@ def preview(sent: Submission, **changes: Any) -> tuple[dict[str, Any], dict[str,
     return config, job
 
 
-# Names of ray.io/v1's fields as in KubeRay's API reference. The CRD itself is a megabyte, nearly all pods,
-# which are validated here by Kubernetes' own schemas; HJEPA_RAYJOB_CRD has the file looked at too.
-FIELDS = {
-    "RayJobSpec": "activeDeadlineSeconds backoffLimit rayClusterSpec submitterPodTemplate metadata "
-    "clusterSelector submitterConfig managedBy deletionStrategy entrypoint runtimeEnvYAML jobId "
-    "submissionMode entrypointResources entrypointNumCpus entrypointNumGpus ttlSecondsAfterFinished "
-    "shutdownAfterJobFinishes suspend",
-    "RayClusterSpec": "suspend managedBy authOptions autoscalerOptions headServiceAnnotations "
-    "enableInTreeAutoscaling gcsFaultToleranceOptions headGroupSpec rayVersion workerGroupSpecs",
-    "AutoscalerOptions": "resources image imagePullPolicy securityContext idleTimeoutSeconds "
-    "upscalingMode version env envFrom volumeMounts",
-    "HeadGroupSpec": "template headService enableIngress resources labels rayStartParams serviceType",
-    "WorkerGroupSpec": "suspend groupName replicas minReplicas maxReplicas idleTimeoutSeconds resources "
-    "labels rayStartParams template scaleStrategy numOfHosts",
-}
-WHOLE = {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}
-TEXT, TRUTH = {"type": "string"}, {"type": "boolean"}
-TEXTS = {"type": "object", "additionalProperties": TEXT}
-TYPES: dict[str, Any] = {
-    "authOptions": {
-        "type": "object",
-        "properties": {"mode": {"enum": ["disabled", "token"]}},
-        "additionalProperties": False,
-    },
-    "submissionMode": {"enum": ["K8sJobMode", "HTTPMode", "InteractiveMode", "SidecarMode"]},
-    "version": {"enum": ["v1", "v2"]},
-    "rayStartParams": TEXTS,
-    **dict.fromkeys(("backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished"), WHOLE),
-    **dict.fromkeys(("replicas", "minReplicas", "maxReplicas", "idleTimeoutSeconds"), WHOLE),
-    **dict.fromkeys(("entrypoint", "rayVersion", "groupName"), TEXT),
-    **dict.fromkeys(("shutdownAfterJobFinishes", "enableInTreeAutoscaling"), TRUTH),
-}
-
-
-def part(name: str, *required: str) -> dict[str, Any]:
-    fields = {field: TYPES.get(field, {}) for field in FIELDS[name].split()}
-    return {"properties": fields, "required": list(required), "additionalProperties": False}
-
-
-def require_valid(config: dict[str, Any], job: dict[str, Any]) -> None:
-    """Strictly: a field that is not known is a mistake."""
-    kubernetes_validate.validate(config, "1.33", strict=True)
-    spec = job["spec"]
-    cluster = spec["rayClusterSpec"]
-    (group,) = cluster["workerGroupSpecs"]
-    jsonschema.validate(spec, part("RayJobSpec"))
-    jsonschema.validate(cluster, part("RayClusterSpec", "headGroupSpec"))
-    jsonschema.validate(cluster["autoscalerOptions"], part("AutoscalerOptions"))
-    jsonschema.validate(cluster["headGroupSpec"], part("HeadGroupSpec", "template", "rayStartParams"))
-    jsonschema.validate(group, part("WorkerGroupSpec", "template", "groupName", "minReplicas", "maxReplicas"))
-    assert job.keys() == {"apiVersion", "kind", "metadata", "spec"}
-    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
-    assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", job["metadata"]["name"])
-    assert len(job["metadata"]["name"]) <= 47
-    for template in (cluster["headGroupSpec"]["template"], group["template"], spec["submitterPodTemplate"]):
-        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": job["metadata"], **template}
-        kubernetes_validate.validate(pod, "1.33", strict=True)
-        mounted = {mount["name"] for mount in template["spec"]["containers"][0].get("volumeMounts", [])}
-        assert mounted == {volume["name"] for volume in template["spec"].get("volumes", [])}
-
-
 def closed(schema: Any) -> Any:
     """A structural schema as a strict one: what has properties has no others."""
     if isinstance(schema, list):
@@ -144,6 +85,40 @@ def closed(schema: Any) -> Any:
     if isinstance(schema.get("properties"), dict) and schema.get("type") == "object":
         found.setdefault("additionalProperties", False)
     return found
+
+
+KUBERNETES = "1.33"
+
+
+def rayjob_schema() -> jsonschema.Draft202012Validator:
+    """The CRD's, with Kubernetes' own definitions of what is in pods."""
+    schema = closed(yaml.safe_load((Path(__file__).parent / "rayjob_v1.yaml").read_text(encoding="utf-8")))
+    kubernetes = importlib.resources.files(kubernetes_validate) / "kubernetes-json-schema"
+    text = (kubernetes / f"v{KUBERNETES}.0-local-strict/_definitions.json").read_text(encoding="utf-8")
+    definitions = referencing.Resource.from_contents(json.loads(text))
+    return jsonschema.Draft202012Validator(schema, registry=definitions @ referencing.Registry())
+
+
+RAYJOB = rayjob_schema()
+
+
+def require_valid(config: dict[str, Any], job: dict[str, Any]) -> None:
+    """Strictly: a field that is not known is a mistake."""
+    kubernetes_validate.validate(config, KUBERNETES, strict=True)
+    RAYJOB.validate(job)
+    assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", job["metadata"]["name"])
+    assert len(job["metadata"]["name"]) <= 47
+    spec = job["spec"]
+    (group,) = spec["rayClusterSpec"]["workerGroupSpecs"]
+    for template in (
+        spec["rayClusterSpec"]["headGroupSpec"]["template"],
+        group["template"],
+        spec["submitterPodTemplate"],
+    ):
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": job["metadata"], **template}
+        kubernetes_validate.validate(pod, KUBERNETES, strict=True)
+        mounted = {mount["name"] for mount in template["spec"]["containers"][0].get("volumeMounts", [])}
+        assert mounted == {volume["name"] for volume in template["spec"].get("volumes", [])}
 
 
 @pytest.mark.skipif(CRD not in os.environ, reason=f"{CRD} names no published CRD")
@@ -157,14 +132,46 @@ def test_the_manifest_is_valid_by_the_published_crd():
         jsonschema.validate(job, schema)
 
 
-def test_a_closed_schema_knows_no_other_fields():
-    crd = {
-        "type": "object",
-        "properties": {"spec": {"type": "object", "properties": {"a": {"type": "string"}}}},
-    }
-    jsonschema.validate({"spec": {"a": "x"}}, closed(crd))
-    with pytest.raises(jsonschema.ValidationError, match="'b' was unexpected"):
-        jsonschema.validate({"spec": {"a": "x", "b": 1}}, closed(crd))
+@pytest.mark.parametrize(
+    ("where", "key", "value", "message"),
+    [
+        ("spec", "backoffLimits", 3, "'backoffLimits' was unexpected"),
+        ("spec", "backoffLimit", "3", "'3' is not of type 'integer'"),
+        ("spec.rayClusterSpec", "enableMtls", True, "'enableMtls' was unexpected"),
+        ("spec.rayClusterSpec.authOptions", "mode", "tokens", "'tokens' is not one of"),
+        ("spec.rayClusterSpec.autoscalerOptions", "idleTimeout", 60, "'idleTimeout' was unexpected"),
+        ("spec.rayClusterSpec.headGroupSpec", "template", None, "None is not of type 'object'"),
+        ("spec.rayClusterSpec.headGroupSpec.template.spec", "nodeSelectors", {}, "'nodeSelectors' was"),
+        ("spec.rayClusterSpec.headGroupSpec.template.metadata", "generateName", "a", "'generateName' was"),
+        ("spec.rayClusterSpec.workerGroupSpecs.0", "maxReplica", 3, "'maxReplica' was unexpected"),
+        (
+            "spec.rayClusterSpec.workerGroupSpecs.0.template.spec.containers.0",
+            "cpu",
+            3,
+            "'cpu' was unexpected",
+        ),
+        ("spec.submitterPodTemplate.spec", "restart", "Never", "'restart' was unexpected"),
+        ("metadata", "label", {}, "'label' was unexpected"),
+    ],
+)
+def test_a_mistake_anywhere_in_a_manifest_is_found(where: str, key: str, value: Any, message: str):
+    """Without this, a schema that lets everything through would look the same."""
+    _, job = preview(submission(), **FULL)
+    part: Any = job
+    for step in where.split("."):
+        part = part[int(step)] if isinstance(part, list) else part.setdefault(step, {})
+    RAYJOB.validate(job)
+    part[key] = value
+    with pytest.raises(jsonschema.ValidationError, match=message):
+        RAYJOB.validate(job)
+
+
+@pytest.mark.parametrize("field", ["groupName", "minReplicas", "maxReplicas", "template"])
+def test_a_field_that_is_required_is_missed(field: str):
+    _, job = preview(submission(), **FULL)
+    del job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0][field]
+    with pytest.raises(jsonschema.ValidationError, match=f"'{field}' is a required property"):
+        RAYJOB.validate(job)
 
 
 def test_all_that_a_profile_can_say_is_in_the_manifest():
