@@ -17,6 +17,7 @@ from optuna.study import Study as OptunaStudy
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from orchestrator.foresight import foreseen_ends
 from orchestrator.proposal import ATTEMPT
 
 if TYPE_CHECKING:
@@ -33,11 +34,18 @@ LEARNT_FROM = (TrialState.COMPLETE, TrialState.PRUNED)
 LEARNED_ATTEMPTS = 10
 """Proposals for a trial that TPE makes before it is left to chance to find one that may be run: where it
 repeats itself it has little left to say, and each takes milliseconds."""
+BY_CHANCE = 1 / 3
+"""Share of a TPE search's trials that are drawn at random, as in BOHB (Falkner et al. 2018): who only looks
+where it was good finds nothing better elsewhere."""
+_CHANCE = zlib.crc32(b"chance")
+"""Keeps this draw apart from the samplers'."""
 
 
 def build_sampler(sweep: "Sweep") -> "NumberedSampler":
     """The sampler of a sweep."""
-    return NumberedSampler(sweep.config.search.algorithm, sweep.config.search.seed)
+    return NumberedSampler(
+        sweep.config.search.algorithm, sweep.config.search.seed, [*sweep.rungs, sweep.max_epochs]
+    )
 
 
 Elsewhere = Callable[[Sequence[FrozenTrial]], list[FrozenTrial]]
@@ -48,14 +56,24 @@ class TrialsView:
     """An Optuna study as its sampler is to see it, for one proposal: what an open trial has reported counts.
 
     An open trial would else be taken for a bad one (`constant_liar`), and of promoting ASHA's trials most
-    are open, waiting at a rung. Here it is one that was pruned where it stands.
+    are open, waiting at a rung. Optuna also takes whoever came further for better, and some come far whatever
+    they are worth: those that are audited, and those that first rungs do not judge. So each trial that has
+    been at a rung is shown as if completed with what it would likely have come to (`foreseen_ends`). One that
+    has been at none is shown as pruned where it stands; so are all where there are no rungs.
 
     Of more than LOOKED_AT trials a learned sampler sees the BEST, and of the others every so many: TPE tells
     the density of the good ones from that of the rest, which so many show as well as all.
     """
 
-    def __init__(self, study: OptunaStudy, thinned: bool, elsewhere: Elsewhere | None = None):
-        self._study, self._is_thinned, self._elsewhere = study, thinned, elsewhere
+    def __init__(
+        self,
+        study: OptunaStudy,
+        thinned: bool,
+        elsewhere: Elsewhere | None = None,
+        looks: Sequence[int] = (),
+    ):
+        """`looks` are the epochs at which trials are compared, the last one included."""
+        self._study, self._is_thinned, self._elsewhere, self._looks = study, thinned, elsewhere, looks
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._study, name)
@@ -66,8 +84,18 @@ class TrialsView:
         return own if self._elsewhere is None else self._elsewhere(own) + own
 
     @cached_property
+    def _ends(self) -> list[float | None]:
+        """What each trial would likely come to; None: it is to be seen as it stands."""
+        if len(self._looks) < 2 or len(self._study.directions) > 1:
+            return [None] * len(self._all)
+        curves = [trial.intermediate_values if _tells_its_end(trial) else {} for trial in self._all]
+        ends = foreseen_ends(curves, self._looks).tolist()
+        return [None if math.isnan(end) else end for end in ends]
+
+    @cached_property
     def _trials(self) -> list[FrozenTrial]:
-        return [_as_it_stands(trial) for trial in (self._thinned() if self._is_thinned else self._all)]
+        places = self._thinned() if self._is_thinned else range(len(self._all))
+        return [_as_it_is_seen(self._all[place], self._ends[place]) for place in places]
 
     def _get_trials(
         self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
@@ -79,28 +107,36 @@ class TrialsView:
         found: dict[tuple[str, ...], FrozenTrial] = {}
         for trial in self._all:
             kind = tuple(trial.distributions)
-            if kind not in found and (seen := _as_it_stands(trial)).state in LEARNT_FROM:
+            if kind not in found and (seen := _as_it_is_seen(trial, None)).state in LEARNT_FROM:
                 found[kind] = seen
         kinds = TrialsView(self._study, thinned=False)
         kinds._trials = list(found.values())
         return kinds
 
-    def _thinned(self) -> list[FrozenTrial]:
+    def _thinned(self) -> Sequence[int]:
+        """Places of those that are looked at."""
         trials = self._all
         if len(trials) <= LOOKED_AT or len(self._study.directions) > 1:
-            return trials
+            return range(len(trials))
         sign = -1 if self._study.direction == StudyDirection.MAXIMIZE else 1
-        ranks = [_rank(trial, sign) for trial in trials]
+        ranks = [_rank(trial, end, sign) for trial, end in zip(trials, self._ends, strict=True)]
         best = set(heapq.nsmallest(BEST, range(len(trials)), key=ranks.__getitem__))
         others = [place for place in range(len(trials)) if place not in best]
         step = len(others) / (LOOKED_AT - BEST)
-        seen = best.union(others[int(i * step)] for i in range(LOOKED_AT - BEST))
-        return [trials[place] for place in sorted(seen)]
+        return sorted(best.union(others[int(i * step)] for i in range(LOOKED_AT - BEST)))
 
 
-def _rank(trial: FrozenTrial, sign: int) -> tuple[float, float]:
+def _tells_its_end(trial: FrozenTrial) -> bool:
+    """One that collapsed does not: had it gone on, it would have come to nothing."""
+    collapsed = trial.user_attrs.get("end", {}).get("outcome") == "collapsed"
+    return trial.state != TrialState.FAIL and not collapsed
+
+
+def _rank(trial: FrozenTrial, end: float | None, sign: int) -> tuple[float, float]:
     """TPE's order: complete trials by value, then the others by how far they came, and by value there."""
     state, reports = trial.state, trial.intermediate_values
+    if end is not None:
+        return -math.inf, sign * end
     if state == TrialState.COMPLETE and trial.value is not None:
         return -math.inf, sign * trial.value
     if state == TrialState.FAIL or not reports:
@@ -109,12 +145,16 @@ def _rank(trial: FrozenTrial, sign: int) -> tuple[float, float]:
     return -last, sign * reports[last]
 
 
-def _as_it_stands(trial: FrozenTrial) -> FrozenTrial:
-    if trial.state != TrialState.RUNNING or not trial.intermediate_values:
+def _as_it_is_seen(trial: FrozenTrial, end: float | None) -> FrozenTrial:
+    is_open = trial.state == TrialState.RUNNING
+    if end is None and not (is_open and trial.intermediate_values):
         return trial
     seen = copy.copy(trial)
-    seen.state = TrialState.PRUNED
-    seen.value = trial.intermediate_values[max(trial.intermediate_values)]
+    if end is not None:
+        seen.state, seen.value = TrialState.COMPLETE, end
+    else:
+        seen.state = TrialState.PRUNED
+        seen.value = trial.intermediate_values[max(trial.intermediate_values)]
     return seen
 
 
@@ -125,8 +165,8 @@ class NumberedSampler(BaseSampler):
     gone on with proposes what it would have proposed without the interruption.
     """
 
-    def __init__(self, algorithm: str, seed: int):
-        self._algorithm, self._seed = algorithm, seed
+    def __init__(self, algorithm: str, seed: int, looks: Sequence[int]):
+        self._algorithm, self._seed, self._looks = algorithm, seed, looks
         self.elsewhere: Elsewhere | None = None
         """What else the sampler learns from."""
         self._jointly: BaseSampler = RandomSampler()
@@ -137,7 +177,7 @@ class NumberedSampler(BaseSampler):
         (seed,) = np.random.SeedSequence(place).generate_state(1)
         if self._algorithm == "nsga2" and attempt < LEARNED_ATTEMPTS:
             return NSGAIISampler(seed=int(seed), population_size=POPULATION)
-        if self._algorithm != "tpe" or attempt >= LEARNED_ATTEMPTS:
+        if self._algorithm != "tpe" or attempt >= LEARNED_ATTEMPTS or self._is_by_chance(trial.number):
             return RandomSampler(seed=int(seed))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
@@ -145,12 +185,16 @@ class NumberedSampler(BaseSampler):
             # without groups draws those independently of the rest.
             return TPESampler(seed=int(seed), multivariate=True, group=True, constant_liar=True)
 
+    def _is_by_chance(self, number: int) -> bool:
+        (word,) = np.random.SeedSequence([self._seed, number, _CHANCE]).generate_state(1)
+        return int(word) / 2**32 < BY_CHANCE
+
     def infer_relative_search_space(
         self, study: OptunaStudy, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         self._jointly = self._build(trial)
         learns = isinstance(self._jointly, TPESampler)
-        self._view = TrialsView(study, thinned=learns, elsewhere=self.elsewhere if learns else None)
+        self._view = TrialsView(study, learns, self.elsewhere if learns else None, self._looks)
         seen = self._view.of_each_kind() if learns else self._view
         return self._jointly.infer_relative_search_space(cast(OptunaStudy, seen), trial)
 

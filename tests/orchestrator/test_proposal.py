@@ -8,6 +8,7 @@ import pytest
 import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers._tpe.sampler import _split_trials
+from optuna.trial import TrialState
 
 from orchestrator.agenda import Agenda, work_is_left
 from orchestrator.decision import Decisions
@@ -155,6 +156,36 @@ def test_of_many_trials_tpe_looks_at_the_best_and_at_every_so_many_others(
     below, _ = _split_trials(study._study, TrialsView(study._study, thinned=False)._get_trials(), BEST)
     assert {trial.number for trial in below} <= set(numbers)
     assert len(view.of_each_kind()._get_trials()) == 1
+
+
+def test_tpe_takes_nobody_for_good_who_only_came_far(tmp_path: Path) -> None:
+    """Trial 0 runs to the end whatever it is worth, as one that is audited does; trial 9 collapses."""
+    sweep = sweep_of(tmp_path, LR, trials=100)
+    study = opened(tmp_path, sweep)
+    for number in range(10):
+        study.ask("search", {"training.lr": 1e-4 * 1.05**number})
+        study.report(number, 1, {"val/knn_top1": 0.1 * number}, None)
+    for number in (0, 5, 6):
+        study.report(number, 3, {"val/knn_top1": 0.1 * number}, None)
+    study.report(0, 9, {"val/knn_top1": 0.05}, None)
+    study.end(0, "completed")
+    study.end(9, "collapsed", "no spread")
+    aware = TrialsView(study._study, thinned=True, looks=[1, 3, 9])._get_trials()
+    (best,), _ = _split_trials(study._study, aware, 1)
+    assert best.number == 8
+    values = {trial.number: trial.value for trial in aware if trial.state == TrialState.COMPLETE}
+    assert min(values, key=lambda number: values[number] or 0.0) == 0
+    assert values.keys() == set(range(9)), "what collapsed is none to compare with"
+    assert study._study.trials[8].state == TrialState.RUNNING, "as it was"
+    (best,), _ = _split_trials(study._study, TrialsView(study._study, thinned=True)._get_trials(), 1)
+    assert best.number == 0, "Optuna by itself prefers who came furthest"
+
+
+def test_a_third_of_a_tpe_search_is_drawn_at_random(tmp_path: Path) -> None:
+    """The others are near the best value, 1, of which draws at random are evenly far."""
+    sweep = sweep_of(tmp_path, WEIGHTS, trials=120)
+    late = [values["loss.hierarchy_weights"][0] for values in search_values(run_all(tmp_path, sweep))[30:]]
+    assert 0.1 < np.mean(np.array(late) < 0.6) < 0.35
 
 
 def test_a_failed_trial_does_not_hide_the_others_of_its_kind(tmp_path: Path) -> None:

@@ -1,0 +1,43 @@
+"""What trials would have come to at the end, told from what the others of the sweep did on their way."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+AS_IF = 2
+"""Pairs of values that speak for one more at the one look being one more at the next, beside those seen."""
+
+
+def foreseen_ends(curves: Sequence[Mapping[int, float]], looks: Sequence[int]) -> NDArray[np.float64]:
+    """What each curve, epoch to value, would come to at the last of `looks`; NaN: it has been at none.
+
+    `looks` are epochs in ascending order. From one to the next a value is carried on by the straight line
+    through the curves that have been at both, by least squares. That some went on for their value there
+    does not bend the line, and that others went on whatever their value helps it.
+    """
+    values = np.full((len(curves), len(looks)), np.nan)
+    for row, curve in zip(values, curves, strict=True):
+        for place, epoch in enumerate(looks):
+            row[place] = curve.get(epoch, np.nan)
+    known = np.isfinite(values)
+    last = np.where(known.any(axis=1), len(looks) - 1 - np.argmax(known[:, ::-1], axis=1), -1)
+    ends = np.where(last >= 0, values[np.arange(len(curves)), last], np.nan)
+    for place in range(len(looks) - 1):
+        both = known[:, place] & known[:, place + 1]
+        mean, mean_after, slope = _line(values[both, place], values[both, place + 1])
+        goes_on = (last >= 0) & (last <= place)
+        ends[goes_on] = mean_after + slope * (ends[goes_on] - mean)
+    return ends
+
+
+def _line(before: NDArray[np.float64], after: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Through which point the line goes, and how steeply; without any pair it changes nothing."""
+    if not len(before):
+        return 0.0, 0.0, 1.0
+    mean, mean_after = float(before.mean()), float(after.mean())
+    spread = float(((before - mean) ** 2).mean())
+    if spread == 0:
+        return mean, mean_after, 1.0
+    together = float(((before - mean) * (after - mean_after)).mean())
+    return mean, mean_after, (len(before) * together + AS_IF * spread) / ((len(before) + AS_IF) * spread)
