@@ -17,6 +17,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from itertools import count
+from typing import Any
 
 import numpy as np
 import optuna
@@ -30,15 +31,16 @@ from orchestrator.space import load_sweep
 
 WORKERS = 4
 WITHIN = 0.005
-OURS = {
+OURS: dict[str, dict[str, Any]] = {
     "ours": {},
     "ours, stopping": {"scheduler.type": "asha_stopping"},
     "ours, random": {"search.algorithm": "random"},
+    "ours, one bracket": {"scheduler.brackets": 1},
     "TPE": {"scheduler.type": "fifo"},
 }
 
 
-def epochs_of_ours(world: World, seed: int, cap: int, changes: dict[str, str]) -> int:
+def epochs_of_ours(world: World, seed: int, cap: int, changes: dict[str, Any]) -> int:
     """Epochs until the goal, by the shipped parts."""
     sweep = load_sweep(world.space, overrides={"search.seed": seed, **world.search, **changes})
     good: dict[int, float] = {}
