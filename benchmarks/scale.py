@@ -3,7 +3,7 @@
 A null trainer stands in the place of Ray and the trial processes: it hands the driver
 (orchestrator.running.SweepRun) reports with the usual metrics and writes an empty checkpoint. The rest is
 what a sweep has: Optuna's study in a journal on disk, the sampler, rungs that promote, the agenda, and the
-spool for MLflow, whose server is away. The space is search_spaces/fpn.yaml with rungs at 10 and 30 of 60
+spool for MLflow, whose server is away. The space is search_spaces/fpn.yaml with rungs at 4, 12 and 36 of 60
 epochs, 20 reports a trial on average.
 
 First the sweep runs until all trials have been asked for, and is stopped there, as by Ctrl-C. A new process
@@ -67,7 +67,7 @@ def scale_sweep(trials: int, algorithm: str = "random") -> Sweep:
             "name": NAME,
             "search.algorithm": algorithm,
             "search.num_trials": trials,
-            "scheduler.grace_epochs": 10,
+            "scheduler.grace_epochs": 4,
             "scheduler.max_epochs": 60,
             "confirm.top_k": 2,
         },
