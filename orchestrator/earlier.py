@@ -5,6 +5,7 @@ another base or another length puts all of a sweep's values elsewhere. It is rea
 and kept in its study.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ class Earlier:
     """Of this space's keys."""
     completed: bool
     epoch: int
-    """How far it came, in epochs of this sweep."""
+    """How far it came, in epochs of this sweep: a rung or the end, where it has rungs."""
     usual: float
     """Median of its sweep's trials at that point."""
     above: float
@@ -137,5 +138,7 @@ def _told(
         return None
     epoch, value = last
     usual = median(r.reports[epoch][metric] for r in known if metric in r.reports.get(epoch, {}))
-    here = max(1, round(epoch * sweep.max_epochs / other.max_epochs))
-    return Earlier(values, record.outcome == "completed", here, usual, value - usual)
+    here = epoch * sweep.max_epochs / other.max_epochs
+    if sweep.rungs:  # this sweep's own trials are compared nowhere else
+        here = min([*sweep.rungs, sweep.max_epochs], key=lambda look: abs(math.log(look / here)))
+    return Earlier(values, record.outcome == "completed", max(1, round(here)), usual, value - usual)

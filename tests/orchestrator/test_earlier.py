@@ -98,6 +98,24 @@ def test_values_are_told_by_the_median_of_their_own_sweep_at_their_epoch(tmp_pat
 
 
 @pytest.mark.parametrize(
+    ("scheduler", "epochs"),
+    [
+        (ASHA | {"max_epochs": 27, "grace_epochs": 1}, {9, 27}),
+        (ASHA | {"max_epochs": 30, "grace_epochs": 2}, {6, 30}),
+        ({"type": "fifo", "max_epochs": 30}, {10, 30}),
+    ],
+)
+def test_how_far_they_came_is_told_by_the_nearest_rung(
+    tmp_path: Path, scheduler: dict[str, Any], epochs: set[int]
+) -> None:
+    """What stands between two rungs would be compared with nothing."""
+    run(tmp_path, load(tmp_path, "before"))
+    search = {"algorithm": "tpe", "num_trials": 9, "warm_start": ["before"]}
+    sweep = load(tmp_path, "after", search=search, scheduler=scheduler)
+    assert {trial.epoch for trial in read_earlier(tmp_path / "results", sweep)} == epochs
+
+
+@pytest.mark.parametrize(
     ("search", "changes", "message"),
     [
         ({"warm_start": ["befor"]}, {}, "befor: no such sweep in .*Nearest: before"),
