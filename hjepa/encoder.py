@@ -227,7 +227,9 @@ def take(x_BND: Tensor, indices_BK: Tensor) -> Tensor:
 
 def sincos_positions(grid: tuple[int, int], dim: int) -> Tensor:
     """Fixed 2-D sine-cosine positions (N, D) of a grid's patches."""
-    rows, columns = torch.meshgrid(*(torch.arange(side).float() for side in grid), indexing="ij")
+    # On the CPU even where a model is only laid out: there this would load the compiler, with Triton.
+    sides = [torch.arange(side, dtype=torch.float32, device="cpu") for side in grid]
+    rows, columns = torch.meshgrid(*sides, indexing="ij")
     return sincos_at(torch.stack([rows.flatten(), columns.flatten()], dim=-1), dim)
 
 

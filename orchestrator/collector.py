@@ -1,5 +1,6 @@
 """Python's search for unreachable cycles, which costs most where much is read and nothing thrown away."""
 
+import atexit
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,3 +25,5 @@ def uncollected() -> Iterator[None]:
 def keep_for_good() -> None:
     """Leave what there is now out of every later search: a sweep's record stays as long as its process."""
     gc.freeze()
+    # Some libraries (Triton's bindings) tell of all that is left of theirs once the process ends.
+    atexit.register(gc.unfreeze)

@@ -272,7 +272,8 @@ def test_a_copy_of_a_sweep_that_was_killed_goes_on_by_storage_as_the_original(
     workplace.write("tiny.yaml", SPACE | short)
     process = workplace.start_sweep("tiny.yaml", "--results", "there", "--storage", database)
     try:
-        wait_for(workplace.folder / "there/tiny/trials/0000/metrics.jsonl", '"epoch": 1', process)
+        # By then the checkpoint of the first epoch is known to the study.
+        wait_for(workplace.folder / "there/tiny/trials/0000/metrics.jsonl", '"epoch": 2', process)
         process.kill()
         process.communicate()
     finally:
