@@ -140,5 +140,5 @@ def _told(
     usual = median(r.reports[epoch][metric] for r in known if metric in r.reports.get(epoch, {}))
     here = epoch * sweep.max_epochs / other.max_epochs
     if sweep.rungs:  # this sweep's own trials are compared nowhere else
-        here = min([*sweep.rungs, sweep.max_epochs], key=lambda look: abs(math.log(look / here)))
+        here = min(sweep.looks, key=lambda look: abs(math.log(look / here)))
     return Earlier(values, record.outcome == "completed", max(1, round(here)), usual, value - usual)

@@ -21,7 +21,7 @@ def audited(seed: int, share: float, number: int) -> bool:
 
     Drawn by seed and number alone, so that no report has a say in it.
     """
-    return _draw(seed, number, _AUDIT) < share
+    return draw(seed, number, _AUDIT) < share
 
 
 def first_rung(seed: int, number: int, rungs: int, brackets: int, reduction_factor: int) -> int:
@@ -32,13 +32,13 @@ def first_rung(seed: int, number: int, rungs: int, brackets: int, reduction_fact
     alone.
     """
     shares = [reduction_factor**left / (left + 1) for left in range(rungs, rungs - brackets, -1)]
-    drawn = _draw(seed, number, _BRACKET) * sum(shares)
+    drawn = draw(seed, number, _BRACKET) * sum(shares)
     ends = itertools.accumulate(shares[:-1])
     return sum(drawn >= end for end in ends)
 
 
-def _draw(seed: int, number: int, purpose: int) -> float:
-    """A number in [0, 1)."""
+def draw(seed: int, number: int, purpose: int) -> float:
+    """A number in [0, 1) that trial `number` has for one purpose, whatever is reported."""
     (word,) = np.random.SeedSequence([seed, number, purpose]).generate_state(1)
     return int(word) / 2**32
 

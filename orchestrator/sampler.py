@@ -18,6 +18,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from orchestrator.foresight import foreseen_ends
+from orchestrator.halving import draw
 from orchestrator.proposal import ATTEMPT
 
 if TYPE_CHECKING:
@@ -43,9 +44,7 @@ _CHANCE = zlib.crc32(b"chance")
 
 def build_sampler(sweep: "Sweep") -> "NumberedSampler":
     """The sampler of a sweep."""
-    return NumberedSampler(
-        sweep.config.search.algorithm, sweep.config.search.seed, [*sweep.rungs, sweep.max_epochs]
-    )
+    return NumberedSampler(sweep.config.search.algorithm, sweep.config.search.seed, sweep.looks)
 
 
 Elsewhere = Callable[[Sequence[FrozenTrial]], list[FrozenTrial]]
@@ -177,17 +176,14 @@ class NumberedSampler(BaseSampler):
         (seed,) = np.random.SeedSequence(place).generate_state(1)
         if self._algorithm == "nsga2" and attempt < LEARNED_ATTEMPTS:
             return NSGAIISampler(seed=int(seed), population_size=POPULATION)
-        if self._algorithm != "tpe" or attempt >= LEARNED_ATTEMPTS or self._is_by_chance(trial.number):
+        by_chance = draw(self._seed, trial.number, _CHANCE) < BY_CHANCE
+        if self._algorithm != "tpe" or attempt >= LEARNED_ATTEMPTS or by_chance:
             return RandomSampler(seed=int(seed))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             # Grouped, since keys under a `when:` are not in every trial; a multivariate sampler
             # without groups draws those independently of the rest.
             return TPESampler(seed=int(seed), multivariate=True, group=True, constant_liar=True)
-
-    def _is_by_chance(self, number: int) -> bool:
-        (word,) = np.random.SeedSequence([self._seed, number, _CHANCE]).generate_state(1)
-        return int(word) / 2**32 < BY_CHANCE
 
     def infer_relative_search_space(
         self, study: OptunaStudy, trial: FrozenTrial

@@ -81,6 +81,11 @@ class Sweep(Space):
             epoch *= settings.reduction_factor
         return found
 
+    @property
+    def looks(self) -> list[int]:
+        """Epochs at which trials are compared: the rungs and the end."""
+        return [*self.rungs, self.max_epochs]
+
     def definition(self) -> dict[str, Any]:
         """All that defines the sweep, JSON-serialisable."""
         return {"sweep": self.config.model_dump(mode="json"), "base": self.base_data}
