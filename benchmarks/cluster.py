@@ -17,16 +17,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator import engine  # isort: skip (sets what Ray reads on import)
+from orchestrator.engine import engine  # isort: skip (sets what Ray reads on import)
 
 import ray
 
 from benchmarks.null_trial import NullActor
 from benchmarks.scale import opened
+from orchestrator.engine.trial import Outcome, Task
+from orchestrator.process.stopping import Stop
 from orchestrator.running import SweepRun
 from orchestrator.space import Sweep, load_sweep
-from orchestrator.stopping import Stop
-from orchestrator.trial import Outcome, Task
 from tests.nodes import LOOPBACK, cluster_of
 from tests.workplace import OUTSIDE, free_port
 

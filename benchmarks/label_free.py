@@ -18,9 +18,9 @@ import torch
 from hjepa.config import RunConfig
 from hjepa.train import train
 from orchestrator.analysis.stopping import spearman
-from orchestrator.sampler import build_sampler
+from orchestrator.search.sampler import build_sampler
 from orchestrator.space import ConfigError, Sweep, load_sweep, read_mapping
-from orchestrator.study import Study
+from orchestrator.study.study import Study
 
 KNN, LABEL_FREE = "val/knn_top1", ("val/lidar", "val/rankme")
 SPACES = Path(__file__).parents[1] / "search_spaces"

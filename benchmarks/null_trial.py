@@ -8,11 +8,11 @@ from typing import Any
 import ray
 from ray import tune
 
-from orchestrator.checkpoints import checkpoint_name
+from orchestrator.storage.checkpoints import checkpoint_name
 
 
 class NullActor(tune.Trainable):
-    """In the place of orchestrator.trial.TrialActor: sleeps for an epoch, and reports a made-up value.
+    """In the place of orchestrator.engine.trial.TrialActor: sleeps for an epoch, and reports a made-up value.
 
     Its checkpoint holds the name of the node that it ran on.
     """

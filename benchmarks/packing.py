@@ -16,8 +16,8 @@ import torch
 from hjepa.config import RunConfig, load_config
 from hjepa.run import check_run_data, pick_device
 from hjepa.schema import ConfigError
-from orchestrator.capacity import this_machine
-from orchestrator.crew import Crew, Load
+from orchestrator.engine.capacity import this_machine
+from orchestrator.planning.crew import Crew, Load
 from orchestrator.space import parse_overrides
 
 TRIALS = (1, 2, 4, 8, 16)

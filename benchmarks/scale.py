@@ -36,21 +36,21 @@ from typing import Any
 import psutil
 from rich.console import Console
 
-from orchestrator.checkpoints import checkpoint_name
-from orchestrator.collector import keep_for_good
 from orchestrator.definition import SPACE, write_definition
-from orchestrator.disk import Patience
-from orchestrator.environment import record_environment
-from orchestrator.progress import Counts, progress
+from orchestrator.engine.queue import FINISHED
+from orchestrator.engine.trial import Outcome, Task
+from orchestrator.process.collector import keep_for_good
+from orchestrator.process.environment import record_environment
+from orchestrator.process.stopping import Stop
 from orchestrator.running import SweepRun
-from orchestrator.sampler import build_sampler
-from orchestrator.search import FINISHED
+from orchestrator.search.sampler import build_sampler
 from orchestrator.space import Sweep, load_sweep
-from orchestrator.stopping import Stop
-from orchestrator.study import Study
-from orchestrator.table import SweepTable
-from orchestrator.tracking import Tracker
-from orchestrator.trial import Outcome, Task
+from orchestrator.storage.checkpoints import checkpoint_name
+from orchestrator.storage.disk import Patience
+from orchestrator.study.study import Study
+from orchestrator.tracking.tracking import Tracker
+from orchestrator.watching.progress import Counts, progress
+from orchestrator.watching.table import SweepTable
 
 ROOT = Path(__file__).parent.parent
 NAME = "scale"

@@ -5,8 +5,8 @@ prior that the `ifbo` package ships. Every method sees the same ones. Four worke
 takes each of them one unit of a simulated clock, and a trial counts when it has run its 27 epochs. Curves are
 noisy, and a trial's quality is its curve's end without the noise.
 
-Ours is the shipped sampler, rungs and agenda (orchestrator/simulate.py); the others are those projects'
-own classes, told result by result (rivals.py). Who has spent `--cap` epochs in vain counts as `cap`.
+Ours is the shipped sampler, rungs and agenda (orchestrator/planning/simulate.py); the others are those
+projects' own classes, told result by result (rivals.py). Who has spent `--cap` epochs in vain counts so.
 """
 
 import argparse
@@ -25,9 +25,9 @@ import torch
 
 from benchmarks.rivals import RIVALS, OneEpochThenTopK
 from benchmarks.worlds import EPOCHS, WORLDS, World
-from orchestrator.record import TrialRecord
-from orchestrator.simulate import simulate
+from orchestrator.planning.simulate import simulate
 from orchestrator.space import load_sweep
+from orchestrator.study.record import TrialRecord
 
 WORKERS = 4
 WITHIN = 0.005

@@ -1,7 +1,7 @@
 """What a further trial costs before it learns: seconds from one trial's last report to the next one's
 first training step, in the same place, for three ways of running trials on Ray.
 
-  warm    orchestrator.engine.run_trials: one process goes on from trial to trial
+  warm    orchestrator.engine.engine.run_trials: one process goes on from trial to trial
   fresh   Ray Tune with the same TrialActor, but a process for each trial (reuse_actors=False)
   train   a ray.train.torch.TorchTrainer of one worker inside each Tune trial, running the same
           generator: the usual pairing of Ray Train and Tune
@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from orchestrator.engine import local_ray, run_trials  # isort: skip (sets what Ray reads on import)
+from orchestrator.engine.engine import local_ray, run_trials  # isort: skip (sets what Ray reads on import)
 
 import ray.train
 import torch
@@ -40,10 +40,10 @@ from hjepa.config import RunConfig
 from hjepa.records import JsonLines
 from hjepa.schema import Layers
 from hjepa.train import train
-from orchestrator.search import FINISHED, TuneSearcher
+from orchestrator.engine.queue import FINISHED, TuneSearcher
+from orchestrator.engine.trial import Task, TrialActor
+from orchestrator.process.stopping import Stop
 from orchestrator.space import ResourcesConfig
-from orchestrator.stopping import Stop
-from orchestrator.trial import Task, TrialActor
 
 TINY_RUN: dict[str, Any] = {
     "model": {"embed_dim": 16, "depth": 1, "num_heads": 2, "patch_size": 4, "num_hierarchies": 1},

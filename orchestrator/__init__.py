@@ -1,5 +1,21 @@
-"""Sweeps over the core: search, scheduling, durability, records. Everything but `space` and `trial` is
-unaware of what it sweeps over."""
+"""Sweeps over the core. Only `space` and `engine.trial` know what is swept over.
+
+    space       what may be tried: the file's keys, its distributions and conditions
+    search      what is tried next, and what goes on
+    engine      where trials run
+    study       the durable record of a sweep
+    storage     trials' files: folders, stores at a URL
+    tracking    MLflow's record
+    process     a sweep's processes and the machine under them
+    planning    what a sweep will take, before it runs
+    watching    how it stands
+    analysis    what it has found: effects, intervals, fresh seeds
+    reporting   its findings on a page and a terminal
+    cluster     the same sweep elsewhere
+    doctor      what is wrong with a machine
+    cli         the commands
+
+`sweep` is a sweep from its beginning to its end, `running` what a running one does."""
 
 import os
 import sys

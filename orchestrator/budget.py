@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from orchestrator.record import Role, TrialRecord, standing
+from orchestrator.study.record import Role, TrialRecord, standing
 
 if TYPE_CHECKING:
     from orchestrator.space import Sweep
-    from orchestrator.study import Study
+    from orchestrator.study.study import Study
 
 BRIDGE_S = 60.0
 """Pauses between epochs that count as time of the sweep: its start, a change of trials. In longer ones it did

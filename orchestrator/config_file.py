@@ -1,8 +1,8 @@
 """A trial's config as a file that runs it again."""
 
-from orchestrator.chronicle import run_config
-from orchestrator.record import TrialRecord
 from orchestrator.space import Sweep, to_yaml
+from orchestrator.study.record import TrialRecord
+from orchestrator.tracking.chronicle import run_config
 
 CHOSEN = "# The best figure of a search is too good on average: it was chosen for being high.\n"
 

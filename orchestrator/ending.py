@@ -5,21 +5,21 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from orchestrator.analysis.front import front
 from orchestrator.budget import Purse
-from orchestrator.checkpoints import checkpoints_of
-from orchestrator.chronicle import Chronicle
 from orchestrator.config_file import config_yaml
 from orchestrator.definition import BASE, PLAN, REPORT, SPACE, write_whole
-from orchestrator.depot import Depot
-from orchestrator.disk import Patience
-from orchestrator.environment import ENVIRONMENT
-from orchestrator.front import front
-from orchestrator.record import TrialRecord, standing
-from orchestrator.report import SweepResult
+from orchestrator.process.environment import ENVIRONMENT
+from orchestrator.process.stopping import Stop
+from orchestrator.reporting.terminal import SweepResult
 from orchestrator.space import ConfigError, Sweep
-from orchestrator.stopping import Stop
-from orchestrator.study import Study
-from orchestrator.tracking import Tracker
+from orchestrator.storage.checkpoints import checkpoints_of
+from orchestrator.storage.depot import Depot
+from orchestrator.storage.disk import Patience
+from orchestrator.study.record import TrialRecord, standing
+from orchestrator.study.study import Study
+from orchestrator.tracking.chronicle import Chronicle
+from orchestrator.tracking.tracking import Tracker
 
 BEST, MODEL = "best.yaml", "model"
 """The best trial's config, and the folder of its features as a function."""

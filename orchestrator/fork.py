@@ -7,19 +7,19 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from orchestrator.access import open_study
-from orchestrator.checkpoints import trial_folder
 from orchestrator.definition import SPACE, find_sweep, require_empty, write_definition
-from orchestrator.depot import depot_in, open_depot
-from orchestrator.disk import Patience
-from orchestrator.reading import read_study
-from orchestrator.record import Role, TrialRecord
-from orchestrator.settlement import settle
+from orchestrator.planning.settlement import settle
 from orchestrator.space import ConfigError, Sweep, load_sweep
 from orchestrator.space.keys import value_at
 from orchestrator.space.space import effective
-from orchestrator.storage import Place, place_of, record_place
-from orchestrator.study import Study
+from orchestrator.storage.checkpoints import trial_folder
+from orchestrator.storage.depot import depot_in, open_depot
+from orchestrator.storage.disk import Patience
+from orchestrator.study.access import open_study
+from orchestrator.study.place import Place, place_of, record_place
+from orchestrator.study.reading import read_study
+from orchestrator.study.record import Role, TrialRecord
+from orchestrator.study.study import Study
 
 
 def fork(results: Path, name: str, sweep: Sweep, place: Place | None = None) -> list[str]:

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.chronicle import run_config
-from orchestrator.record import TrialRecord
+from orchestrator.engine.trial import Task, TrialWork
 from orchestrator.space import Sweep
-from orchestrator.trial import Task, TrialWork
+from orchestrator.study.record import TrialRecord
+from orchestrator.tracking.chronicle import run_config
 
 CLOCK = "time/"
 """Metrics that no two runs share."""

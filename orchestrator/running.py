@@ -5,28 +5,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.agenda import Agenda
 from orchestrator.budget import Purse
-from orchestrator.checkpoints import checkpoints_of, trial_folder
-from orchestrator.chronicle import Chronicle, run_config
-from orchestrator.collector import uncollected
-from orchestrator.decision import Decisions, Verdict
-from orchestrator.depot import Depot
-from orchestrator.disk import Patience
 from orchestrator.ending import Ending
-from orchestrator.failure import Failure
-from orchestrator.holder import Holder
-from orchestrator.load import system_metrics
-from orchestrator.progress import Counts, Progress
-from orchestrator.record import Outcome as Fate
-from orchestrator.record import Role, TrialRecord, standing
-from orchestrator.search import FINISHED
+from orchestrator.engine.failure import Failure
+from orchestrator.engine.queue import FINISHED
+from orchestrator.engine.trial import Outcome, Task, half_micro_batch
+from orchestrator.process.collector import uncollected
+from orchestrator.process.stopping import GRACE_S, Stop
+from orchestrator.search.agenda import Agenda
+from orchestrator.search.decision import Decisions, Verdict
 from orchestrator.space import Sweep
-from orchestrator.status import Status
-from orchestrator.stopping import GRACE_S, Stop
-from orchestrator.study import Study
-from orchestrator.tracking import Tracker
-from orchestrator.trial import Outcome, Task, half_micro_batch
+from orchestrator.storage.checkpoints import checkpoints_of, trial_folder
+from orchestrator.storage.depot import Depot
+from orchestrator.storage.disk import Patience
+from orchestrator.study.holder import Holder
+from orchestrator.study.record import Outcome as Fate
+from orchestrator.study.record import Role, TrialRecord, standing
+from orchestrator.study.study import Study
+from orchestrator.tracking.chronicle import Chronicle, run_config
+from orchestrator.tracking.load import system_metrics
+from orchestrator.tracking.tracking import Tracker
+from orchestrator.watching.progress import Counts, Progress
+from orchestrator.watching.status import Status
 
 ENDED_AT_ONCE = 100
 """Trials that are given up in one write: there are thousands, and each write waits for the disk."""

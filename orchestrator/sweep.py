@@ -7,29 +7,29 @@ from pathlib import Path
 from typing import NoReturn
 
 from orchestrator import cluster_address
-from orchestrator.access import open_study
-from orchestrator.agenda import work_is_left
-from orchestrator.capacity import cluster_nodes, places, places_now
-from orchestrator.collector import keep_for_good
 from orchestrator.definition import DEFINITION, PLAN, require_same_sweep, write_definition, write_whole
-from orchestrator.depot import open_depot, require_store
-from orchestrator.disk import Patience
-from orchestrator.earlier import learn, read_earlier
 from orchestrator.ending import BEST, result_of
-from orchestrator.engine import connection, run_trials, some_ray
-from orchestrator.environment import record_command, record_environment
-from orchestrator.holder import SweepLock
-from orchestrator.plan import outlook
-from orchestrator.progress import Counts, progress
-from orchestrator.record import standing
-from orchestrator.report import SweepResult
+from orchestrator.engine.capacity import cluster_nodes, places, places_now
+from orchestrator.engine.engine import connection, run_trials, some_ray
+from orchestrator.planning.plan import outlook
+from orchestrator.planning.settlement import settle
+from orchestrator.process.collector import keep_for_good
+from orchestrator.process.environment import record_command, record_environment
+from orchestrator.process.stopping import Stop
+from orchestrator.reporting.terminal import SweepResult
 from orchestrator.running import SweepRun
-from orchestrator.settlement import settle
+from orchestrator.search.agenda import work_is_left
+from orchestrator.search.earlier import learn, read_earlier
 from orchestrator.space import ConfigError, Sweep
-from orchestrator.stopping import Stop
-from orchestrator.storage import Place, record_place, require_original
-from orchestrator.study import Study
-from orchestrator.tracking import Tracker, undelivered
+from orchestrator.storage.depot import open_depot, require_store
+from orchestrator.storage.disk import Patience
+from orchestrator.study.access import open_study
+from orchestrator.study.holder import SweepLock
+from orchestrator.study.place import Place, record_place, require_original
+from orchestrator.study.record import standing
+from orchestrator.study.study import Study
+from orchestrator.tracking.tracking import Tracker, undelivered
+from orchestrator.watching.progress import Counts, progress
 
 
 def run_sweep(

@@ -9,11 +9,11 @@ import yaml
 from optuna.storages import BaseStorage
 
 from orchestrator.definition import write_definition
-from orchestrator.environment import record_environment
-from orchestrator.record import TrialRecord
-from orchestrator.sampler import build_sampler
+from orchestrator.process.environment import record_environment
+from orchestrator.search.sampler import build_sampler
 from orchestrator.space import Sweep, load_sweep
-from orchestrator.study import Study
+from orchestrator.study.record import TrialRecord
+from orchestrator.study.study import Study
 from tests.workplace import SPACE, TINY
 
 BROAD: dict[str, Any] = {

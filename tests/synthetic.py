@@ -16,10 +16,10 @@ import yaml
 
 from hjepa.config import RunConfig
 from hjepa.train import Report
-from orchestrator.chronicle import run_config
-from orchestrator.record import TrialRecord
-from orchestrator.simulate import simulate
+from orchestrator.planning.simulate import simulate
 from orchestrator.space import Sweep, load_sweep
+from orchestrator.study.record import TrialRecord
+from orchestrator.tracking.chronicle import run_config
 from tests.workplace import TINY
 
 METRIC = "val/knn_top1"

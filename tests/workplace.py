@@ -16,10 +16,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from hjepa.train import train
-from orchestrator.reading import read_study
-from orchestrator.record import TrialRecord
 from orchestrator.space import Sweep, load_sweep
-from orchestrator.storage import Place
+from orchestrator.study.place import Place
+from orchestrator.study.reading import read_study
+from orchestrator.study.record import TrialRecord
 
 TINY = {
     "model": {

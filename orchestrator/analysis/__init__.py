@@ -15,9 +15,9 @@ from orchestrator.analysis.importances import importances
 from orchestrator.analysis.interactions import interactions
 from orchestrator.analysis.stopping import stopping
 from orchestrator.analysis.table import Table, table_of
-from orchestrator.halving import audited
-from orchestrator.record import TrialRecord
+from orchestrator.search.halving import audited
 from orchestrator.space import Sweep
+from orchestrator.study.record import TrialRecord
 
 
 def analyse(sweep: Sweep, records: Sequence[TrialRecord]) -> Findings:

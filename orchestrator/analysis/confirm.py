@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from orchestrator.analysis.findings import Confirmation, Confirmed
 from orchestrator.analysis.intervals import CONFIDENCE, detectable, holm, interval, mean_is_zero
-from orchestrator.record import TrialRecord, standing
 from orchestrator.space import Sweep
+from orchestrator.study.record import TrialRecord, standing
 
 
 def confirmation(sweep: Sweep, records: Sequence[TrialRecord]) -> Confirmation | None:

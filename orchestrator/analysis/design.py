@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.record import TrialRecord
 from orchestrator.space import Distribution, Sweep
 from orchestrator.space.distribution import label
 from orchestrator.space.keys import value_at
+from orchestrator.study.record import TrialRecord
 
 LOGARITHMIC = ("loguniform", "lograndint")
 CHOICES = ("choice", "grid_search")

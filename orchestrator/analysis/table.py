@@ -7,8 +7,8 @@ from functools import cached_property
 
 import numpy as np
 
-from orchestrator.record import TrialRecord, standing
 from orchestrator.space import Sweep
+from orchestrator.study.record import TrialRecord, standing
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Show them; the exit status."""
-    from orchestrator.comparison import side_by_side, words
     from orchestrator.definition import find_sweep
+    from orchestrator.reporting.comparison import side_by_side, words
     from orchestrator.reporting.material import read_material
     from orchestrator.space import ConfigError
 

@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     from orchestrator.doctor.diagnose import diagnose
     from orchestrator.doctor.finding import as_json, in_all
     from orchestrator.space import ConfigError, load_sweep, parse_overrides
-    from orchestrator.storage import place_of, require_original
+    from orchestrator.study.place import place_of, require_original
 
     if options.space is None and (options.base or options.set or options.trials is not None):
         raise ConfigError("doctor: --base, --set and --trials change a search space; name one.")

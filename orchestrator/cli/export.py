@@ -29,12 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write it; the exit status."""
-    from orchestrator.checkpoints import checkpoints, up_to
     from orchestrator.config_file import config_yaml
     from orchestrator.definition import find_sweep, write_whole
-    from orchestrator.depot import depot_in
     from orchestrator.reporting.material import read_material
     from orchestrator.space import ConfigError
+    from orchestrator.storage.checkpoints import checkpoints, up_to
+    from orchestrator.storage.depot import depot_in
 
     material = read_material(find_sweep(Path(options.results), options.name), options.storage)
     record = material.trial(options.trial)

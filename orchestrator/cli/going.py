@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
-    from orchestrator.report import SweepResult
+    from orchestrator.reporting.terminal import SweepResult
     from orchestrator.space import Sweep
-    from orchestrator.storage import Place
+    from orchestrator.study.place import Place
 
 FAILED, PARTIAL, INTERRUPTED = 1, 3, 130
 
@@ -65,9 +65,9 @@ def hide_passwords(options: argparse.Namespace) -> list[str]:
 
     A command line is seen by everybody on the machine, and Ray writes it to its logs.
     """
-    from orchestrator.storage import VARIABLE, Place
-    from orchestrator.tracking import VARIABLE as TRACKING
-    from orchestrator.tracking import bare_uri
+    from orchestrator.study.place import VARIABLE, Place
+    from orchestrator.tracking.tracking import VARIABLE as TRACKING
+    from orchestrator.tracking.tracking import bare_uri
 
     shown: list[str] = options.given
     storage: str | None = getattr(options, "storage", None)
@@ -85,7 +85,7 @@ def hide_passwords(options: argparse.Namespace) -> list[str]:
 def checked_uri(uri: str) -> str:
     """`uri` with the secrets that it was given with, or ConfigError where MLflow could not take it."""
     from orchestrator.space import ConfigError
-    from orchestrator.tracking import VARIABLE, absolute_uri, bare_uri
+    from orchestrator.tracking.tracking import VARIABLE, absolute_uri, bare_uri
 
     try:
         absolute_uri(uri)
@@ -97,7 +97,7 @@ def checked_uri(uri: str) -> str:
 
 def store_of(folder: Path, given: str | None) -> str:
     """MLflow's store as given, else the one that the sweep in `folder` writes to."""
-    from orchestrator.spool import Cursor
+    from orchestrator.tracking.spool import Cursor
 
     if given is not None:
         return checked_uri(given)
@@ -119,9 +119,9 @@ def go(
 ) -> int:
     """Let a sweep run, and say what it found; the exit status. `again` are the words that go on with it,
     and `work` takes the whole command, and what ends this process where the sweep's Ray has died."""
-    from orchestrator.report import summary
-    from orchestrator.storage import VARIABLE
-    from orchestrator.tracking import bare_uri
+    from orchestrator.reporting.terminal import summary
+    from orchestrator.study.place import VARIABLE
+    from orchestrator.tracking.tracking import bare_uri
 
     secret = place is not None and place.is_secret
     os.environ.pop(VARIABLE, None)  # trials have no business with the database

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Show them; the exit status."""
     from orchestrator.definition import sweep_folders
-    from orchestrator.status import read_status
+    from orchestrator.watching.status import read_status
 
     found = [read_status(folder, newest_only=True) for folder in sweep_folders(Path(options.results))]
     if options.json:

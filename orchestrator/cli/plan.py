@@ -40,9 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Plan it; the exit status."""
-    from orchestrator.capacity import places
-    from orchestrator.plan import plan
-    from orchestrator.rehearsal import rehearse
+    from orchestrator.engine.capacity import places
+    from orchestrator.planning.plan import plan
+    from orchestrator.planning.rehearsal import rehearse
     from orchestrator.space import load_sweep, parse_overrides
 
     def say(text: str) -> None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from orchestrator.cli.going import FAILED, add_storage
 
 if TYPE_CHECKING:
-    from orchestrator.record import TrialRecord
     from orchestrator.reporting.material import Material
+    from orchestrator.study.record import TrialRecord
 
 EPILOG = """\
 examples:
@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _circumstances(material: "Material", record: "TrialRecord") -> list[str]:
     """What may make a difference."""
-    from orchestrator.environment import differences, environment, environment_at
+    from orchestrator.process.environment import differences, environment, environment_at
 
     then = environment_at(list(material.environments), record.began)
     lines = ["nothing is recorded of what the trial ran on"] if not then else []

@@ -33,7 +33,7 @@ def go_on(options: argparse.Namespace, retry_failed: bool) -> int:
     """Go on with the sweep, with its failed trials put back or not; the exit status."""
     from orchestrator.definition import SPACE, find_sweep
     from orchestrator.space import load_sweep
-    from orchestrator.storage import place_of
+    from orchestrator.study.place import place_of
     from orchestrator.sweep import run_sweep
 
     results = Path(options.results)

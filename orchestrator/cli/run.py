@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the sweep; the exit status."""
     from orchestrator.space import load_sweep, parse_overrides
-    from orchestrator.storage import place_of
+    from orchestrator.study.place import place_of
 
     overrides = parse_overrides(options.set)
     sweep = load_sweep(options.space, base=options.base, overrides=overrides, trials=options.trials)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from orchestrator.cli.going import add_storage
 
 if TYPE_CHECKING:
-    from orchestrator.status import Status
+    from orchestrator.watching.status import Status
 
 EPILOG = """\
 examples:
@@ -53,8 +53,8 @@ def run(options: argparse.Namespace) -> int:
     """Show it; the exit status."""
     from orchestrator.definition import find_sweep
     from orchestrator.space import ConfigError
-    from orchestrator.status import newest_sweep, read_status
-    from orchestrator.storage import copy_in
+    from orchestrator.study.place import copy_in
+    from orchestrator.watching.status import newest_sweep, read_status
 
     if options.to:
         return _elsewhere(options)
@@ -102,7 +102,7 @@ def _draw(read: "Callable[[], Status]", every_s: float) -> None:
     from rich.console import Console
     from rich.live import Live
 
-    from orchestrator.table import SweepTable
+    from orchestrator.watching.table import SweepTable
 
     status = read()
     with Live(SweepTable(status), console=Console(), auto_refresh=False) as live:

@@ -38,10 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Stop it; the exit status."""
     from orchestrator.definition import find_sweep
-    from orchestrator.reading import who_runs
+    from orchestrator.process.stopping import wait_for
     from orchestrator.space import ConfigError
-    from orchestrator.stopping import wait_for
-    from orchestrator.storage import place_of
+    from orchestrator.study.place import place_of
+    from orchestrator.study.reading import who_runs
 
     if options.to:
         from orchestrator.cluster.profile import load_profile  # imports torch

@@ -33,11 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Send it; the exit status."""
-    from orchestrator.capacity import require_number
     from orchestrator.cluster.base import Submission
     from orchestrator.cluster.profile import load_profile
+    from orchestrator.engine.capacity import require_number
     from orchestrator.space import load_sweep, parse_overrides
-    from orchestrator.tracking import bare_uri
+    from orchestrator.tracking.tracking import bare_uri
 
     profile = load_profile(options.to)
     overrides = {**profile.set, **parse_overrides(options.set)}

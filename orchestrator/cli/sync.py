@@ -31,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Send it; the exit status."""
     from orchestrator.definition import find_sweep
-    from orchestrator.holder import SweepLock
-    from orchestrator.tracking import LOG, drain, undelivered
+    from orchestrator.study.holder import SweepLock
+    from orchestrator.tracking.tracking import LOG, drain, undelivered
 
     folder = find_sweep(Path(options.results), options.name)
     store = store_of(folder, options.tracking_uri)

@@ -28,6 +28,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Serve until Ctrl-C; the exit status."""
-    from orchestrator.server import serve
+    from orchestrator.tracking.server import serve
 
     return serve(Path(options.results), options.port, options.open)

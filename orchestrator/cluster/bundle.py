@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from orchestrator.definition import JOURNAL
-from orchestrator.reading import study_as_journal
 from orchestrator.space import ConfigError
-from orchestrator.storage import STORAGE, copy_in, place_of, record_of_copy
+from orchestrator.study.place import STORAGE, copy_in, place_of, record_of_copy
+from orchestrator.study.reading import study_as_journal
 
 STAYS = ("*.pt", "*.lock", "lock", "model", ".*", "tracking.log")
 """Names of files and folders that are not taken along."""

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from orchestrator.capacity import places, workers_on
 from orchestrator.cluster.base import Line, Submission
 from orchestrator.cluster.program import call
 from orchestrator.cluster.rayjob import HEAD, Pods, RayJobConfig, manifest
 from orchestrator.definition import DEFINITION
 from orchestrator.doctor.finding import Finding, look
+from orchestrator.engine.capacity import places, workers_on
 from orchestrator.space import ResourcesConfig
 
 NAME_BYTES = 47

@@ -20,7 +20,7 @@ from orchestrator.cluster.jobs import OVER, PACKAGE, Jobs, jobs_at, package_limi
 from orchestrator.cluster.package import SWEEP, pack, requirements
 from orchestrator.definition import SPACE
 from orchestrator.space import ConfigError
-from orchestrator.storage import copy_in
+from orchestrator.study.place import copy_in
 
 if TYPE_CHECKING:
     from ray.dashboard.modules.job.pydantic_models import JobDetails

@@ -11,13 +11,13 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from orchestrator.capacity import Node, places, workers_on
 from orchestrator.cluster.base import Line, Submission, Variable, exports, home_path
 from orchestrator.cluster.documents import write_yaml
 from orchestrator.cluster.machines import MachinesConfig
 from orchestrator.cluster.program import call
 from orchestrator.definition import SPACE, write_whole
 from orchestrator.doctor.finding import Finding, look
+from orchestrator.engine.capacity import Node, places, workers_on
 from orchestrator.space import ConfigError
 
 CONFIG, RUN, STOP, TOKEN = "cluster.yaml", "run.sh", "stop.sh", "token"

@@ -9,13 +9,13 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from orchestrator.capacity import places
 from orchestrator.cluster.base import BaseProfile, Line, Submission, Variable
 from orchestrator.cluster.batch import batch_script
 from orchestrator.cluster.program import call
 from orchestrator.definition import SPACE
 from orchestrator.doctor.finding import Finding, look
 from orchestrator.doctor.stores import marked
+from orchestrator.engine.capacity import places
 from orchestrator.space import ConfigError
 from orchestrator.space.config import Seconds
 

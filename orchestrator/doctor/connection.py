@@ -11,7 +11,7 @@ from queue import Empty, Queue
 from time import monotonic
 
 from orchestrator.doctor.finding import Finding
-from orchestrator.engine import require_listener
+from orchestrator.engine.engine import require_listener
 from orchestrator.space import ConfigError
 
 WAIT_S = 60.0

@@ -11,9 +11,9 @@ from orchestrator.doctor.node import Question
 from orchestrator.doctor.nodes import nodes, placement
 from orchestrator.doctor.packing import packing
 from orchestrator.doctor.stores import checkpoints, marked, study, tracking
-from orchestrator.engine import connected, local_ray
+from orchestrator.engine.engine import connected, local_ray
 from orchestrator.space import ConfigError, ResourcesConfig, Sweep
-from orchestrator.storage import Place
+from orchestrator.study.place import Place
 
 
 def diagnose(

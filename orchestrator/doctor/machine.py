@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from orchestrator.doctor.finding import Finding
-from orchestrator.environment import environment
+from orchestrator.process.environment import environment
 
 OLDEST = (3, 11)
 

@@ -58,8 +58,8 @@ def answer(question: Question) -> Answer:
     """Look around. Takes seconds where torch has not been imported yet."""
     import ray
 
-    from orchestrator.environment import environment
-    from orchestrator.trial import data_problem
+    from orchestrator.engine.trial import data_problem
+    from orchestrator.process.environment import environment
 
     known = environment()
     session = ray._private.worker._global_node.get_session_dir_path()  # pyright: ignore
@@ -77,7 +77,7 @@ def answer(question: Question) -> Answer:
 
 def versions() -> Versions:
     """Those of this process."""
-    from orchestrator.environment import environment
+    from orchestrator.process.environment import environment
 
     known = environment()
     names = {"Python": "python", "torch": "torch", "hjepa-sweep": "hjepa_sweep", "commit": "git_commit"}
@@ -100,7 +100,7 @@ def gpu() -> Gpu:
 
 def _store_problem(url: str) -> str | None:
     from orchestrator.space import ConfigError
-    from orchestrator.store import open_store
+    from orchestrator.storage.store import open_store
 
     try:
         open_store(url).probe()

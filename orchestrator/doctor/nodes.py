@@ -9,9 +9,9 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestrator.capacity import cluster_nodes, grows, places, workers_on
 from orchestrator.doctor.finding import Finding
 from orchestrator.doctor.node import Answer, Gpu, Question, Versions, answer, clock, gpu, versions
+from orchestrator.engine.capacity import cluster_nodes, grows, places, workers_on
 from orchestrator.space import ConfigError, ResourcesConfig
 
 ANSWER_S, GPU_S, PLACE_S = 180.0, 90.0, 30.0

@@ -1,8 +1,8 @@
 """What `resources.pack` comes to: on the device of this machine, or on a cluster."""
 
-from orchestrator.capacity import require_number
 from orchestrator.doctor.finding import Finding
-from orchestrator.settlement import daemon_words, device_kind
+from orchestrator.engine.capacity import require_number
+from orchestrator.planning.settlement import daemon_words, device_kind
 from orchestrator.space import ConfigError, Sweep
 
 

@@ -14,12 +14,12 @@ from urllib.parse import unquote, urlsplit
 from sqlalchemy import create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from orchestrator.database import first_line, read_database
-from orchestrator.depot import require_store
 from orchestrator.doctor.finding import Finding
 from orchestrator.space import ConfigError
-from orchestrator.storage import VARIABLE, Place
-from orchestrator.tracking import bare_uri, without_credentials
+from orchestrator.storage.depot import require_store
+from orchestrator.study.database import first_line, read_database
+from orchestrator.study.place import VARIABLE, Place
+from orchestrator.tracking.tracking import bare_uri, without_credentials
 
 TIMEOUT_S = 10.0
 CREDENTIALS = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"

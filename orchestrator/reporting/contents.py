@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator.definition import SPACE
-from orchestrator.environment import read_commands
+from orchestrator.process.environment import read_commands
 from orchestrator.reporting.drawings import Drawing, drawings
 from orchestrator.reporting.effects import confirmation_table, effects_table, interactions_table
 from orchestrator.reporting.material import Material

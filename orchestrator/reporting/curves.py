@@ -9,9 +9,9 @@ from matplotlib.ticker import MaxNLocator
 
 from orchestrator.analysis.confirm import seeds_of
 from orchestrator.analysis.intervals import interval
-from orchestrator.record import TrialRecord
 from orchestrator.reporting.material import Material
 from orchestrator.reporting.style import BASE, BEST, GRID, MUTED, PAPER, TEXT, canvas
+from orchestrator.study.record import TrialRecord
 
 DRAWN = 400
 """Trials that a drawing shows at most; of more, every so manieth of the ranking."""

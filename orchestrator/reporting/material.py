@@ -8,12 +8,12 @@ from typing import Any
 
 from orchestrator.analysis import analyse
 from orchestrator.analysis.findings import Findings
-from orchestrator.caption import references
 from orchestrator.definition import SPACE
-from orchestrator.environment import read_environments
-from orchestrator.record import TrialRecord, rank, standing
+from orchestrator.process.environment import read_environments
+from orchestrator.reporting.caption import references
 from orchestrator.space import ConfigError, Sweep, load_sweep
-from orchestrator.status import read_status
+from orchestrator.study.record import TrialRecord, rank, standing
+from orchestrator.watching.status import read_status
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def grouped(lines: Sequence[str]) -> list[tuple[str, list[str]]]:
 
 def made() -> str:
     """By what, and when."""
-    from orchestrator.environment import environment
+    from orchestrator.process.environment import environment
 
     version = environment().get("hjepa_sweep", "")
     return f"Drawn by hjepa-sweep {version} on {datetime.now():%Y-%m-%d at %H:%M}."

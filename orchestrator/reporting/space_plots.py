@@ -8,11 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from orchestrator.record import TrialRecord
 from orchestrator.reporting.curves import sample
 from orchestrator.reporting.material import Material
 from orchestrator.reporting.style import MUTED, ON_SHADES, PAPER, SHADES, TEXT, canvas, fifth_of
 from orchestrator.space.distribution import label
+from orchestrator.study.record import TrialRecord
 
 CATEGORICAL = ("choice", "grid_search")
 TICKS = 5

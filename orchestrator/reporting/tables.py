@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.record import TrialRecord
 from orchestrator.reporting.material import Material
 from orchestrator.reporting.space_plots import outcome_of
 from orchestrator.reporting.trade_offs import cost_s
 from orchestrator.space.distribution import label
-from orchestrator.table import DATA_WAIT
+from orchestrator.study.record import TrialRecord
+from orchestrator.watching.table import DATA_WAIT
 
 NONE = "-"
 """Where there is no value."""

@@ -5,11 +5,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from orchestrator.front import front
-from orchestrator.record import TrialRecord
+from orchestrator.analysis.front import front
 from orchestrator.reporting.curves import sample
 from orchestrator.reporting.material import Material
 from orchestrator.reporting.style import BASE, FRONT, MUTED, canvas, stack
+from orchestrator.study.record import TrialRecord
 
 
 def objectives(material: Material) -> Figure | None:

@@ -4,14 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from orchestrator.definition import REPORT, write_whole
-from orchestrator.environment import read_environments
-from orchestrator.record import TrialRecord
+from orchestrator.process.environment import read_environments
 from orchestrator.reporting.contents import contents
 from orchestrator.reporting.material import Material
 from orchestrator.reporting.page import to_html, to_markdown
 from orchestrator.reporting.style import to_png
 from orchestrator.reporting.tables import trials_csv, write_parquet
 from orchestrator.space import Sweep
+from orchestrator.study.record import TrialRecord
 
 PAGE, TRIALS = "index.html", "trials.csv"
 

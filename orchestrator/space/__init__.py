@@ -1,6 +1,6 @@
 """Search spaces: from a YAML file to a validated, conditional space over a run's dotted config keys.
 
-With `orchestrator.trial` the only place here that imports hjepa; the others take `Config`,
+With `orchestrator.engine.trial` the only place here that imports hjepa; the others take `Config`,
 `ConfigError` and the like from this one.
 """
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from orchestrator.definition import require_same_sweep, write_definition
-from orchestrator.drainer import LOCK
-from orchestrator.lock import exclusive
-from orchestrator.replay import read_trials
-from orchestrator.sampler import build_sampler
+from orchestrator.process.lock import exclusive
+from orchestrator.search.sampler import build_sampler
 from orchestrator.space import ConfigError, load_sweep
-from orchestrator.status import read_status
-from orchestrator.study import Study
+from orchestrator.study.replay import read_trials
+from orchestrator.study.study import Study
+from orchestrator.tracking.drainer import LOCK
+from orchestrator.watching.status import read_status
 from tests.workplace import SPACE, Workplace, end_session, learnt, records, uninterrupted, wait_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from orchestrator.tracking import Tracker, undelivered
-from tests.orchestrator.test_tracking import answers, serve
+from orchestrator.tracking.tracking import Tracker, undelivered
+from tests.orchestrator.tracking.test_tracking import answers, serve
 
 pytestmark = [
     pytest.mark.slow,

@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from orchestrator.budget import BRIDGE_S, Budget, Ledger, is_over
-from orchestrator.record import Facts, TrialRecord
 from orchestrator.space import ConfigError, load_sweep
+from orchestrator.study.record import Facts, TrialRecord
 from tests.workplace import SPACE, TINY, Workplace, records
 
 

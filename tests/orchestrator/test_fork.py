@@ -10,10 +10,10 @@ import yaml
 
 from orchestrator.definition import write_definition
 from orchestrator.fork import fork
-from orchestrator.replay import read_trials
-from orchestrator.sampler import build_sampler
+from orchestrator.search.sampler import build_sampler
 from orchestrator.space import ConfigError, Sweep, load_sweep
-from orchestrator.study import Study
+from orchestrator.study.replay import read_trials
+from orchestrator.study.study import Study
 from tests.workplace import SPACE, TINY
 
 

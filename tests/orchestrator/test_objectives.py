@@ -7,11 +7,11 @@ import optuna
 import pytest
 import yaml
 
-from orchestrator.front import front
-from orchestrator.record import TrialRecord
-from orchestrator.sampler import POPULATION, build_sampler
+from orchestrator.analysis.front import front
+from orchestrator.search.sampler import POPULATION, build_sampler
 from orchestrator.space import ConfigError, Sweep, load_sweep
-from orchestrator.study import Study
+from orchestrator.study.record import TrialRecord
+from orchestrator.study.study import Study
 from tests.workplace import SPACE, TINY
 
 KNN, SPEED = "val/knn_top1", "time/images_per_s"

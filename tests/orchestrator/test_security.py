@@ -23,7 +23,7 @@ LISTENERS = """
 import json, os, sys
 from pathlib import Path
 import psutil
-from orchestrator.engine import local_ray
+from orchestrator.engine.engine import local_ray
 from orchestrator.space import ResourcesConfig
 import ray
 
@@ -55,7 +55,7 @@ with local_ray(ResourcesConfig()) as scratch:
 # Whoever comes without the token is refused by the sweep's Ray.
 WITHOUT_TOKEN = """
 import os, subprocess, sys
-from orchestrator.engine import local_ray
+from orchestrator.engine.engine import local_ray
 from orchestrator.space import ResourcesConfig
 import ray
 

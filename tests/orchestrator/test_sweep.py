@@ -13,10 +13,10 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from orchestrator.environment import read_commands
-from orchestrator.sampler import build_sampler
+from orchestrator.process.environment import read_commands
+from orchestrator.search.sampler import build_sampler
 from orchestrator.space import load_sweep
-from orchestrator.study import Study
+from orchestrator.study.study import Study
 from tests.workplace import (
     SPACE,
     TINY,

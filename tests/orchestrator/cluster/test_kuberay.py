@@ -52,6 +52,7 @@ FULL = PROFILE | {
     "min_pods": 1,
 }
 
+
 def submission(*options: str, **changes: Any) -> Submission:
     overrides = {key.replace("__", "."): value for key, value in changes.items()}
     return Submission(load_sweep(CHECKOUT / "search_spaces/fpn.yaml", overrides=overrides), options)

@@ -12,8 +12,8 @@ import pytest
 
 from orchestrator.cluster.bundle import FETCHED, NotACopyError, from_text, main, to_lines
 from orchestrator.cluster.package import pack, requirements
-from orchestrator.record import TrialRecord
 from orchestrator.space import ConfigError
+from orchestrator.study.record import TrialRecord
 from tests.networked import Networked, missing, networked_cluster, status_of
 from tests.workplace import SPACE, Workplace, learnt, records
 

@@ -1,0 +1,37 @@
+"""What a trial is, in a few words."""
+
+import json
+
+from orchestrator.study.record import TrialRecord
+
+_REFERENCES = {
+    "pretrained": "pretrained weights",
+    "random_init": "random initialisation",
+    "raw_pixels": "raw pixels",
+}
+
+
+def describe(record: TrialRecord, short: bool = False) -> str:
+    """What a trial is: its values, or that it is the base, or which one it runs again."""
+    if record.role == "base":
+        return "base config"
+    if record.role == "confirm":
+        return f"trial {record.confirms:04d} again, seed {record.seed}"
+    shown = ((key.rsplit(".", 1)[-1] if short else key, value) for key, value in record.values.items())
+    return "  ".join(f"{key}={_short(value)}" for key, value in shown)
+
+
+def references(base: TrialRecord) -> dict[str, float]:
+    """Accuracies that learning has to beat, by their names in words; the base's reports hold them."""
+    return {
+        words: metrics[f"{name}/knn_top1"]
+        for name, words in _REFERENCES.items()
+        for metrics in base.reports.values()
+        if f"{name}/knn_top1" in metrics
+    }
+
+
+def _short(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else json.dumps(value)

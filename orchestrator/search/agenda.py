@@ -1,0 +1,99 @@
+"""What a sweep has yet to run, told from its study alone."""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from orchestrator.budget import Purse
+from orchestrator.search.decision import Decisions, Verdict
+from orchestrator.space import Sweep
+from orchestrator.study.record import Role, TrialRecord
+from orchestrator.study.study import Study
+
+
+def reruns_left(sweep: Sweep, study: Study) -> list[tuple[TrialRecord, int]]:
+    """Trials and fresh seeds that are still to be run again: the base's and the best ones'."""
+    settings, base = sweep.config.confirm, study.base()
+    if not settings.top_k or base is None:
+        return []
+    chosen = [base, *study.best_found(settings.top_k)]
+    # Seeds outermost: whenever it stops, every config has been run with nearly the same ones.
+    first = sweep.base.seed + 1
+    return [
+        (record, seed)
+        for seed in range(first, first + settings.seeds)
+        for record in chosen
+        if (record.number, seed) not in study.rerun
+    ]
+
+
+def work_is_left(sweep: Sweep, study: Study) -> bool:
+    """Whether any trial is to be begun or gone on with, as far as the budgets allow."""
+    allows = Purse(sweep, study).allows
+    if any(record.role == "confirm" or allows(record.role) for record in study.unfinished()):
+        return True
+    if study.base() is None and allows("base"):
+        return True
+    if study.searched < sweep.num_trials and allows("search"):
+        return True
+    return bool(reruns_left(sweep, study)) and allows("confirm")
+
+
+class Agenda:
+    """Which trial is next: interrupted ones first, then the base, then those at a rung that are good enough
+    by now, then proposals, then fresh seeds."""
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        study: Study,
+        decisions: Decisions,
+        allows: Callable[[Role], bool] = lambda role: True,
+    ):
+        """`allows` says whether the budgets have something left for a trial of a role."""
+        self._sweep, self._study, self._decisions, self._allows = sweep, study, decisions, allows
+        self.waiting = deque(study.at_work())
+        """Trials that have begun and are to go on, as far as the budgets allow."""
+        self._grid = self._grid_left()
+
+    def next(self) -> TrialRecord | None:
+        """The next trial; None where it depends on those that run, or nothing is left."""
+        for record in self.waiting:
+            # What has begun with a fresh seed is ended, so that it was not in vain.
+            if record.role == "confirm" or self._allows(record.role):
+                self.waiting.remove(record)
+                return record
+        if self._study.base() is None:
+            return self._study.ask("base", self._sweep.base_values()) if self._allows("base") else None
+        searches = self._allows("search")
+        if searches and (promoted := self._decisions.promotable()) is not None:
+            return self._decisions.promote(promoted)
+        if searches and self._study.searched < self._sweep.num_trials:
+            return self._study.ask("search", self._grid.popleft() if self._grid is not None else None)
+        # Who is best is known when all have ended.
+        if any(record.role != "confirm" for record in self.out()):
+            return None
+        if searches and (promoted := self._decisions.last_resort()) is not None:
+            return self._decisions.promote(promoted)
+        reruns = reruns_left(self._sweep, self._study)
+        return self._study.ask_again(*reruns[0]) if reruns and self._allows("confirm") else None
+
+    def out(self) -> list[TrialRecord]:
+        """Trials that have been given out and are not over, nor back among those that wait."""
+        waiting = {record.number for record in self.waiting}
+        return [record for record in self._study.at_work() if record.number not in waiting]
+
+    def given_up(self) -> list[tuple[TrialRecord, Verdict]]:
+        """The trials at a rung that nothing can promote any more, for the search is over."""
+        if self.waiting or self._study.searched < self._sweep.num_trials or self._study.base() is None:
+            return []
+        busy = any(record.role != "confirm" for record in self._study.at_work())
+        if busy or self._decisions.promotable() or self._decisions.last_resort():
+            return []
+        return self._decisions.left_waiting()
+
+    def _grid_left(self) -> deque[dict[str, Any]] | None:
+        if self._sweep.listed is None:
+            return None
+        done = [record.values for record in self._study.trials.values() if record.role == "search"]
+        return deque(values for values in self._sweep.listed if values not in done)

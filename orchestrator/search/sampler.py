@@ -1,0 +1,216 @@
+"""Optuna's samplers as a sweep uses them: the same draws whether or not it was interrupted."""
+
+import copy
+import heapq
+import math
+import warnings
+import zlib
+from collections.abc import Callable, Container, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.study import Study as OptunaStudy
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from orchestrator.search.foresight import foreseen_ends
+from orchestrator.search.halving import draw
+from orchestrator.search.proposal import ATTEMPT
+
+if TYPE_CHECKING:
+    from orchestrator.space import Sweep
+
+POPULATION = 16
+"""Completed trials of a generation of NSGA-II; with its usual 50 most sweeps would end in the first."""
+LOOKED_AT = 2000
+"""Trials that TPE looks at, at most."""
+BEST = 25
+"""Trials that TPE takes for good ones, at most: Optuna's default."""
+LEARNT_FROM = (TrialState.COMPLETE, TrialState.PRUNED)
+"""States of trials that tell TPE which keys go together."""
+LEARNED_ATTEMPTS = 10
+"""Proposals for a trial that TPE makes before it is left to chance to find one that may be run: where it
+repeats itself it has little left to say, and each takes milliseconds."""
+BY_CHANCE = 1 / 3
+"""Share of a TPE search's trials that are drawn at random, as in BOHB (Falkner et al. 2018): who only looks
+where it was good finds nothing better elsewhere."""
+_CHANCE = zlib.crc32(b"chance")
+"""Keeps this draw apart from the samplers'."""
+
+
+def build_sampler(sweep: "Sweep") -> "NumberedSampler":
+    """The sampler of a sweep."""
+    return NumberedSampler(sweep.config.search.algorithm, sweep.config.search.seed, sweep.looks)
+
+
+Elsewhere = Callable[[Sequence[FrozenTrial]], list[FrozenTrial]]
+"""Trials of other studies, as they look beside this one's own."""
+
+
+class TrialsView:
+    """An Optuna study as its sampler is to see it, for one proposal: what an open trial has reported counts.
+
+    An open trial would else be taken for a bad one (`constant_liar`), and of promoting ASHA's trials most
+    are open, waiting at a rung. Optuna also takes whoever came further for better, and some come far whatever
+    they are worth: those that are audited, and those that first rungs do not judge. So each trial that has
+    been at a rung is shown as if completed with what it would likely have come to (`foreseen_ends`). One that
+    has been at none is shown as pruned where it stands; so are all where there are no rungs.
+
+    Of more than LOOKED_AT trials a learned sampler sees the BEST, and of the others every so many: TPE tells
+    the density of the good ones from that of the rest, which so many show as well as all.
+    """
+
+    def __init__(
+        self,
+        study: OptunaStudy,
+        thinned: bool,
+        elsewhere: Elsewhere | None = None,
+        looks: Sequence[int] = (),
+    ):
+        """`looks` are the epochs at which trials are compared, the last one included."""
+        self._study, self._is_thinned, self._elsewhere, self._looks = study, thinned, elsewhere, looks
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._study, name)
+
+    @cached_property
+    def _all(self) -> list[FrozenTrial]:
+        own = self._study._get_trials(deepcopy=False)
+        return own if self._elsewhere is None else self._elsewhere(own) + own
+
+    @cached_property
+    def _ends(self) -> list[float | None]:
+        """What each trial would likely come to; None: it is to be seen as it stands."""
+        if len(self._looks) < 2 or len(self._study.directions) > 1:
+            return [None] * len(self._all)
+        curves = [trial.intermediate_values if _tells_its_end(trial) else {} for trial in self._all]
+        ends = foreseen_ends(curves, self._looks).tolist()
+        return [None if math.isnan(end) else end for end in ends]
+
+    @cached_property
+    def _trials(self) -> list[FrozenTrial]:
+        places = self._thinned() if self._is_thinned else range(len(self._all))
+        return [_as_it_is_seen(self._all[place], self._ends[place]) for place in places]
+
+    def _get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
+    ) -> list[FrozenTrial]:
+        return [trial for trial in self._trials if states is None or trial.state in states]
+
+    def of_each_kind(self) -> "TrialsView":
+        """The same with the first trial for each set of keys, which is all that tells which go together."""
+        found: dict[tuple[str, ...], FrozenTrial] = {}
+        for trial in self._all:
+            kind = tuple(trial.distributions)
+            if kind not in found and (seen := _as_it_is_seen(trial, None)).state in LEARNT_FROM:
+                found[kind] = seen
+        kinds = TrialsView(self._study, thinned=False)
+        kinds._trials = list(found.values())
+        return kinds
+
+    def _thinned(self) -> Sequence[int]:
+        """Places of those that are looked at."""
+        trials = self._all
+        if len(trials) <= LOOKED_AT or len(self._study.directions) > 1:
+            return range(len(trials))
+        sign = -1 if self._study.direction == StudyDirection.MAXIMIZE else 1
+        ranks = [_rank(trial, end, sign) for trial, end in zip(trials, self._ends, strict=True)]
+        best = set(heapq.nsmallest(BEST, range(len(trials)), key=ranks.__getitem__))
+        others = [place for place in range(len(trials)) if place not in best]
+        step = len(others) / (LOOKED_AT - BEST)
+        return sorted(best.union(others[int(i * step)] for i in range(LOOKED_AT - BEST)))
+
+
+def _tells_its_end(trial: FrozenTrial) -> bool:
+    """One that collapsed does not: had it gone on, it would have come to nothing."""
+    collapsed = trial.user_attrs.get("end", {}).get("outcome") == "collapsed"
+    return trial.state != TrialState.FAIL and not collapsed
+
+
+def _rank(trial: FrozenTrial, end: float | None, sign: int) -> tuple[float, float]:
+    """TPE's order: complete trials by value, then the others by how far they came, and by value there."""
+    state, reports = trial.state, trial.intermediate_values
+    if end is not None:
+        return -math.inf, sign * end
+    if state == TrialState.COMPLETE and trial.value is not None:
+        return -math.inf, sign * trial.value
+    if state == TrialState.FAIL or not reports:
+        return math.inf, 0.0
+    last = max(reports)
+    return -last, sign * reports[last]
+
+
+def _as_it_is_seen(trial: FrozenTrial, end: float | None) -> FrozenTrial:
+    is_open = trial.state == TrialState.RUNNING
+    if end is None and not (is_open and trial.intermediate_values):
+        return trial
+    seen = copy.copy(trial)
+    if end is not None:
+        seen.state, seen.value = TrialState.COMPLETE, end
+    else:
+        seen.state = TrialState.PRUNED
+        seen.value = trial.intermediate_values[max(trial.intermediate_values)]
+    return seen
+
+
+class NumberedSampler(BaseSampler):
+    """A sampler whose draws for a trial depend on the seed, the trial's number and the study, on no more.
+
+    Asked for a trial again, since what it proposed is not to be run, it draws afresh. So a sweep that is
+    gone on with proposes what it would have proposed without the interruption.
+    """
+
+    def __init__(self, algorithm: str, seed: int, looks: Sequence[int]):
+        self._algorithm, self._seed, self._looks = algorithm, seed, looks
+        self.elsewhere: Elsewhere | None = None
+        """What else the sampler learns from."""
+        self._jointly: BaseSampler = RandomSampler()
+
+    def _build(self, trial: FrozenTrial, *place: int) -> BaseSampler:
+        attempt = trial.system_attrs.get(ATTEMPT, 0)
+        place = (self._seed, trial.number, *place, *([attempt] if attempt else []))
+        (seed,) = np.random.SeedSequence(place).generate_state(1)
+        if self._algorithm == "nsga2" and attempt < LEARNED_ATTEMPTS:
+            return NSGAIISampler(seed=int(seed), population_size=POPULATION)
+        by_chance = draw(self._seed, trial.number, _CHANCE) < BY_CHANCE
+        if self._algorithm != "tpe" or attempt >= LEARNED_ATTEMPTS or by_chance:
+            return RandomSampler(seed=int(seed))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            # Grouped, since keys under a `when:` are not in every trial; a multivariate sampler
+            # without groups draws those independently of the rest.
+            return TPESampler(seed=int(seed), multivariate=True, group=True, constant_liar=True)
+
+    def infer_relative_search_space(
+        self, study: OptunaStudy, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        self._jointly = self._build(trial)
+        learns = isinstance(self._jointly, TPESampler)
+        self._view = TrialsView(study, learns, self.elsewhere if learns else None, self._looks)
+        seen = self._view.of_each_kind() if learns else self._view
+        return self._jointly.infer_relative_search_space(cast(OptunaStudy, seen), trial)
+
+    def sample_relative(
+        self, study: OptunaStudy, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return self._jointly.sample_relative(cast(OptunaStudy, self._view), trial, search_space)
+
+    def sample_independent(
+        self, study: OptunaStudy, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        own = self._build(trial, zlib.crc32(param_name.encode()))
+        seen = cast(OptunaStudy, self._view)
+        return own.sample_independent(seen, trial, param_name, param_distribution)
+
+    def after_trial(
+        self,
+        study: OptunaStudy,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        self._jointly.after_trial(study, trial, state, values)

@@ -1,0 +1,268 @@
+"""What the analysis claims, held against known numbers and against sweeps whose truth is known."""
+
+import json
+import math
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+from scipy import stats
+
+from orchestrator.analysis import analyse
+from orchestrator.analysis.confirm import confirmation, seeds_of
+from orchestrator.analysis.design import design_of
+from orchestrator.analysis.effects import claimed_power
+from orchestrator.analysis.findings import Effects, Estimate, Findings
+from orchestrator.analysis.intervals import detectable, holm, interval, power
+from orchestrator.analysis.model import fit_effects
+from orchestrator.analysis.stopping import spearman
+from orchestrator.analysis.table import table_of
+from orchestrator.space import Sweep
+from orchestrator.study.record import TrialRecord
+from tests.synthetic import METRIC, Truth, growth, seeded, simulated, synthetic_sweep
+
+
+def test_the_interval_is_students() -> None:
+    values = [0.81, 0.84, 0.80, 0.86]
+    expected = stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=stats.sem(values))
+    found = interval(values)
+    assert (found.low, found.high) == pytest.approx(expected)
+
+
+def test_one_value_has_no_interval() -> None:
+    with pytest.raises(ValueError, match="at least 2"):
+        interval([0.5])
+
+
+def test_holm_corrects_as_in_its_definition() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+def test_power_is_that_of_cohens_tables() -> None:
+    # A paired t test of 34 pairs at d = 0.5: 0.8078 by G*Power 3.1.
+    assert power(0.5, 1 / math.sqrt(34), 33) == pytest.approx(0.8078, abs=1e-4)
+    assert power(detectable(0.3, 5), 0.3, 5) == pytest.approx(0.8, abs=1e-6)
+    assert power(0.0, 0.3, 5) == pytest.approx(0.05)
+
+
+def test_only_completed_reruns_of_the_trial_count() -> None:
+    of = TrialRecord(0, "search", {}, outcome="completed", reports={3: {"m": 0.9}})
+    again = TrialRecord(1, "confirm", {}, 0, 43, reports={3: {"m": 0.7}}, outcome="completed")
+    failed = TrialRecord(2, "confirm", {}, 0, 44, reports={1: {"m": 0.2}}, outcome="failed")
+    other = TrialRecord(3, "confirm", {}, 5, 43, reports={3: {"m": 0.1}}, outcome="completed")
+    assert seeds_of([of, again, failed, other], of, "m") == {43: 0.7}
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    return synthetic_sweep(tmp_path_factory.mktemp("synthetic"))
+
+
+def _confirmed(base: list[float], *others: list[float]) -> list[TrialRecord]:
+    """The base and others with a figure of 0.9 each, and their reruns; nan: it failed."""
+    found = []
+    for number, values in enumerate([base, *others]):
+        role = "search" if number else "base"
+        found.append(TrialRecord(number, role, {}, reports={9: {METRIC: 0.9}}, outcome="completed"))
+        for seed, value in enumerate(values):
+            reports, outcome = ({}, "failed") if math.isnan(value) else ({9: {METRIC: value}}, "completed")
+            found.append(
+                TrialRecord(
+                    100 * (number + 1) + seed, "confirm", {}, number, seed, reports=reports, outcome=outcome
+                )
+            )
+    return found
+
+
+def test_winners_are_named_after_correction_and_the_rest_told_what_could_hide(sweep: Sweep) -> None:
+    base, good, same = [0.50, 0.52, 0.51, 0.49], [0.60, 0.63, 0.61, 0.58], [0.52, 0.50, 0.51, 0.50]
+    found = confirmation(sweep, _confirmed(base, good, same))
+    assert found is not None
+    first, second = found.configs
+    expected = stats.ttest_rel(good, base).pvalue
+    assert (first.p, first.p_holm) == (pytest.approx(expected), pytest.approx(2 * expected))
+    assert (first.verdict, second.verdict) == ("better", "no difference shown")
+    assert first.shrinkage == pytest.approx(0.9 - np.mean(good))
+    assert second.detectable is not None
+    assert second.difference is not None
+    assert second.detectable > second.difference.high - second.difference.value
+
+
+def test_reruns_that_are_lost_are_counted_and_never_compared(sweep: Sweep) -> None:
+    nan = math.nan
+    found = confirmation(sweep, _confirmed([0.5, 0.5, nan], [0.6, nan, 0.6], [0.6, 0.6, 0.6]))
+    assert found is not None
+    one_pair, no_spread = found.configs
+    assert (one_pair.verdict, one_pair.failed, one_pair.difference) == ("too few runs", 1, None)
+    assert no_spread.difference == Estimate(pytest.approx(0.1), pytest.approx(0.1), pytest.approx(0.1), 2)
+    assert (no_spread.p, no_spread.verdict) == (0.0, "better")
+    assert confirmation(sweep, _confirmed([nan, nan], [0.5, 0.6])).base.mean is None
+
+
+def test_without_early_stopping_the_intervals_are_those_of_least_squares(tmp_path: Path) -> None:
+    sweep = synthetic_sweep(tmp_path, scheduler={"type": "fifo", "max_epochs": 2}, confirm={"top_k": 0})
+    table = table_of(sweep, simulated(sweep, Truth()))
+    columns = design_of(sweep, table.records).columns_NP
+    fit = fit_effects(table, columns)
+    matrix = np.column_stack([np.ones(len(columns)), columns])
+    inverse = np.linalg.inv(matrix.T @ matrix)
+    centre = inverse @ matrix.T @ table.values_NS[:, 0]
+    freedom = len(matrix) - matrix.shape[1]
+    spread = np.sum((table.values_NS[:, 0] - matrix @ centre) ** 2) / freedom
+    assert fit is not None
+    assert fit.freedom == freedom
+    for index in range(columns.shape[1]):
+        half = stats.t.ppf(0.975, freedom) * math.sqrt(spread * inverse[index + 1, index + 1])
+        middle, low, high = fit.spread(np.eye(columns.shape[1])[index])
+        assert middle == pytest.approx(centre[index + 1], abs=0.05 * half)
+        assert (high - low) / 2 == pytest.approx(half, rel=0.06)
+
+
+def test_findings_are_plain_data_of_any_records(sweep: Sweep, tmp_path: Path) -> None:
+    records = simulated(sweep, Truth())
+    for share in (0, 1, 20):
+        found = analyse(sweep, records[:share])
+        assert json.loads(json.dumps(asdict(found)))["outcomes"] == found.outcomes
+    whole = analyse(sweep, records)
+    assert whole == analyse(sweep, records)
+    assert whole.importances is not None
+    assert whole.importances.keys[0].key == "training.lr"
+    assert whole.stopping is not None
+    assert whole.stopping.regret is not None
+
+
+def test_importances_let_optuna_announce_nothing(sweep: Sweep) -> None:
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+    assert analyse(sweep, simulated(sweep, Truth())).importances is not None
+    assert optuna.logging.get_verbosity() == optuna.logging.WARNING
+
+
+def test_a_collapsed_trial_counts_with_what_it_had_and_a_failed_one_not_at_all(
+    sweep: Sweep, tmp_path: Path
+) -> None:
+    records = simulated(replace_confirm(sweep), Truth())
+    pruned = [record for record in records if record.outcome == "pruned"]
+    pruned[0].outcome, pruned[1].outcome = "collapsed", "failed"
+    table = table_of(sweep, records)
+    assert len(table.records) == len(records) - 1
+    row = table.values_NS[table.records.index(pruned[0])]
+    assert row[-1] == pruned[0].last(METRIC)[1]
+
+
+def replace_confirm(sweep: Sweep) -> Sweep:
+    """The sweep without its confirmation."""
+    confirm = sweep.config.confirm.model_copy(update={"top_k": 0})
+    return replace(sweep, config=sweep.config.model_copy(update={"confirm": confirm}))
+
+
+def _truth_of(found: Effects, key: str, label: str, reference: str, truth: Truth) -> float:
+    match key:
+        case "loss.type":
+            gain = truth.loss * ((label == "cosine") - (reference == "cosine"))
+        case "model.fpn.use_fpn":
+            gain = truth.fpn * ((label == "true") - (reference == "true"))
+        case "model.fpn.fusion_method":
+            gain = truth.fusion * ((label == "concat") - (reference == "concat"))
+        case _:
+            gain = truth.lr * math.log10(float(label) / float(reference))
+    return gain * growth(found.epoch)
+
+
+def _hits(sweep: Sweep, findings: Findings, truth: Truth, records: list[TrialRecord]) -> list[bool]:
+    """Whether each interval holds the truth: those of all levels, slopes and confirmed differences."""
+    effects, hits = findings.effects, []
+    for effect in effects.keys:
+        for level in effect.levels:
+            if level.effect is not None:
+                value = _truth_of(effects, effect.key, level.label, effect.reference, truth)
+                hits.append(level.effect.low <= value <= level.effect.high)
+        if effect.trend is not None:
+            hits.append(effect.trend.low <= truth.lr * growth(effects.epoch) <= effect.trend.high)
+    for config, gain in _gains(sweep, findings, truth, records):
+        hits.append(config.low <= gain <= config.high)
+    return hits
+
+
+def _gains(
+    sweep: Sweep, findings: Findings, truth: Truth, records: list[TrialRecord]
+) -> list[tuple[Estimate, float]]:
+    """Each confirmed mean and difference from the base, and the true one."""
+    if findings.confirmation is None:
+        return []
+    base = truth.gain(sweep.base)
+    by_number = {record.number: record for record in records}
+    means = [
+        (c.interval, 0.5 + growth(9) * (0.1 + truth.gain(sweep.resolve(by_number[c.trial].values))))
+        for c in (findings.confirmation.base, *findings.confirmation.configs)
+        if c.interval is not None
+    ]
+    return means + [
+        (c.difference, (truth.gain(sweep.resolve(by_number[c.trial].values)) - base) * growth(9))
+        for c in findings.confirmation.configs
+        if c.difference is not None
+    ]
+
+
+def test_intervals_hold_the_truth_in_a_few_sweeps(sweep: Sweep, tmp_path: Path) -> None:
+    hits = []
+    for seed in range(3):
+        one, truth = seeded(sweep, seed), Truth(world=seed)
+        records = simulated(one, truth)
+        hits += _hits(one, analyse(one, records), truth, records)
+    assert len(hits) >= 30
+    # Four standard deviations below 95%, the intervals of a sweep taken for one.
+    assert np.mean(hits) >= 0.95 - 4 * math.sqrt(0.95 * 0.05 / len(hits) * 2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("algorithm", ["random", "tpe"])
+def test_intervals_hold_the_truth_and_power_is_what_is_claimed_in_200_sweeps(
+    algorithm: str, tmp_path: Path
+) -> None:
+    search = {"algorithm": algorithm, "num_trials": 60, "seed": 0}
+    sweep, hits, claimed, found = synthetic_sweep(tmp_path, search=search), [], [], []
+    for seed in range(200):
+        one, truth = seeded(sweep, seed), Truth(world=seed)
+        records = simulated(one, truth)
+        findings = analyse(one, records)
+        hits += _hits(one, findings, truth, records)
+        (loss,) = [effect for effect in findings.effects.keys if effect.key == "loss.type"]
+        estimate = next(level.effect for level in loss.levels if level.label == "cosine")
+        if estimate is not None:
+            size = truth.loss * growth(findings.effects.epoch)
+            claimed.append(claimed_power(findings.effects, estimate, size))
+            found.append(estimate.low > 0 or estimate.high < 0)
+    assert len(hits) >= 2000
+    assert 0.93 <= np.mean(hits) <= 0.97
+    assert np.mean(found) == pytest.approx(np.mean(claimed), abs=0.07)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("algorithm", ["random", "tpe"])
+def test_where_nothing_has_an_effect_none_is_shown_in_19_of_20_sweeps(algorithm: str, tmp_path: Path) -> None:
+    search = {"algorithm": algorithm, "num_trials": 60, "seed": 0}
+    sweep, shown = synthetic_sweep(tmp_path, search=search), {"effects": [], "confirmed": []}
+    for seed in range(200):
+        one = seeded(sweep, seed)
+        findings = analyse(one, simulated(one, Truth.nothing(seed)))
+        ps = [effect.p_holm for effect in findings.effects.keys if effect.p_holm is not None]
+        shown["effects"].append(min(ps) <= 0.05)
+        assert findings.confirmation is not None
+        shown["confirmed"].append(
+            any(config.verdict in ("better", "worse") for config in findings.confirmation.configs)
+        )
+    for kind, happened in shown.items():
+        # Of 200, two standard deviations above 5%.
+        assert np.mean(happened) <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 200), kind
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_perfect_rank_correlation_lies_within_its_interval(sign: int) -> None:
+    found = spearman(np.array([[place, sign * place] for place in range(300)], dtype=float))
+    assert found is not None
+    assert found.value == pytest.approx(sign)
+    assert found.low <= found.value <= found.high

@@ -1,0 +1,299 @@
+"""Reports of sweeps in every state, and what each format says."""
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pyarrow import parquet
+
+from orchestrator.analysis import findings as plain
+from orchestrator.analysis.front import front
+from orchestrator.cli import main
+from orchestrator.reporting import effects
+from orchestrator.reporting.comparison import obstacles
+from orchestrator.reporting.material import Material, read_material
+from orchestrator.reporting.style import ON_SHADES, SHADES, styled, to_svg
+from orchestrator.reporting.tables import Table, latex, trial_rows
+from orchestrator.reporting.trade_offs import cost_s, objectives, pareto_front
+from orchestrator.reporting.words import summary
+from tests.recorded import BROAD, begun, finished, space
+from tests.workplace import Workplace, mlflow_runs
+
+
+@pytest.fixture(scope="module")
+def broad(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("broad")
+    return finished(folder / "results", space(folder, BROAD))
+
+
+@pytest.fixture(scope="module")
+def material(broad: Path) -> Material:
+    return read_material(broad)
+
+
+def command(results: Path, *words: str) -> int:
+    return main([*words, "--results", str(results)])
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_one_page_holds_everything_and_fetches_nothing(
+    broad: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {
+        file: file.read_bytes() for file in broad.rglob("*") if file.is_file() and "report" not in file.parts
+    }
+    assert command(broad.parent, "report", "broad") == 0
+    files = {Path(line).name for line in capsys.readouterr().out.splitlines()}
+    drawn = {"learning_curves", "parallel_coordinates", "heat_map", "cost_and_quality", "seeds"}
+    assert files >= {"index.html", "trials.csv", *(f"{name}.png" for name in drawn)}
+    page = (broad / "report/index.html").read_text()
+    assert page.count('role="img" aria-label="') == len(files) - 2
+    assert not re.findall(r'(?:src|href)="(?!#)[^"]*"', page)
+    assert "<script" not in page
+    ids = re.findall(r'\sid="([^"]*)"', page)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'(?:href="#|url\(#)([^")]*)', page)) <= set(ids)
+    assert all(file.read_bytes() == content for file, content in before.items())
+
+
+def test_every_trial_is_in_csv_and_parquet_with_its_values(
+    broad: Path, material: Material, tmp_path: Path
+) -> None:
+    assert command(broad.parent, "report", "broad", "--format", "csv", "-o", str(tmp_path / "t.csv")) == 0
+    assert (
+        command(broad.parent, "report", "broad", "--format", "parquet", "-o", str(tmp_path / "t.parquet"))
+        == 0
+    )
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "t.csv").read_text())))
+    table = parquet.read_table(tmp_path / "t.parquet").to_pylist()
+    assert len(rows) == len(table) == len(material.records) == 31 + 9
+    for record, row, entry in zip(material.records, rows, table, strict=True):
+        last = record.last("val/knn_top1")
+        assert last is not None
+        assert float(row["objective"]) == entry["objective"] == last[1]
+        assert (int(row["epochs"]), row["outcome"]) == (last[0], record.outcome)
+        if "training.lr" in record.values:
+            assert float(row["training.lr"]) == entry["training.lr"] == record.values["training.lr"]
+        assert (row["model.fpn.fusion_method"] == "") == ("model.fpn.fusion_method" not in record.values)
+
+
+def test_markdown_and_latex_hold_the_same_figures(broad: Path, tmp_path: Path, material: Material) -> None:
+    assert command(broad.parent, "report", "broad", "--format", "md", "-o", str(tmp_path / "r.md")) == 0
+    assert command(broad.parent, "report", "broad", "--format", "latex", "-o", str(tmp_path / "r.tex")) == 0
+    words, tex = (tmp_path / "r.md").read_text(), (tmp_path / "r.tex").read_text()
+    assert material.best is not None
+    value = f"{material.value(material.best):.4f}"
+    assert value in words
+    assert value in tex
+    for picture in re.findall(r"\]\((.*?\.png)\)", words):
+        assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
+    assert tex.count(r"\toprule") == tex.count(r"\begin{tabular}") == tex.count(r"\bottomrule") >= 2
+    assert "fusion_method" not in tex.replace(r"fusion\_method", "")
+
+
+def test_latex_takes_any_text_for_text() -> None:
+    assert latex(r"a_b & 50% {x} \y ~z^2 #1 $") == (
+        r"a\_b \& 50\% \{x\} \textbackslash{}y \textasciitilde{}z\textasciicircum{}2 \#1 \$"
+    )
+    table = Table("t", "n", ["name", "value"], [["a|b", "+0.5"], ["c", "-"]])
+    assert table.markdown().splitlines()[1:3] == ["| --- | ---: |", r"| a\|b | +0.5 |"]
+
+
+@pytest.mark.parametrize("reports", [None, 0, 1])
+def test_a_sweep_that_has_hardly_begun_has_a_report(tmp_path: Path, reports: int | None) -> None:
+    sweep = space(tmp_path, search={"num_trials": 3}, space={"training.lr": {"loguniform": [1e-4, 1e-2]}})
+    folder, study = begun(tmp_path / "results", sweep)
+    if reports is not None:
+        record = study.ask("base", sweep.base_values())
+        if reports:
+            study.report(record.number, 1, {"val/knn_top1": float("nan"), "train/loss": 1.0}, None)
+    assert command(folder.parent, "report", "tiny") == 0
+    page = (folder / "report/index.html").read_text()
+    assert "No trial has come to an end with a value yet" in page
+    assert "interrupted" in page
+
+
+def test_names_and_reasons_are_text_in_the_page(tmp_path: Path) -> None:
+    sweep = space(tmp_path)
+    folder, study = begun(tmp_path / "results", sweep)
+    record = study.ask("base", sweep.base_values())
+    study.report(record.number, 1, {"val/knn_top1": 0.5}, None)
+    study.end(record.number, "pruned", "<b>&")
+    (folder / "environment.json").write_text(
+        json.dumps([{"since": "2026-01-01T00:00:00+00:00", "host": "<i>"}])
+    )
+    assert command(folder.parent, "report", "tiny") == 0
+    page = (folder / "report/index.html").read_text()
+    assert "&lt;i&gt;" in page
+    assert "<i>" not in page
+
+
+def test_the_front_is_what_nothing_beats_in_both(material: Material) -> None:
+    points = {r.number: (cost_s(r), material.value(r)) for r in material.full}
+    beaten = {
+        n
+        for n, (cost, value) in points.items()
+        for c, v in points.values()
+        if cost is not None and c is not None and c <= cost and v >= value and (c, v) != (cost, value)
+    }
+    assert {record.number for record in pareto_front(material)} == points.keys() - beaten
+
+
+def test_several_objectives_are_drawn_against_each_other(tmp_path: Path, material: Material) -> None:
+    both = {"metric": "val/knn_top1", "beside": ["time/images_per_s"]}
+    folder = finished(tmp_path / "results", space(tmp_path, BROAD, objective=both))
+    with styled():
+        figure = objectives(read_material(folder))
+        assert objectives(material) is None
+    assert figure is not None
+    (axes,) = figure.axes
+    drawn = {line.get_label(): len(np.asarray(line.get_xdata())) for line in axes.get_lines()}
+    found = read_material(folder)
+    unbeaten = front(found.records, ["val/knn_top1", "time/images_per_s"])
+    assert drawn["none beats it in all"] == len(unbeaten) > 0
+    assert drawn["completed"] == len(found.full)
+
+
+def test_the_verdict_comes_first_and_the_best_figure_is_not_an_estimate(material: Material) -> None:
+    lines = summary(material)
+    assert material.findings.confirmation is not None
+    first = material.findings.confirmation.configs[0]
+    assert f"{first.trial:04d}" in lines[0]
+    assert first.difference is not None
+    assert f"{first.difference.value:+.4f}" in lines[0]
+    assert any("chosen for being high" in line for line in lines)
+
+
+def test_effects_and_rungs_are_drawn_where_they_are_known(material: Material) -> None:
+    estimate = plain.Estimate(0.02, 0.01, 0.03, 12)
+    levels = (
+        plain.Level("false", True, 10, 4, 0, None, None, estimate),
+        plain.Level("true", False, 12, 5, 0, estimate, 0.02, estimate),
+    )
+    key = plain.Effect("model.fpn.use_fpn", "false", levels, None, None, 22, 0.01, 0.02, {}, "")
+    importances = plain.Importances(9, 22, (plain.Importance("model.fpn.use_fpn", 0.8, 0.7),))
+    rungs = (plain.RungAgreement(1, estimate, None), plain.RungAgreement(3, None, estimate))
+    found = plain.Findings(
+        "val/knn_top1",
+        "max",
+        9,
+        {"completed": 9},
+        None,
+        plain.Effects(9, 1, 22, {9: 9}, (key,), 6, ""),
+        (),
+        importances,
+        plain.Stopping(rungs, 20, 9, 2, 1, estimate),
+    )
+    with styled():
+        figures = [effects.effects(found), effects.importance(found), effects.rung_agreement(found)]
+    for figure in figures:
+        assert figure is not None
+        assert "<text" in to_svg(figure, "x", 'a "quoted" word')
+    row = effects.effects_table(found).rows[1]
+    assert list(row[4:6]) == ["+0.0200", "+0.0100 to +0.0300"]
+
+
+def test_letters_on_a_shade_can_be_read() -> None:
+    for shade, letters in zip(SHADES, ON_SHADES, strict=True):
+        light, dark = sorted((luminance(shade), luminance(letters)), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5
+
+
+def test_best_and_export_give_the_config_that_was_run(
+    broad: Path, material: Material, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from hjepa.config import load_config
+
+    assert material.best is not None
+    assert command(broad.parent, "best", "broad", "--yaml") == 0
+    (tmp_path / "best.yaml").write_text(capsys.readouterr().out)
+    assert load_config(tmp_path / "best.yaml") == material.sweep.resolve(material.best.values)
+    again = next(record for record in material.records if record.seed is not None)
+    assert (
+        command(broad.parent, "export", "broad", "--trial", str(again.number), "-o", str(tmp_path / "t.yaml"))
+        == 0
+    )
+    assert load_config(tmp_path / "t.yaml").seed == again.seed
+    capsys.readouterr()
+    assert command(broad.parent, "best", "broad", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["best"]["trial"] == material.best.id
+    assert command(broad.parent, "export", "broad", "--trial", "999") == 2
+    assert "no such trial in sweep broad. There: 0000 to 0039." in capsys.readouterr().err
+    assert (
+        command(broad.parent, "export", "broad", "--trial", "2", "--checkpoint", str(tmp_path / "c.pt")) == 2
+    )
+    assert "pruned" in capsys.readouterr().err
+
+
+def test_sweeps_compare_where_they_measure_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results"
+    one = finished(results, space(tmp_path, name="one"))
+    two = finished(results, space(tmp_path, name="two", search={"algorithm": "random", "num_trials": 6}))
+    longer = {"type": "asha", "max_epochs": 4, "grace_epochs": 1, "reduction_factor": 3}
+    three = finished(
+        results,
+        space(
+            tmp_path,
+            name="three",
+            scheduler=longer,
+            objective={"metric": "train/loss"},
+            space={"training.lr": {"loguniform": [1e-4, 1e-2]}},
+        ),
+    )
+    assert command(results, "compare", "one", "two") == 0
+    assert "The objectives compare" in capsys.readouterr().out
+    assert obstacles([read_material(one), read_material(two)]) == []
+    assert command(results, "compare", "one", "three") == 0
+    said = capsys.readouterr().out
+    assert "do not compare" in said
+    assert "swept in all: training.lr" in said
+    assert len(obstacles([read_material(two), read_material(three)])) == 2
+    assert command(results, "compare", "one", "one") == 2
+
+
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
+def test_a_sweep_that_ends_has_drawn_its_report_and_a_trial_reproduces(workplace: Workplace) -> None:
+    del workplace.env["HJEPA_REPORT"]
+    done = workplace.sweep("tiny.yaml", "--trials", "2", "--set", "scheduler.max_epochs=2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = workplace.folder / "results/tiny"
+    assert "tiny" in (folder / "report/index.html").read_text()
+    (parent,) = (run for run in mlflow_runs(workplace) if "mlflow.parentRunId" not in run.data.tags)
+    artifacts = Path(parent.info.artifact_uri.removeprefix("file://"))
+    assert (artifacts / "report/index.html").read_bytes() == (folder / "report/index.html").read_bytes()
+    assert (artifacts / "environment.json").exists()
+
+    same = workplace.sweep("reproduce", "tiny", "--trial", "0")
+    assert same.returncode == 0, same.stdout + same.stderr
+    assert "identical: " in same.stdout
+    journal = folder / "study.journal"
+    value = read_material(folder).records[0].reports[1]["val/knn_top1"]
+    journal.write_text(journal.read_text().replace(repr(value), repr(value + 1e-12)))
+    other = workplace.sweep("reproduce", "tiny", "--trial", "0")
+    assert other.returncode == 1, other.stdout + other.stderr
+    assert "val/knn_top1" in other.stdout
+    assert "not identical: " in other.stdout
+
+
+@pytest.mark.slow
+def test_ten_thousand_trials_are_drawn_within_half_a_minute(tmp_path: Path) -> None:
+    import time
+
+    sweep = space(tmp_path, BROAD, search={"algorithm": "random", "num_trials": 10_000, "seed": 0})
+    folder = finished(tmp_path / "results", sweep)
+    began = time.process_time()
+    assert command(folder.parent, "report", "broad") == 0
+    assert time.process_time() - began < 30
+    assert "400 of the" in (folder / "report/index.html").read_text()
+    assert len(trial_rows(read_material(folder))[1]) == 10_010
