@@ -15,6 +15,7 @@ from orchestrator.space.space import effective
 from orchestrator.storage.checkpoints import trial_folder
 from orchestrator.storage.depot import depot_in, open_depot
 from orchestrator.storage.disk import Patience
+from orchestrator.storage.store import Store
 from orchestrator.study.access import open_study
 from orchestrator.study.place import Place, place_of, record_place
 from orchestrator.study.reading import read_study
@@ -63,15 +64,26 @@ def fork(results: Path, name: str, sweep: Sweep, place: Place | None = None) -> 
                 continue
             role, values = fitting
             taken = study.take_over(record, values, role, origin=f"trial {record.id} of {name}")
-            files = trial_folder(source, record)
+            files, copies = trial_folder(source, record), trial_folder(half_made, taken)
             if files.exists():
-                shutil.copytree(files, trial_folder(half_made, taken))
-            if here and there and record.kept:
-                there.folder(record).send(record.kept, here.folder(taken))
+                shutil.copytree(files, copies)
+            if record.kept:
+                _carry(record.kept, there and there.folder(record), here and here.folder(taken), copies)
         shutil.rmtree(target, ignore_errors=True)
         os.rename(half_made, target)
     lines = [f"{sweep.config.name}: {len(study.trials)} finished trials of {name} taken over"]
     return [*lines, *(f"  not taken: {count}, {reason}" for reason, count in sorted(refused.items()))]
+
+
+def _carry(name: str, there: Store | None, here: Store | None, folder: Path) -> None:
+    """Bring a checkpoint from the one sweep's store to the other's; None: the trial's own `folder` has it."""
+    if there and here:
+        there.send(name, here)
+    elif there:
+        there.fetch(name, folder / name)
+    elif here and (folder / name).exists():
+        here.put(folder / name, name)
+        (folder / name).unlink()
 
 
 def write_definition_into(folder: Path, sweep: Sweep) -> None:

@@ -1,5 +1,6 @@
 """A sweep while it runs: what is made of every report, crash and silence, and the record of it."""
 
+import heapq
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -63,9 +64,13 @@ class SweepRun:
         self.said_stopping = False
         self.holder = Holder.this()
         self.decisions = Decisions(sweep, study)
-        for record in standing(study.trials.values()):
-            if record.outcome is not None:
-                self._count(record.outcome)
+        over = [record for record in standing(study.trials.values()) if record.outcome is not None]
+        for record in over:
+            assert record.outcome is not None
+            self._count(record.outcome)
+        # The process may have died between an end, or the last of many, and what it makes superfluous.
+        for record in heapq.nlargest(ENDED_AT_ONCE, over, key=_ended_at):
+            self._tidy(record)
         self.chronicle.opened()
         self.chronicle.make_up_for(study.trials.values())
         self.purse = Purse(sweep, study)
@@ -163,8 +168,10 @@ class SweepRun:
         if record.number in self.paused:
             self.paused.discard(record.number)
             self.progress.note(f"trial {record.id} goes on: it could be written again")
-        if outcome.epoch not in record.reports:  # else run again, for a checkpoint could not be read
+        if outcome.epoch not in record.reports:
             self._take_in(record, outcome)
+        elif outcome.collapsed is not None:  # run again from an older checkpoint, and not quite alike
+            self._end(record, "collapsed", outcome.collapsed)
         return self._goes_on(record)
 
     def _allows(self, role: Role) -> bool:
@@ -321,6 +328,10 @@ class SweepRun:
 
     def _count(self, outcome: Fate) -> None:
         self.counts.ended[outcome] = self.counts.ended.get(outcome, 0) + 1
+
+
+def _ended_at(record: TrialRecord) -> float:
+    return 0.0 if record.ended is None else record.ended.timestamp()
 
 
 class _Copies:

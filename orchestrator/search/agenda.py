@@ -1,7 +1,8 @@
 """What a sweep has yet to run, told from its study alone."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import count, islice
 from typing import Any
 
 from orchestrator.budget import Purse
@@ -18,13 +19,19 @@ def reruns_left(sweep: Sweep, study: Study) -> list[tuple[TrialRecord, int]]:
         return []
     chosen = [base, *study.best_found(settings.top_k)]
     # Seeds outermost: whenever it stops, every config has been run with nearly the same ones.
-    first = sweep.base.seed + 1
     return [
         (record, seed)
-        for seed in range(first, first + settings.seeds)
+        for seed in fresh_seeds(sweep, chosen)
         for record in chosen
         if (record.number, seed) not in study.rerun
     ]
+
+
+def fresh_seeds(sweep: Sweep, chosen: Iterable[TrialRecord]) -> list[int]:
+    """The next seeds after the base's that none of the trials `chosen` ran with in the search."""
+    used = {sweep.resolve(record.values).seed for record in chosen}
+    fresh = (seed for seed in count(sweep.base.seed + 1) if seed not in used)
+    return list(islice(fresh, sweep.config.confirm.seeds))
 
 
 def work_is_left(sweep: Sweep, study: Study) -> bool:

@@ -15,6 +15,7 @@ MEASURE = (
     "data.data_path",
     "data.use_multi_dataset",
     "data.datasets",
+    "data.class_list",
     "data.evaluate_on",
     "data.split_seed",
     "data.val_fraction",

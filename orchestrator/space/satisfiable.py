@@ -67,9 +67,10 @@ def check_rules(sweep: Sweep) -> None:
     for i, text in enumerate(sweep.rules.constraints):
         where = f"{sweep.path}: constraints[{i}]: {text}"
         keeps = excludes = 0
-        for values in _readings(sweep, text):
+        part = _part(sweep, text)
+        for values in _readings(part):
             try:
-                held = sweep.rules.constraints[text].holds(sweep.read(values))
+                held = part.rules.constraints[text].holds(part.read(values))
             except ExpressionError as error:
                 raise ConfigError(f"{where}: {error}, at {assigned(values)}.") from None
             keeps, excludes = keeps + held, excludes + (not held)
@@ -95,16 +96,25 @@ def _require_findable(sweep: Sweep) -> None:
         )
 
 
-def _readings(sweep: Sweep, text: str) -> Iterator[dict[str, Any]]:
-    """Values of the swept keys that a constraint reads, and of those that these depend on: all, or many."""
-    space = sweep.config.space
-    keys = sweep.rules.sources(sweep.rules.constraints[text].keys) & space.keys()
+def _part(sweep: Sweep, text: str) -> Sweep:
+    """What a constraint reads of a sweep: swept keys and those that these depend on, and derived values."""
+    sources = sweep.rules.sources(sweep.rules.constraints[text].keys)
+    space, derived = sweep.config.space, sweep.config.derived
+    keys = sources & space.keys()
     waiting = list(keys)
     while waiting:
         parents = {parent for parent in conditions(space[waiting.pop()]) if parent in space} - keys
         keys |= parents
         waiting += parents
-    part = sweep.part(keys)
+    return sweep.part(
+        keys,
+        constraints=(text,),
+        derived={key: value for key, value in derived.items() if key in sources},
+    )
+
+
+def _readings(part: Sweep) -> Iterator[dict[str, Any]]:
+    """Values of its swept keys: all combinations, or many."""
     points = {key: distribution.points for key, distribution in part.config.space.items()}
     listed = {key: values for key, values in points.items() if values is not None}
     if len(listed) == len(points) and math.prod(map(len, listed.values())) <= MAX_READINGS:

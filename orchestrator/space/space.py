@@ -71,10 +71,13 @@ class Space:
         """What reads a dotted key of a trial with these `values`, for an expression."""
         return reader(self._layers(values).data, self.base_data)
 
-    def part(self, keys: Set[str]) -> Self:
-        """The same with these swept keys only; the others stay as in the base."""
+    def part(self, keys: Set[str], **rules: Any) -> Self:
+        """The same with these swept keys only; the others stay as in the base.
+
+        `rules` are its `constraints` and `derived` where they are not the whole's.
+        """
         space = {key: distribution for key, distribution in self.config.space.items() if key in keys}
-        return replace(self, config=self.config.model_copy(update={"space": space}))
+        return replace(self, config=self.config.model_copy(update={"space": space, **rules}))
 
     def identity(self, values: Mapping[str, Any]) -> str:
         """The same for two trials that are one and the same run; with no values the base's.

@@ -1,5 +1,6 @@
 """A sweep that begins with another one's trials."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from orchestrator.definition import write_definition
 from orchestrator.fork import fork
 from orchestrator.search.sampler import build_sampler
 from orchestrator.space import ConfigError, Sweep, load_sweep
+from orchestrator.storage.depot import PLACE
 from orchestrator.study.replay import read_trials
 from orchestrator.study.study import Study
 from tests.workplace import SPACE, TINY
@@ -102,3 +104,28 @@ def test_a_fork_under_its_own_name_is_refused(results: Path) -> None:
     other = replace(old, config=old.config.model_copy(update={"name": "x"}))
     with pytest.raises(ConfigError, match="no such sweep"):
         fork(results, "nothing", other)
+
+
+@pytest.mark.parametrize("stored", ["source", "target", "both"])
+def test_kept_checkpoints_come_along_to_and_from_a_store(results: Path, stored: str) -> None:
+    resources = {"checkpoints": (results.parent / "store").as_uri()}
+    new = written(
+        results.parent,
+        "new",
+        space={"training.lr": {"loguniform": [1e-4, 1e-1]}},
+        resources=resources if stored != "source" else {},
+    )
+    store, local = results.parent / "store/old", results / "old/trials/0001/epoch_00003.pt"
+    if stored == "target":
+        local.write_text("kept")
+    else:
+        (store / "trials/0001").mkdir(parents=True)
+        (store / "trials/0001/epoch_00003.pt").write_text("kept")
+        for number in ("0000", "0003"):
+            (store / "trials" / number).mkdir()
+            (store / "trials" / number / "epoch_00003.pt").touch()
+        (results / "old" / PLACE).write_text(json.dumps({"url": store.as_uri()}))
+    fork(results, "old", new)
+    found = [*results.glob("new/trials/0001/epoch_*"), *results.parent.glob("store/new-*/trials/0001/*")]
+    assert [file.read_text() for file in found] == ["kept"]
+    assert found[0].is_relative_to(results if stored == "source" else results.parent / "store")

@@ -103,6 +103,11 @@ from tests.orchestrator.space.spaces import LR, drawn, load, refusal
             "may not vary: it changes what the objective measures, so trials",
         ),
         (
+            "data.class_list",
+            {"choice": ["a.txt", "b.txt"]},
+            "may not vary: it changes what the objective measures, so trials",
+        ),
+        (
             "data.val_fraction",
             {"choice": [0.1]},
             "may not vary: it changes what the objective measures, so trials",

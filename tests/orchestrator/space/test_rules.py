@@ -30,6 +30,17 @@ def test_a_constraint_sees_derived_values_and_keys_that_are_not_swept() -> None:
     assert [v["model.num_heads"] for v in sweep.grid()] == [2, 4]
 
 
+def test_a_constraint_does_not_ask_for_derived_values_that_it_does_not_read() -> None:
+    swept = {"model.num_heads": {"choice": [2, 4, 8]}, "training.warmup_epochs": {"choice": [1, 2]}}
+    sweep = load(
+        swept,
+        constraints=["model.num_heads < 8"],
+        derived={"training.weight_decay": "0.1 / training.warmup_epochs"},
+        base={"training": {"warmup_epochs": 0}},
+    )
+    assert len(list(sweep.grid())) == 4
+
+
 @pytest.mark.parametrize(
     ("constraint", "expected"),
     [
