@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from orchestrator.space import Sweep
 
 DEFINITION, SPACE, BASE = "definition.json", "sweep.yaml", "base.yaml"
-PLAN, REPORT = "plan.txt", "report"
+PLAN, REPORT, PAGE = "plan.txt", "report", "index.html"
 """What was expected of the sweep at its start; the folder of what is found in the end."""
 JOURNAL = "study.journal"
 """The study, where no database keeps it."""

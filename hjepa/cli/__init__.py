@@ -1,12 +1,16 @@
 """`hjepa-train`, also as `python -m hjepa`: its commands, and what they have in common."""
 
 import argparse
+import difflib
+import os
 import sys
 
 from hjepa.cli import check, fetch, migrate, train
 from hjepa.schema import ConfigError
 
 USER_ERROR = 2
+UNHEARD = 128 + 13
+"""As of a program that SIGPIPE ends."""
 
 COMMANDS = {"train": train, "check": check, "migrate": migrate, "fetch": fetch}
 """Each command is a module: its docstring's first line is the command's help, `add_arguments` takes its
@@ -24,11 +28,24 @@ exit status: 0 done, 1 the run failed or collapsed, 2 something is wrong with wh
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status."""
     given = sys.argv[1:] if arguments is None else arguments
-    if given and given[0] not in COMMANDS and not given[0].startswith("-"):
+    root = parser()
+    if not given:
+        root.print_help(sys.stderr)
+        return USER_ERROR
+    if given[0] not in COMMANDS and not given[0].startswith("-"):
+        near = difflib.get_close_matches(given[0], COMMANDS, n=1, cutoff=0.7)
+        if near and "." not in given[0] and len(given) > 1:
+            print(f"hjepa-train: {given[0]}: no such command. Nearest: {near[0]}.", file=sys.stderr)
+            return USER_ERROR
         given = ["train", *given]
-    options = parser().parse_args(given)
+    options = root.parse_args(given)
     try:
-        return COMMANDS[options.command].run(options)
+        status = COMMANDS[options.command].run(options)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # whoever read the output has left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python complains of what is left in its buffer
+        return UNHEARD
     except ConfigError as error:
         print(f"hjepa-train: {error}", file=sys.stderr)
         return USER_ERROR

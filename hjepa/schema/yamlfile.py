@@ -106,8 +106,27 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 
 def _nearest_file(path: Path) -> str:
-    if not path.parent.is_dir():
-        return ""
-    names = [p.name for p in path.parent.iterdir() if p.suffix in (".yaml", ".yml")]
-    near = difflib.get_close_matches(path.name, names, n=1)
-    return f" Nearest: {path.parent / near[0]}." if near else ""
+    """A YAML file of nearly that name in a folder of nearly that one; a bare name's may be a folder below."""
+    folder = path.parent
+    if not folder.is_dir():
+        near = _near(folder.name, [p for p in _inside(folder.parent) if p.is_dir()])
+        if near is None:
+            return ""
+        folder = near
+    here = [folder] if path.parent != Path() else [folder, *(p for p in _inside(folder) if p.is_dir())]
+    files = [p for one in here for p in _inside(one) if p.suffix in (".yaml", ".yml")]
+    found = _near(path.name, files)
+    return f" Nearest: {found}." if found else ""
+
+
+def _inside(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _near(name: str, paths: list[Path]) -> Path | None:
+    by_name = {path.stem: path for path in reversed(paths)}
+    near = difflib.get_close_matches(Path(name).stem, by_name, n=1)
+    return by_name[near[0]] if near else None

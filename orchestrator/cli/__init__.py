@@ -1,6 +1,7 @@
 """`hjepa-sweep`: its commands, and what they have in common."""
 
 import argparse
+import difflib
 import os
 import sys
 
@@ -29,6 +30,8 @@ from orchestrator.cli import (
 )
 
 USER_ERROR = 2
+UNHEARD = 128 + 13
+"""As of a program that SIGPIPE ends."""
 
 COMMANDS = {
     "run": run,
@@ -70,6 +73,16 @@ exit status: 0 done, 1 no trial came to an end, 2 something is wrong with what w
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status."""
+    try:
+        status = _run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output has left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python complains of what is left in its buffer
+        return UNHEARD
+    return status
+
+
+def _run(arguments: list[str] | None) -> int:
     options = parse(sys.argv[1:] if arguments is None else arguments)
     if getattr(options, "address", None):
         use_cluster(options.address)
@@ -86,6 +99,8 @@ def main(arguments: list[str] | None = None) -> int:
                 os.execv(sys.executable, [sys.executable, "-m", "orchestrator.cli", *shown])
             options = parse(shown)
         return COMMANDS[options.command].run(options)
+    except BrokenPipeError:
+        raise
     except ConfigError as error:
         print(f"hjepa-sweep: {error}", file=sys.stderr)
     except OSError as error:
@@ -97,12 +112,24 @@ def main(arguments: list[str] | None = None) -> int:
 def parse(given: list[str]) -> argparse.Namespace:
     """The options of a command line; `options.given` is that line, with the command written out, and
     `options.parser` what has read it."""
-    if given and given[0] not in COMMANDS and not given[0].startswith("-"):
-        given = ["run", *given]
     root = parser()
+    if not given:
+        root.print_help(sys.stderr)
+        raise SystemExit(USER_ERROR)
+    if given[0] not in COMMANDS and not given[0].startswith("-"):
+        _require_no_slip(given[0])
+        given = ["run", *given]
     options = root.parse_args(given)
     options.given, options.parser = given, root
     return options
+
+
+def _require_no_slip(name: str) -> None:
+    """Leave where `name` is nearly a command, and no file."""
+    near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.7)
+    if near and "." not in name and not os.path.exists(name):
+        print(f"hjepa-sweep: {name}: no such command or file. Nearest: {near[0]}.", file=sys.stderr)
+        raise SystemExit(USER_ERROR)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -28,7 +28,11 @@ def add_tracking(parser: argparse.ArgumentParser, default: str) -> None:
 
 def add_changes(parser: argparse.ArgumentParser) -> None:
     """The options that change a search space for this command."""
-    parser.add_argument("--base", metavar="CONFIG", help="run config to vary, in place of the space's")
+    parser.add_argument(
+        "--base",
+        metavar="CONFIG",
+        help="run config to vary, in place of the space's: a file, or a name of configs/",
+    )
     parser.add_argument(
         "--set",
         metavar="KEY=VALUE",

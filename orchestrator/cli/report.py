@@ -11,11 +11,12 @@ from pathlib import Path
 from orchestrator.cli.going import add_storage
 
 FORMATS = ("html", "md", "latex", "csv", "parquet", "png")
+BY_SUFFIX = {".html": "html", ".md": "md", ".tex": "latex", ".csv": "csv", ".parquet": "parquet"}
 
 EPILOG = """\
 examples:
   hjepa-sweep report fpn
-  hjepa-sweep report fpn --format latex -o paper/fpn.tex
+  hjepa-sweep report fpn -o paper/fpn.tex
   hjepa-sweep report fpn --format parquet
 """
 
@@ -34,7 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         metavar="PATH",
         type=Path,
-        help="file to write, or folder where several are (default: in results/NAME/report)",
+        help="file to write, whose suffix tells the format, or folder for several (default: in "
+        "results/NAME/report)",
     )
     add_storage(parser, "the sweep's")
 
@@ -46,10 +48,11 @@ def run(options: argparse.Namespace) -> int:
     from orchestrator.reporting.write import FORMATS, write_report
 
     material = read_material(find_sweep(Path(options.results), options.name), options.storage)
-    if options.format is None:
+    kind = options.format or (options.output and BY_SUFFIX.get(options.output.suffix))
+    if kind is None:
         files = write_report(material, options.output or material.folder / REPORT)
     else:
-        name, write = FORMATS[options.format]
+        name, write = FORMATS[kind]
         path = options.output or material.folder / REPORT / name
         path.parent.mkdir(parents=True, exist_ok=True)
         files = write(material, path)

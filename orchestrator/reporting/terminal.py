@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from orchestrator.analysis import analyse
 from orchestrator.analysis.findings import Confirmed, Effect, Findings
+from orchestrator.definition import PAGE, REPORT
 from orchestrator.reporting.caption import describe, references
 from orchestrator.space import Sweep
 from orchestrator.study.record import TrialRecord, standing
@@ -52,6 +53,8 @@ def summary(result: SweepResult, sweep: Sweep, tracking_uri: str) -> str:
             f"MLflow has not got {result.undelivered} records; they are kept in {result.folder}. "
             f"Send them: {sync_command(result.folder)}"
         )
+    if (page := result.folder / REPORT / PAGE).exists():
+        lines.append(f"on one page: {page}")
     lines.append(_where_to_look(result.folder, tracking_uri))
     return "\n".join(lines)
 
@@ -63,7 +66,8 @@ def sync_command(folder: Path) -> str:
 
 def _where_to_look(folder: Path, tracking_uri: str) -> str:
     name, results = folder.name, folder.parent
-    if tracking_uri == f"sqlite:///{results / 'mlflow.db'}":
+    database = Path(tracking_uri.removeprefix("sqlite:///")).absolute()
+    if database == (results / "mlflow.db").absolute():
         where = [] if results == Path("results") else ["--results", str(results)]
         return f"compare: {shlex.join(['hjepa-sweep', 'ui', *where])} (experiment {name})"
     if urlsplit(tracking_uri).scheme == "sqlite":

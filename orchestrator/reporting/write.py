@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from orchestrator.definition import REPORT, write_whole
+from orchestrator.definition import PAGE, REPORT, write_whole
 from orchestrator.process.environment import read_environments
 from orchestrator.reporting.contents import contents
 from orchestrator.reporting.material import Material
@@ -13,7 +13,7 @@ from orchestrator.reporting.tables import trials_csv, write_parquet
 from orchestrator.space import Sweep
 from orchestrator.study.record import TrialRecord
 
-PAGE, TRIALS = "index.html", "trials.csv"
+TRIALS = "trials.csv"
 
 
 def write_report(material: Material, folder: Path) -> list[Path]:

@@ -1,15 +1,17 @@
 """From a search space file to a `Sweep`."""
 
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from hjepa.catalog import find_config
 from hjepa.config import RunConfig, load_layers
 from hjepa.metrics import metric_mode
 from hjepa.run import check_run_data
-from hjepa.schema import ConfigError, Layers
+from hjepa.schema import ConfigError, Layers, nearest_key
 from orchestrator.space.checks import (
     check_brackets,
     check_combinations,
@@ -38,7 +40,8 @@ def load_sweep(
 ) -> Sweep:
     """A sweep from a search space file; raises ConfigError on anything wrong with it or its base.
 
-    `base` is a run's config file in place of the file's own, relative to the working directory;
+    `base` is a run's config in place of the file's own: a file, relative to the working directory, or the
+    name of one that comes with the project;
     `trials` stands for search.num_trials. `overrides` go by dotted key, those of the sections of a
     sweep (`scheduler.max_epochs`) to the sweep, the others to the base; that of a swept key changes
     what the base itself does, not what the trials try. With `check_data` false the base's data may be
@@ -52,12 +55,13 @@ def load_sweep(
             _require_overridable(key)
             layers.set(key, value, f"--set {key}")
         else:
+            _require_not_nearly_the_sweeps(key)
             run_overrides[key] = value
     _take_the_designs_algorithm(layers)
     config = layers.build(SweepConfig, str(path))
     _require_not_the_sweeps(config, run_overrides)
 
-    base_path = Path(base) if base is not None else path.parent / config.base
+    base_path = find_config(base) if base is not None else path.parent / config.base
     run_layers = load_layers(base_path, run_overrides)
     run = run_layers.build(RunConfig, str(base_path))
     if config.scheduler.max_epochs is None:
@@ -139,6 +143,12 @@ def _require_overridable(key: str) -> None:
         raise ConfigError(f"--set {key}: a space is changed in its file.")
     if part == "base":
         raise ConfigError(f"--set {key}: write --base FILE.")
+
+
+def _require_not_nearly_the_sweeps(key: str) -> None:
+    part = key.partition(".")[0]
+    if part not in RunConfig.model_fields and difflib.get_close_matches(part, SweepConfig.model_fields, n=1):
+        raise ConfigError(f"--set {key}: {key}: no such config key.\n{nearest_key(SweepConfig, key)}")
 
 
 def _require_not_the_sweeps(config: SweepConfig, run_overrides: Mapping[str, Any]) -> None:

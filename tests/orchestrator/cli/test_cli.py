@@ -1,5 +1,6 @@
 """Bad input: one clear message, exit code 2, nothing on disk."""
 
+import os
 import subprocess
 import sys
 from typing import Any
@@ -15,6 +16,9 @@ LR = {"training.lr": {"loguniform": [1e-4, 1e-2]}}
     ("space", "arguments", "message"),
     [
         ({}, ["missing.yaml"], "missing.yaml: no such file"),
+        ({}, ["tiny"], "tiny: no such file. Nearest: tiny.yaml."),
+        ({}, ["statu", "tiny"], "statu: no such command or file. Nearest: status."),
+        ({}, ["tiny.yaml", "--set", "serach.num_trials=3"], "Nearest: search.num_trials."),
         ({"space": {"model.fpn.fusion_methd": {"choice": ["add"]}}}, [], "Nearest: model.fpn.fusion_method"),
         ({"space": {"training.lr": {"uniform": [-1, 1]}}}, [], "space.training.lr"),
         ({"space": {"loss.type": {"choice": ["mse", "l7"]}}}, [], "space.loss.type"),
@@ -69,6 +73,33 @@ def test_train_refuses_a_data_path_that_does_not_exist(workplace: Workplace) -> 
     assert "data.data_path" in done.stderr
     assert "Traceback" not in done.stderr
     assert workplace.files() == before
+
+
+@pytest.mark.parametrize("arguments", [["hjepa"], ["hjepa", "chek", "base.yaml"], ["orchestrator.cli"]])
+def test_who_asks_for_no_command_is_told_of_those_there_are(
+    workplace: Workplace, arguments: list[str]
+) -> None:
+    command = [sys.executable, "-m", *arguments]
+    done = subprocess.run(command, cwd=workplace.folder, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert "Nearest: check." in done.stderr if "chek" in arguments else "check " in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command", [["hjepa", "check", "base.yaml"], ["orchestrator.cli", "completion", "bash"]]
+)
+def test_output_that_nobody_reads_any_more_is_no_error(workplace: Workplace, command: list[str]) -> None:
+    unread, write = os.pipe()
+    os.close(unread)
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=workplace.folder,
+        stdout=write,
+        stderr=subprocess.PIPE,
+        timeout=120,
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_help_teaches_without_loading_torch_or_ray() -> None:

@@ -22,6 +22,13 @@ def test_a_missing_file_is_named_with_the_nearest() -> None:
         load_sweep("fpm.yaml")
 
 
+def test_a_base_may_be_a_config_that_comes_with_the_project() -> None:
+    fpn()
+    assert load_sweep("fpn.yaml", base="digits").base.data.dataset == "digits"
+    with pytest.raises(ConfigError, match=r"no config of that name below configs/\. Nearest: digits\."):
+        load_sweep("fpn.yaml", base="digit")
+
+
 def test_a_missing_base_is_named() -> None:
     with pytest.raises(ConfigError, match=r"^nowhere\.yaml: no such file\."):
         fpn(base="nowhere.yaml")
