@@ -15,6 +15,8 @@ EPOCH = "epoch:"
 that are kept from Optuna."""
 ENDED_BY = "ended_by"
 """The study's attribute that names the budget that ended its search."""
+ANSWERED = "answered"
+"""The study's attribute that says how far the sweep had come when its answer was last written."""
 RUN = "run"
 """Where the attribute `trial` holds the identity of the trial's run."""
 

@@ -23,7 +23,7 @@ from orchestrator.process.collector import uncollected
 from orchestrator.search.proposal import propose
 from orchestrator.space import objective_mode
 from orchestrator.storage.disk import Patience
-from orchestrator.study.attributes import ENDED_BY, EPOCH, RUN, StoredReport, identity, record_of
+from orchestrator.study.attributes import ANSWERED, ENDED_BY, EPOCH, RUN, StoredReport, identity, record_of
 from orchestrator.study.contenders import Contenders
 from orchestrator.study.journal import Journal
 from orchestrator.study.metrics import Metrics
@@ -127,6 +127,19 @@ class Study:
     def end_search(self, ended_by: Mapping[str, Any]) -> None:
         """Write down which budget ends the search."""
         self.describe({ENDED_BY: dict(ended_by)})
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the answer was written in full, and nothing has happened since that could change it."""
+        return self.known(ANSWERED) == self._extent()
+
+    def answer(self) -> None:
+        """Write down that the answer is written in full, as the sweep stands now."""
+        self.describe({ANSWERED: self._extent()})
+
+    def _extent(self) -> dict[str, int]:
+        over = sum(record.outcome is not None for record in self.trials.values())
+        return {"trials": len(self.trials), "over": over, "reports": self._reports}
 
     def describe(self, attributes: Mapping[str, Any]) -> None:
         """Write down what is known of the study as a whole."""
