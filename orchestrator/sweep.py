@@ -69,14 +69,17 @@ def run_sweep(
             stack.enter_context(connection(resources, address))  # which may refuse, so before anything else
         lock = SweepLock(folder)
         stack.callback(lock.release)
+        require_same_sweep(folder, sweep)  # another process may have begun one meanwhile
         stop = stack.enter_context(Stop())
         patience = Patience(stop.pause)
+        patience(lambda: settled.record(folder))
+        if place is None:  # before the journal, which nobody could go on with alone
+            patience(lambda: write_definition(folder, settled.defined))
         study = open_study(folder, sweep, place, patience, stack)
         learn(study, results)
-        if place is not None:
+        if place is not None:  # not before: the database may refuse, or be the wrong one
             record_place(folder, place)
-        settled.record(folder)
-        write_definition(folder, settled.defined)
+            write_definition(folder, settled.defined)
         record_environment(folder)
         if command:
             record_command(folder, command)
