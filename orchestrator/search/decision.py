@@ -62,8 +62,8 @@ class Decisions:
         return found
 
     def enter(self, record: TrialRecord, epoch: int) -> None:
-        """Fill a report into its rung."""
-        if self._study.metric in record.reports[epoch]:
+        """Fill a report into its rung; a run with a fresh seed competes with nobody."""
+        if record.role != "confirm" and self._study.metric in record.reports[epoch]:
             self.asha.record(record.number, epoch, record.reports[epoch][self._study.metric])
 
     def verdict(self, record: TrialRecord, epoch: int) -> Verdict | None:

@@ -198,6 +198,45 @@ def test_a_failed_trial_does_not_hide_the_others_of_its_kind(tmp_path: Path) -> 
     assert [trial.number for trial in kinds] == [1]
 
 
+def test_a_base_outside_the_space_and_fresh_seeds_change_no_proposal(tmp_path: Path) -> None:
+    """They have no values of the space, from which TPE could learn."""
+    sweep = sweep_of(tmp_path, LR, trials=100)
+    study = opened(tmp_path, sweep)
+
+    def run(record: TrialRecord, value: float) -> TrialRecord:
+        study.report(record.number, 3, {"val/knn_top1": value}, None)
+        return study.end(record.number, "completed")
+
+    def proposed() -> list[Any]:
+        return [propose(study._study, sweep, number, open_id, {}).values for number in range(100, 110)]
+
+    found = [run(study.ask("search", {"training.lr": 1e-4 * 1.2**n}), n / 20) for n in range(15)]
+    open_id = study._study._storage.create_new_trial(study._study._study_id)  # for Optuna's notes
+    before = proposed()
+    run(study.ask("base", None), 0.99)
+    for seed in range(8):
+        run(study.ask_again(found[-1], seed), 0.9)
+    study.ask_again(found[-1], seed=8)
+    assert proposed() == before
+    assert [trial.number for trial in TrialsView(study._study, thinned=False)._get_trials()] == list(
+        range(15)
+    )
+
+
+def test_fresh_seeds_stand_at_no_rung(tmp_path: Path) -> None:
+    """A sweep that is extended once they have been run judges new trials by those of the search."""
+    sweep = sweep_of(tmp_path, LR, scheduler={"type": "asha", "max_epochs": 9, "grace_epochs": 1})
+    study = opened(tmp_path, sweep)
+    decisions = Decisions(sweep, study)
+    found = study.ask()
+    for record in (found, study.ask_again(found, seed=43), study.ask_again(found, seed=44)):
+        study.report(record.number, 1, {"val/knn_top1": 0.5}, None)
+        decisions.enter(record, 1)
+    again = Decisions(sweep, study)
+    again.replay()
+    assert decisions.asha.rungs[1] == again.asha.rungs[1] == {found.number: 0.5}
+
+
 def test_the_summary_counts_what_was_not_run(tmp_path: Path) -> None:
     sweep = sweep_of(tmp_path, LR)
     passed = [{"breaks a < b": 2, "is trial 0000 again": 1}, {"breaks a < b": 1, "is trial 0001 again": 3}]
