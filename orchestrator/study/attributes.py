@@ -87,9 +87,10 @@ def record_of(frozen: Told, reports: Mapping[str, StoredReport] = MappingProxyTy
             report = StoredReport.of(report)
         record.reports[epoch], record.facts[epoch] = report.metrics, report.facts
         record.checkpoint = report.checkpoint or record.checkpoint
-    if "place" in attributes and "end" not in attributes:
+    if "place" in attributes:
         place = attributes["place"]
-        record.parked, record.passed = place["parked"], place["passed"]
+        record.parked = None if "end" in attributes else place["parked"]
+        record.passed = place["passed"]
         record.turn = tuple(place["turn"]) if place["turn"] else None
     if "end" in attributes:
         record.outcome, record.reason = attributes["end"]["outcome"], attributes["end"]["reason"]

@@ -40,7 +40,7 @@ _STATES = {
     "failed": TrialState.FAIL,
 }
 
-_NEW: dict[str, Any] = {"outcome": None, "reason": "", "passed_over": {}}
+_NEW: dict[str, Any] = {"outcome": None, "reason": "", "passed_over": {}, "parked": None, "turn": None}
 """What a trial made of another one does not take from it."""
 
 
@@ -186,7 +186,7 @@ class Study:
         return self._create(TrialRecord(-1, "confirm", confirmed.values, confirmed.number, seed))
 
     def take_up(self, failed: TrialRecord) -> TrialRecord:
-        """A new trial that goes on where a failed one ended."""
+        """A new trial that goes on where a failed one ended, with the place at the rungs that it had."""
         fresh: dict[str, Any] = {**_NEW, "origin": None, "notes": [], "retries": failed.number}
         return self._create(replace(failed, **fresh))
 
@@ -195,7 +195,7 @@ class Study:
     ) -> TrialRecord:
         """Enter a finished trial of another sweep, with its values as this space has them."""
         assert other.outcome is not None
-        fresh: dict[str, Any] = {**_NEW, "retries": None, "confirms": None, "seed": None}
+        fresh: dict[str, Any] = {**_NEW, "retries": None, "confirms": None, "seed": None, "passed": 0}
         taken = self._create(replace(other, values=dict(values), role=role, origin=origin, **fresh))
         return self.end(taken.number, other.outcome, other.reason)
 
@@ -206,11 +206,15 @@ class Study:
         attributes: dict[str, Any] = {"trial": identity(record) | {RUN: run}, "notes": record.notes}
         for epoch, metrics in record.reports.items():
             kept = record.checkpoint if epoch == max(record.reports) else None
-            facts = replace(record.facts.get(epoch, Facts()), order=self._reports)
+            facts = record.facts.get(epoch, Facts())
+            if record.retries is None:  # else it was reported here, and the rungs are filled in that order
+                facts = replace(facts, order=self._reports)
             record.facts[epoch] = facts
             attributes[f"{EPOCH}{epoch}"] = StoredReport(Metrics(metrics), kept, facts).attribute()
             self._reports += 1
         attributes["halved"] = record.halved
+        if record.passed:
+            attributes["place"] = {"parked": None, "passed": record.passed, "turn": None}
         fixed = self._fixed(record)
         template = create_trial(
             state=TrialState.RUNNING,
