@@ -114,7 +114,8 @@ class Ending:
 
 def result_of(folder: Path, sweep: Sweep, study: Study, late: int) -> SweepResult:
     """How the sweep stands; `late` records have not reached MLflow."""
-    budgets, metrics = Purse(sweep, study).words(), sweep.config.objective.metrics
+    ended = [] if study.exhausted is None else [study.exhausted]
+    budgets, metrics = [*ended, *Purse(sweep, study).words()], sweep.config.objective.metrics
     beaten_by_none = front(standing(study.trials.values()), metrics) if len(metrics) > 1 else []
     return SweepResult(
         folder, list(study.trials.values()), study.best(), study.base(), late, budgets, beaten_by_none

@@ -17,6 +17,8 @@ ENDED_BY = "ended_by"
 """The study's attribute that names the budget that ended its search."""
 ANSWERED = "answered"
 """The study's attribute that says how far the sweep had come when its answer was last written."""
+EXHAUSTED = "exhausted"
+"""The study's attribute that says why the search ended before its last trial: nothing was left to propose."""
 RUN = "run"
 """Where the attribute `trial` holds the identity of the trial's run."""
 

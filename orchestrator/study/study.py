@@ -23,7 +23,16 @@ from orchestrator.process.collector import uncollected
 from orchestrator.search.proposal import propose
 from orchestrator.space import objective_mode
 from orchestrator.storage.disk import Patience
-from orchestrator.study.attributes import ANSWERED, ENDED_BY, EPOCH, RUN, StoredReport, identity, record_of
+from orchestrator.study.attributes import (
+    ANSWERED,
+    ENDED_BY,
+    EPOCH,
+    EXHAUSTED,
+    RUN,
+    StoredReport,
+    identity,
+    record_of,
+)
 from orchestrator.study.contenders import Contenders
 from orchestrator.study.journal import Journal
 from orchestrator.study.metrics import Metrics
@@ -80,6 +89,8 @@ class Study:
         if "id" not in self._study.user_attrs:
             self._study.set_user_attr("id", known_as or uuid.uuid4().hex)
         self.id: str = self._study.user_attrs["id"]
+        self.exhausted: str | None = self.known(EXHAUSTED)
+        """Why nothing was left to propose, where that ended the search."""
         self.trials: dict[int, TrialRecord] = {}
         self._open: dict[int, Trial] = {}
         self._at_work: set[int] = set()
@@ -128,6 +139,11 @@ class Study:
         """Write down which budget ends the search."""
         self.describe({ENDED_BY: dict(ended_by)})
 
+    def exhaust(self, why: str) -> None:
+        """Write down that nothing is left to propose."""
+        self.describe({EXHAUSTED: why})
+        self.exhausted = why
+
     @property
     def is_answered(self) -> bool:
         """Whether the answer was written in full, and nothing has happened since that could change it."""
@@ -162,7 +178,8 @@ class Study:
     def ask(self, role: Role = "search", values: Mapping[str, Any] | None = None) -> TrialRecord:
         """A new trial; its values are the sampler's, or the given ones.
 
-        `values` of None for role base stands for a base that lies outside the space.
+        `values` of None for role base stands for a base that lies outside the space. Raises NothingLeftError
+        where the sampler finds none.
         """
         if values is not None or role == "base":
             return self._create(TrialRecord(-1, role, dict(values or {})))
