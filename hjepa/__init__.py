@@ -1,17 +1,17 @@
 """H-JEPA: a hierarchical joint-embedding predictive architecture for images.
 
-    config, schema, legacy      what a config may say, and how old ones said it
-    data, views                 images, from files to batches and crops
-    encoder, block, predictor, pyramid, model, pretrained
-                                the network
-    masking, losses, objective  what it learns by
-    run, train, step, optim, checkpoint, distributed
-                                training
-    judge, evaluate, probe, features, pictures, metrics
-                                what it has learnt
-    measure, pace, rate, memory what it takes
-    cli, catalog, advice, records, docs
-                                what people see of it
+config, schema, legacy      what a config may say, and how old ones said it
+data, views                 images, from files to batches and crops
+encoder, block, predictor, pyramid, model, pretrained
+                            the network
+masking, losses, objective  what it learns by
+run, train, step, optim, checkpoint, distributed
+                            training
+judge, evaluate, probe, features, pictures, metrics
+                            what it has learnt
+measure, pace, rate, memory what it takes
+cli, catalog, advice, records, docs
+                            what people see of it
 """
 
 from typing import TYPE_CHECKING

@@ -18,8 +18,8 @@ PLAN, REPORT, PAGE = "plan.txt", "report", "index.html"
 """What was expected of the sweep at its start; the folder of what is found in the end."""
 JOURNAL = "study.journal"
 """The study, where no database keeps it."""
-BEGINNING = {"lock", "storage.json", "packing.json"}
-"""Files that are there before the definition is."""
+BEGINNING = {"lock", "storage.json", "packing.json", DEFINITION, SPACE, BASE}
+"""Files that are there before the sweep begins; so may be hidden ones, of which others were to be made."""
 
 
 def write_definition(folder: Path, sweep: "Sweep") -> None:
@@ -38,8 +38,11 @@ def telling(sweep: "Sweep") -> dict[str, Any]:
 
 
 def require_same_sweep(folder: Path, sweep: "Sweep") -> None:
-    """Raise ConfigError where `folder` holds another sweep, or something else. Writes nothing."""
-    if not (folder / DEFINITION).exists():
+    """Raise ConfigError where `folder` holds another sweep, or something else. Writes nothing.
+
+    A sweep that has not begun, for its start was cut off, is none.
+    """
+    if not _has_begun(folder) or not (folder / DEFINITION).exists():
         require_empty(folder)
         return
     require_same(_telling(folder), sweep, f"{folder} holds", " or move that folder away.")
@@ -59,11 +62,18 @@ def require_same(before: Mapping[str, Any], sweep: "Sweep", holds: str, or_else:
 
 def require_empty(folder: Path) -> None:
     """Raise ConfigError where `folder` holds anything but what a process leaves that died at its start."""
-    if folder.exists() and any(file.name not in BEGINNING for file in folder.iterdir()):
+    if _has_begun(folder):
         raise ConfigError(
             f"{folder}: holds files but no sweep; name another folder by --results, or another sweep "
             "by --set name=NAME."
         )
+
+
+def _has_begun(folder: Path) -> bool:
+    """Whether `folder` holds anything that is not there before a sweep begins."""
+    if not folder.exists():
+        return False
+    return any(file.name not in BEGINNING and not file.name.startswith(".") for file in folder.iterdir())
 
 
 def _telling(folder: Path) -> dict[str, Any]:

@@ -47,8 +47,8 @@ class Ending:
         self.folder, self.sweep, self.study, self.tracker = folder, sweep, study, tracker
         self.chronicle, self.patience, self.depot, self.say = chronicle, patience, depot, say
 
-    def write(self, stop: Stop) -> SweepResult:
-        """Write the best config and the report, and wait for MLflow."""
+    def write(self) -> None:
+        """Write the best config and the report, for MLflow too, and last of all that this is done."""
         best, base = self.study.best(), self.study.base()
         if best is not None:
             path = self.folder / BEST
@@ -70,8 +70,7 @@ class Ending:
             if last is not None:
                 summary[f"{name}/{self.study.metric}"] = last[1]
         self.tracker.end_sweep("FINISHED", {"best_trial": best.id if best else ""}, summary)
-        late = self.tracker.close(DELIVERY_S, lambda: stop.asked)
-        return result_of(self.folder, self.sweep, self.study, late)
+        self.study.answer()
 
     def abandon(self, stop: Stop) -> None:
         """Stop in the middle: MLflow's open runs are closed, the study keeps its trials open."""
@@ -115,7 +114,8 @@ class Ending:
 
 def result_of(folder: Path, sweep: Sweep, study: Study, late: int) -> SweepResult:
     """How the sweep stands; `late` records have not reached MLflow."""
-    budgets, metrics = Purse(sweep, study).words(), sweep.config.objective.metrics
+    ended = [] if study.exhausted is None else [study.exhausted]
+    budgets, metrics = [*ended, *Purse(sweep, study).words()], sweep.config.objective.metrics
     beaten_by_none = front(standing(study.trials.values()), metrics) if len(metrics) > 1 else []
     return SweepResult(
         folder, list(study.trials.values()), study.best(), study.base(), late, budgets, beaten_by_none

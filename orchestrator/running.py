@@ -80,7 +80,7 @@ class SweepRun:
         """Of these, those whose processes have begun nevertheless."""
         for record, verdict in self.decisions.replay():
             self._apply(record, verdict)
-        self.agenda = Agenda(sweep, study, self.decisions, self._allows)
+        self.agenda = Agenda(sweep, study, self.decisions, self._allows, self._say)
         self._give_up()  # else Ray would be started for nothing, and Tune waits for ever where none begins
 
     # What Tune asks
@@ -282,6 +282,7 @@ class SweepRun:
             undelivered=0,
             budget=self.purse.budget,
             ended_by=self.study.ended_by,
+            exhausted=self.study.exhausted,
             reduction_factor=self.sweep.config.scheduler.reduction_factor,
         )
 

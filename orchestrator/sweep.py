@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from orchestrator import cluster_address
 from orchestrator.definition import DEFINITION, PLAN, require_same_sweep, write_definition, write_whole
-from orchestrator.ending import BEST, result_of
+from orchestrator.ending import BEST, DELIVERY_S, result_of
 from orchestrator.engine.capacity import cluster_nodes, places, places_now
 from orchestrator.engine.engine import connection, run_trials, some_ray
 from orchestrator.planning.plan import outlook
@@ -28,7 +28,7 @@ from orchestrator.study.holder import SweepLock
 from orchestrator.study.place import Place, record_place, require_original
 from orchestrator.study.record import standing
 from orchestrator.study.study import Study
-from orchestrator.tracking.tracking import Tracker, undelivered
+from orchestrator.tracking.tracking import Tracker, drain, undelivered
 from orchestrator.watching.progress import Counts, progress
 
 
@@ -69,14 +69,17 @@ def run_sweep(
             stack.enter_context(connection(resources, address))  # which may refuse, so before anything else
         lock = SweepLock(folder)
         stack.callback(lock.release)
+        require_same_sweep(folder, sweep)  # another process may have begun one meanwhile
         stop = stack.enter_context(Stop())
         patience = Patience(stop.pause)
+        patience(lambda: settled.record(folder))
+        if place is None:  # before the journal, which nobody could go on with alone
+            patience(lambda: write_definition(folder, settled.defined))
         study = open_study(folder, sweep, place, patience, stack)
         learn(study, results)
-        if place is not None:
+        if place is not None:  # not before: the database may refuse, or be the wrong one
             record_place(folder, place)
-        settled.record(folder)
-        write_definition(folder, settled.defined)
+            write_definition(folder, settled.defined)
         record_environment(folder)
         if command:
             record_command(folder, command)
@@ -84,9 +87,9 @@ def run_sweep(
             for record in standing(study.trials.values()):
                 if record.outcome == "failed":
                     study.take_up(record)
-        told = (folder / BEST).exists() and undelivered(folder) == 0
-        if told and not work_is_left(sweep, study):
-            return result_of(folder, sweep, study, 0)
+        if _is_answered(folder, study) and not work_is_left(sweep, study):
+            late = drain(folder, tracking_uri, DELIVERY_S, lambda: stop.asked) if undelivered(folder) else 0
+            return result_of(folder, sweep, study, late)
         counts = Counts(total=sweep.num_trials + 1 + sweep.num_confirmations)
         try:
             tracker = Tracker(folder, tracking_uri, sweep.config.name, study.id, patience)
@@ -112,11 +115,17 @@ def run_sweep(
                         run.progress.note(line)
                     write_plan(folder, sweep)
                     run_trials(resources, run.next_trial, run, stop, scratch)
-            result = run.ending.write(stop)
+            run.ending.write()
         except BaseException:
             run.ending.abandon(stop)
             raise
-        return result
+        late = tracker.close(DELIVERY_S, lambda: stop.asked)
+        return result_of(folder, sweep, study, late)
+
+
+def _is_answered(folder: Path, study: Study) -> bool:
+    """Whether all that the study knows has gone into an answer that is still there."""
+    return study.is_answered and (study.best() is None or (folder / BEST).exists())
 
 
 def _announce(text: str) -> None:

@@ -4,7 +4,7 @@
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, cast
 
 from orchestrator.analysis.confirm import confirmation
@@ -17,7 +17,7 @@ from orchestrator.analysis.stopping import stopping
 from orchestrator.analysis.table import Table, table_of
 from orchestrator.search.halving import audited
 from orchestrator.space import Sweep
-from orchestrator.study.record import TrialRecord
+from orchestrator.study.record import TrialRecord, drawn_as
 
 
 def analyse(sweep: Sweep, records: Sequence[TrialRecord]) -> Findings:
@@ -33,11 +33,11 @@ def analyse(sweep: Sweep, records: Sequence[TrialRecord]) -> Findings:
         effects=effects(table, design),
         interactions=interactions(table, design),
         importances=importances(table, design),
-        stopping=stopping(table, _audited(table)),
+        stopping=stopping(table, _audited(table, {record.number: record for record in records})),
     )
 
 
-def _audited(table: Table) -> list[bool]:
+def _audited(table: Table, everyone: Mapping[int, TrialRecord]) -> list[bool]:
     """Which trials were let live whatever their rank."""
     seed, share = table.sweep.config.search.seed, table.sweep.config.scheduler.audit
-    return [r.role == "search" and audited(seed, share, r.number) for r in table.records]
+    return [r.role == "search" and audited(seed, share, drawn_as(r, everyone)) for r in table.records]

@@ -9,8 +9,9 @@ import fcntl
 import os
 import threading
 import uuid
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import ray
 import ray.train
@@ -21,8 +22,10 @@ from ray.train.backend import Backend
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.placement_group import PlacementGroup, get_current_placement_group, remove_placement_group
 
+from orchestrator.definition import write_whole
 from orchestrator.engine.desk import Desk, Order
 from orchestrator.engine.trial import TIMEOUT, LostRankError, Outcome, Task, TrialWork
+from orchestrator.process.lock import exclusive
 from orchestrator.space import ResourcesConfig
 
 LOOK_S = 0.5
@@ -31,6 +34,8 @@ START_S = 21_600.0
 """Seconds that a group waits for its places; `resources.trial_timeout` may end it earlier."""
 END_S = 4.0
 """Seconds that a group has to end by itself."""
+FREEING = "orphans"
+"""File whose lock is held by whoever frees the places of dead groups, or makes the lock of a new one."""
 
 
 class _NoPort(Backend):
@@ -55,7 +60,7 @@ def serve(config: dict[str, Any]) -> None:
     if rank == 0:
         own = get_current_placement_group()
         assert own is not None
-        Path(config["place"]).write_text(own.id.hex(), encoding="ascii")
+        write_whole(Path(config["place"]), own.id.hex())
     if size == 1:
         _take_orders(desk, leads=True)
         return
@@ -104,8 +109,7 @@ class Group:
         free_orphans(folder)
         self._files = [folder / f"{name}.{kind}" for kind in ("lock", "place", "store")]
         lock, place, store = self._files
-        self._lock = lock.open("w", encoding="ascii")
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._lock = claim(lock)
         told = {"desk": self.desk, "backend": config.backend, "place": str(place), "store": str(store)}
         self._trainer = TorchTrainer(
             serve,
@@ -158,23 +162,39 @@ class Group:
         self._lock.close()
 
 
+def claim(lock: Path) -> TextIO:
+    """The lock file of a group that begins, held until it is closed."""
+    # Nobody may find the file before it is held: it would be taken for a dead group's.
+    with exclusive(lock.parent / FREEING):
+        file = lock.open("w", encoding="ascii")
+        fcntl.flock(file, fcntl.LOCK_EX)
+    return file
+
+
 def free_orphans(folder: Path) -> None:
     """Free the places of groups whose actor was killed: Ray keeps them, and nothing else would begin.
 
     Train's own cleaner asks the dashboard, and gets no answer without one or beside another Ray.
     """
-    for path in folder.glob("*.lock"):
-        with path.open("r+", encoding="ascii") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue  # its actor lives
-            place = path.with_suffix(".place")
-            if place.exists():
-                identity = ray.PlacementGroupID(bytes.fromhex(place.read_text(encoding="ascii")))
-                remove_placement_group(PlacementGroup(identity))
-                place.unlink()
-            path.unlink()
+    with exclusive(folder / FREEING):
+        # A worker may outlive its actor, and write down its places when the lock's file is gone.
+        left = {path.with_suffix(".lock") for kind in ("lock", "place") for path in folder.glob(f"*.{kind}")}
+        for path in left:
+            with path.open("a", encoding="ascii") as lock:
+                _free_orphan(path, lock)
+
+
+def _free_orphan(path: Path, lock: TextIO) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return  # its actor lives
+    place = path.with_suffix(".place")
+    with suppress(FileNotFoundError):  # it may be ending by itself
+        identity = ray.PlacementGroupID(bytes.fromhex(place.read_text(encoding="ascii")))
+        remove_placement_group(PlacementGroup(identity))
+        place.unlink()
+    path.unlink(missing_ok=True)
 
 
 def _reason(error: Exception | None) -> str:

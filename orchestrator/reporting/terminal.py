@@ -25,7 +25,7 @@ class SweepResult:
     undelivered: int
     """Records that MLflow has not got."""
     budgets: list[str] = field(default_factory=list)
-    """How its budgets stand, in words, and that one ended the search."""
+    """What ended the search before its last trial, and how its budgets stand, in words."""
     front: list[TrialRecord] = field(default_factory=list)
     """Of several objectives the trials that no other one beats."""
 

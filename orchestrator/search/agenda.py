@@ -7,6 +7,7 @@ from typing import Any
 
 from orchestrator.budget import Purse
 from orchestrator.search.decision import Decisions, Verdict
+from orchestrator.search.proposal import NothingLeftError
 from orchestrator.space import Sweep
 from orchestrator.study.record import Role, TrialRecord
 from orchestrator.study.study import Study
@@ -34,6 +35,11 @@ def fresh_seeds(sweep: Sweep, chosen: Iterable[TrialRecord]) -> list[int]:
     return list(islice(fresh, sweep.config.confirm.seeds))
 
 
+def search_is_left(sweep: Sweep, study: Study) -> bool:
+    """Whether the search has yet to ask for trials, whatever the budgets say."""
+    return study.searched < sweep.num_trials and study.exhausted is None
+
+
 def work_is_left(sweep: Sweep, study: Study) -> bool:
     """Whether any trial is to be begun or gone on with, as far as the budgets allow."""
     allows = Purse(sweep, study).allows
@@ -41,7 +47,7 @@ def work_is_left(sweep: Sweep, study: Study) -> bool:
         return True
     if study.base() is None and allows("base"):
         return True
-    if study.searched < sweep.num_trials and allows("search"):
+    if search_is_left(sweep, study) and allows("search"):
         return True
     return bool(reruns_left(sweep, study)) and allows("confirm")
 
@@ -56,9 +62,11 @@ class Agenda:
         study: Study,
         decisions: Decisions,
         allows: Callable[[Role], bool] = lambda role: True,
+        say: Callable[[str], None] = lambda text: None,
     ):
-        """`allows` says whether the budgets have something left for a trial of a role."""
-        self._sweep, self._study, self._decisions, self._allows = sweep, study, decisions, allows
+        """`allows`: whether the budgets have something left for a trial of a role. `say` tells the user."""
+        self._sweep, self._study, self._decisions = sweep, study, decisions
+        self._allows, self._say = allows, say
         self.waiting = deque(study.at_work())
         """Trials that have begun and are to go on, as far as the budgets allow."""
         self._grid = self._grid_left()
@@ -75,8 +83,8 @@ class Agenda:
         searches = self._allows("search")
         if searches and (promoted := self._decisions.promotable()) is not None:
             return self._decisions.promote(promoted)
-        if searches and self._study.searched < self._sweep.num_trials:
-            return self._study.ask("search", self._grid.popleft() if self._grid is not None else None)
+        if searches and (proposed := self._propose()) is not None:
+            return proposed
         # Who is best is known when all have ended.
         if any(record.role != "confirm" for record in self.out()):
             return None
@@ -85,6 +93,18 @@ class Agenda:
         reruns = reruns_left(self._sweep, self._study)
         return self._study.ask_again(*reruns[0]) if reruns and self._allows("confirm") else None
 
+    def _propose(self) -> TrialRecord | None:
+        """The search's next trial; None where it has had its last one."""
+        if not search_is_left(self._sweep, self._study):
+            return None
+        try:
+            return self._study.ask("search", self._grid.popleft() if self._grid is not None else None)
+        except NothingLeftError as error:
+            count = f"{self._study.searched} of {self._sweep.num_trials} trials"
+            self._study.exhaust(f"the search ends with {count}: {error}")
+            self._say(f"search.num_trials: {self._study.exhausted}")
+            return None
+
     def out(self) -> list[TrialRecord]:
         """Trials that have been given out and are not over, nor back among those that wait."""
         waiting = {record.number for record in self.waiting}
@@ -92,7 +112,7 @@ class Agenda:
 
     def given_up(self) -> list[tuple[TrialRecord, Verdict]]:
         """The trials at a rung that nothing can promote any more, for the search is over."""
-        if self.waiting or self._study.searched < self._sweep.num_trials or self._study.base() is None:
+        if self.waiting or search_is_left(self._sweep, self._study) or self._study.base() is None:
             return []
         busy = any(record.role != "confirm" for record in self._study.at_work())
         if busy or self._decisions.promotable() or self._decisions.last_resort():

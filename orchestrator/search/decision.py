@@ -5,7 +5,7 @@ from typing import Literal
 
 from orchestrator.search.halving import KINDS, PromotingAsha, audited, first_rung
 from orchestrator.space import Sweep
-from orchestrator.study.record import Outcome, TrialRecord, standing
+from orchestrator.study.record import Outcome, TrialRecord, drawn_as, standing
 from orchestrator.study.study import Study
 
 
@@ -18,7 +18,7 @@ class Verdict:
 
 
 def first_look(sweep: Sweep, number: int) -> int:
-    """Epoch before which trial `number` goes on whatever its rank: see `scheduler.brackets`."""
+    """Epoch before which a trial drawn as `number` goes on whatever its rank: see `scheduler.brackets`."""
     settings, rungs = sweep.config.scheduler, sweep.rungs
     if not rungs or settings.type == "pasha":
         return 0
@@ -62,8 +62,8 @@ class Decisions:
         return found
 
     def enter(self, record: TrialRecord, epoch: int) -> None:
-        """Fill a report into its rung."""
-        if self._study.metric in record.reports[epoch]:
+        """Fill a report into its rung; a run with a fresh seed competes with nobody."""
+        if record.role != "confirm" and self._study.metric in record.reports[epoch]:
             self.asha.record(record.number, epoch, record.reports[epoch][self._study.metric])
 
     def verdict(self, record: TrialRecord, epoch: int) -> Verdict | None:
@@ -76,7 +76,7 @@ class Decisions:
         passes = (
             record.passed >= epoch
             or not self.may_be_stopped(record)
-            or epoch < first_look(self._sweep, record.number)
+            or epoch < first_look(self._sweep, drawn_as(record, self._study.trials))
         )
         if passes or self.asha.goes_on(record.number, epoch):
             return None
@@ -89,7 +89,7 @@ class Decisions:
     def may_be_stopped(self, record: TrialRecord) -> bool:
         """The base is measured to the end, and so are a few others: see `scheduler.audit`."""
         seed, share = self._sweep.config.search.seed, self._sweep.config.scheduler.audit
-        return record.role == "search" and not audited(seed, share, record.number)
+        return record.role == "search" and not audited(seed, share, drawn_as(record, self._study.trials))
 
     def promotable(self) -> TrialRecord | None:
         """The waiting trial that is good enough to go on by now."""

@@ -13,6 +13,7 @@ from optuna.study import Study as OptunaStudy
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from orchestrator.space import ConfigError
+from orchestrator.space.design import every_run
 
 if TYPE_CHECKING:
     from orchestrator.space import Sweep
@@ -26,6 +27,10 @@ FADING = 10
 """Trials after which a prior's weight is halved."""
 NEAR = 0.1
 """Standard deviation around a prior, as a share of the range."""
+
+
+class NothingLeftError(ConfigError):
+    """A search has nothing more to propose."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,9 @@ def propose(
 ) -> Proposal:
     """The sampler's first proposal for trial `number` that keeps the constraints and is none of `known`.
 
-    `known` are the numbers of trials by the identity of their run. The draws depend on the search's seed, the
-    trial's number and the study, on no more. Raises ConfigError where there is nothing left to propose.
+    Where it finds none and the space is countable, the first configuration that is left. `known` are the
+    numbers of trials by the identity of their run. The draws depend on the search's seed, the trial's number
+    and the study, on no more. Raises NothingLeftError where there is nothing left to propose.
     """
     passed_over: Counter[str] = Counter()
 
@@ -64,11 +70,16 @@ def propose(
         if twin is None:
             return Proposal(values, identity, dict(passed_over))
         pass_over(f"is trial {twin:04d} again")
-    raise ConfigError(
-        f"{sweep.path}: search.num_trials: {MAX_ATTEMPTS:,} proposals for trial {number:04d} brought nothing "
-        "new that keeps the constraints; widen the space, or end the search with the trials that there are "
-        "by --trials."
-    )
+    countable = every_run(sweep)
+    for values in () if countable is None else countable:
+        identity = sweep.identity(values)
+        if identity not in known:
+            return Proposal(values, identity, dict(passed_over))
+    if countable is None:
+        why = f"{MAX_ATTEMPTS:,} proposals for the next brought nothing new that keeps the constraints"
+    else:
+        why = "each configuration of the space has been run"
+    raise NothingLeftError(why)
 
 
 class _Draw(FixedTrial):

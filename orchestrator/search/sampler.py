@@ -60,6 +60,9 @@ class TrialsView:
     been at a rung is shown as if completed with what it would likely have come to (`foreseen_ends`). One that
     has been at none is shown as pruned where it stands; so are all where there are no rungs.
 
+    Trials without values of the space, with fresh seeds or of a base outside it, are left out: each would
+    count as a good one or a bad one, and says of no value that it is.
+
     Of more than LOOKED_AT trials a learned sampler sees the BEST, and of the others every so many: TPE tells
     the density of the good ones from that of the rest, which so many show as well as all.
     """
@@ -79,7 +82,7 @@ class TrialsView:
 
     @cached_property
     def _all(self) -> list[FrozenTrial]:
-        own = self._study._get_trials(deepcopy=False)
+        own = [trial for trial in self._study._get_trials(deepcopy=False) if trial.distributions]
         return own if self._elsewhere is None else self._elsewhere(own) + own
 
     @cached_property

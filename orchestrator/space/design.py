@@ -60,11 +60,17 @@ def count_distinct(sweep: Space, limit: int) -> int | None:
 
     None where there are too many to count, as with any continuous range.
     """
+    countable = every_run(sweep)
+    return None if countable is None else sum(1 for _ in islice(countable, limit))
+
+
+def every_run(sweep: Space) -> Iterator[dict[str, Any]] | None:
+    """The different runs that a space has beside the base, in a stable order; None where there are many."""
     points = {key: distribution.points for key, distribution in sweep.config.space.items()}
     listed = {key: values for key, values in points.items() if values is not None}
     if len(listed) < len(points) or math.prod(map(len, listed.values())) > MAX_COUNTED:
         return None
-    return sum(1 for _ in islice(distinct(sweep, sweep.combinations(listed)), limit))
+    return distinct(sweep, sweep.combinations(listed))
 
 
 def with_base_values(

@@ -15,6 +15,10 @@ EPOCH = "epoch:"
 that are kept from Optuna."""
 ENDED_BY = "ended_by"
 """The study's attribute that names the budget that ended its search."""
+ANSWERED = "answered"
+"""The study's attribute that says how far the sweep had come when its answer was last written."""
+EXHAUSTED = "exhausted"
+"""The study's attribute that says why the search ended before its last trial: nothing was left to propose."""
 RUN = "run"
 """Where the attribute `trial` holds the identity of the trial's run."""
 
@@ -85,9 +89,10 @@ def record_of(frozen: Told, reports: Mapping[str, StoredReport] = MappingProxyTy
             report = StoredReport.of(report)
         record.reports[epoch], record.facts[epoch] = report.metrics, report.facts
         record.checkpoint = report.checkpoint or record.checkpoint
-    if "place" in attributes and "end" not in attributes:
+    if "place" in attributes:
         place = attributes["place"]
-        record.parked, record.passed = place["parked"], place["passed"]
+        record.parked = None if "end" in attributes else place["parked"]
+        record.passed = place["passed"]
         record.turn = tuple(place["turn"]) if place["turn"] else None
     if "end" in attributes:
         record.outcome, record.reason = attributes["end"]["outcome"], attributes["end"]["reason"]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.definition import JOURNAL
 from orchestrator.space import ConfigError
-from orchestrator.study.attributes import ENDED_BY, record_of
+from orchestrator.study.attributes import ENDED_BY, EXHAUSTED, record_of
 from orchestrator.study.holder import Holder, holder
 from orchestrator.study.place import Place
 from orchestrator.study.record import TrialRecord
@@ -46,8 +46,8 @@ def study_as_journal(folder: Path, place: Place) -> bytes:
         return "".join(transcript(storage, study_id)).encode("utf-8")
 
 
-def read_ending(folder: Path, place: Place | None) -> dict[str, Any] | None:
-    """The budget that ended the search of the sweep in `folder`, if one did."""
+def read_ending(folder: Path, place: Place | None) -> tuple[dict[str, Any] | None, str | None]:
+    """What ended the search of the sweep in `folder` early: a budget, or that nothing was left to propose."""
     if place is None:
         return ending_of(read_journal(folder), folder.name)
     from orchestrator.study.database import reading
@@ -85,12 +85,13 @@ def read_journal(folder: Path) -> "JournalStorage":
     return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
 
 
-def ending_of(storage: "BaseStorage", name: str) -> dict[str, Any] | None:
-    """The budget that ended the search of the study `name`, if one did."""
+def ending_of(storage: "BaseStorage", name: str) -> tuple[dict[str, Any] | None, str | None]:
+    """What ended the search of the study `name` early: a budget, or that nothing was left to propose."""
     try:
-        return storage.get_study_user_attrs(storage.get_study_id_from_name(name)).get(ENDED_BY)
+        known = storage.get_study_user_attrs(storage.get_study_id_from_name(name))
     except KeyError:
-        return None
+        return None, None
+    return known.get(ENDED_BY), known.get(EXHAUSTED)
 
 
 def trials_of(storage: "BaseStorage", name: str) -> list[TrialRecord]:

@@ -114,6 +114,13 @@ def place_of(record: TrialRecord, metric: str, mode: str) -> tuple[int, float] |
     return None if last is None else (last[0], last[1] if mode == "max" else -last[1])
 
 
+def drawn_as(record: TrialRecord, trials: Mapping[int, TrialRecord]) -> int:
+    """The number by which draws for a trial go: of one that takes up a failed one, that one's."""
+    while record.retries is not None:
+        record = trials[record.retries]
+    return record.number
+
+
 def standing(records: Iterable[TrialRecord]) -> list[TrialRecord]:
     """The trials that count: without the failed ones that others have taken up again."""
     everyone = list(records)

@@ -23,7 +23,16 @@ from orchestrator.process.collector import uncollected
 from orchestrator.search.proposal import propose
 from orchestrator.space import objective_mode
 from orchestrator.storage.disk import Patience
-from orchestrator.study.attributes import ENDED_BY, EPOCH, RUN, StoredReport, identity, record_of
+from orchestrator.study.attributes import (
+    ANSWERED,
+    ENDED_BY,
+    EPOCH,
+    EXHAUSTED,
+    RUN,
+    StoredReport,
+    identity,
+    record_of,
+)
 from orchestrator.study.contenders import Contenders
 from orchestrator.study.journal import Journal
 from orchestrator.study.metrics import Metrics
@@ -40,7 +49,7 @@ _STATES = {
     "failed": TrialState.FAIL,
 }
 
-_NEW: dict[str, Any] = {"outcome": None, "reason": "", "passed_over": {}}
+_NEW: dict[str, Any] = {"outcome": None, "reason": "", "passed_over": {}, "parked": None, "turn": None}
 """What a trial made of another one does not take from it."""
 
 
@@ -80,6 +89,8 @@ class Study:
         if "id" not in self._study.user_attrs:
             self._study.set_user_attr("id", known_as or uuid.uuid4().hex)
         self.id: str = self._study.user_attrs["id"]
+        self.exhausted: str | None = self.known(EXHAUSTED)
+        """Why nothing was left to propose, where that ended the search."""
         self.trials: dict[int, TrialRecord] = {}
         self._open: dict[int, Trial] = {}
         self._at_work: set[int] = set()
@@ -128,6 +139,24 @@ class Study:
         """Write down which budget ends the search."""
         self.describe({ENDED_BY: dict(ended_by)})
 
+    def exhaust(self, why: str) -> None:
+        """Write down that nothing is left to propose."""
+        self.describe({EXHAUSTED: why})
+        self.exhausted = why
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the answer was written in full, and nothing has happened since that could change it."""
+        return self.known(ANSWERED) == self._extent()
+
+    def answer(self) -> None:
+        """Write down that the answer is written in full, as the sweep stands now."""
+        self.describe({ANSWERED: self._extent()})
+
+    def _extent(self) -> dict[str, int]:
+        over = sum(record.outcome is not None for record in self.trials.values())
+        return {"trials": len(self.trials), "over": over, "reports": self._reports}
+
     def describe(self, attributes: Mapping[str, Any]) -> None:
         """Write down what is known of the study as a whole."""
         for key, value in attributes.items():
@@ -149,7 +178,8 @@ class Study:
     def ask(self, role: Role = "search", values: Mapping[str, Any] | None = None) -> TrialRecord:
         """A new trial; its values are the sampler's, or the given ones.
 
-        `values` of None for role base stands for a base that lies outside the space.
+        `values` of None for role base stands for a base that lies outside the space. Raises NothingLeftError
+        where the sampler finds none.
         """
         if values is not None or role == "base":
             return self._create(TrialRecord(-1, role, dict(values or {})))
@@ -173,7 +203,7 @@ class Study:
         return self._create(TrialRecord(-1, "confirm", confirmed.values, confirmed.number, seed))
 
     def take_up(self, failed: TrialRecord) -> TrialRecord:
-        """A new trial that goes on where a failed one ended."""
+        """A new trial that goes on where a failed one ended, with the place at the rungs that it had."""
         fresh: dict[str, Any] = {**_NEW, "origin": None, "notes": [], "retries": failed.number}
         return self._create(replace(failed, **fresh))
 
@@ -182,7 +212,7 @@ class Study:
     ) -> TrialRecord:
         """Enter a finished trial of another sweep, with its values as this space has them."""
         assert other.outcome is not None
-        fresh: dict[str, Any] = {**_NEW, "retries": None, "confirms": None, "seed": None}
+        fresh: dict[str, Any] = {**_NEW, "retries": None, "confirms": None, "seed": None, "passed": 0}
         taken = self._create(replace(other, values=dict(values), role=role, origin=origin, **fresh))
         return self.end(taken.number, other.outcome, other.reason)
 
@@ -193,11 +223,15 @@ class Study:
         attributes: dict[str, Any] = {"trial": identity(record) | {RUN: run}, "notes": record.notes}
         for epoch, metrics in record.reports.items():
             kept = record.checkpoint if epoch == max(record.reports) else None
-            facts = replace(record.facts.get(epoch, Facts()), order=self._reports)
+            facts = record.facts.get(epoch, Facts())
+            if record.retries is None:  # else it was reported here, and the rungs are filled in that order
+                facts = replace(facts, order=self._reports)
             record.facts[epoch] = facts
             attributes[f"{EPOCH}{epoch}"] = StoredReport(Metrics(metrics), kept, facts).attribute()
             self._reports += 1
         attributes["halved"] = record.halved
+        if record.passed:
+            attributes["place"] = {"parked": None, "passed": record.passed, "turn": None}
         fixed = self._fixed(record)
         template = create_trial(
             state=TrialState.RUNNING,

@@ -169,16 +169,17 @@ class Tracker:
         self._restart_at = time.monotonic() + RESTART_S
 
 
-def drain(folder: Path, uri: str, timeout_s: float) -> int:
+def drain(folder: Path, uri: str, timeout_s: float, hurry: Callable[[], bool] = lambda: False) -> int:
     """Deliver the spool that a sweep left in `folder`; returns the number of records not delivered.
 
     To be called while the sweep does not run: runs that are still open are ended as KILLED. A store other
-    than the sweep's own gets the whole record. Gives up after `timeout_s`, or a minute without progress.
+    than the sweep's own gets the whole record. Gives up after `timeout_s`, a minute without progress, or
+    once `hurry`.
     Raises FileNotFoundError if there is no spool.
     """
     if not (folder / SPOOL).exists():
         raise FileNotFoundError(f"{folder / SPOOL}: no such tracking spool")
-    _finish(_spawn(folder, absolute_uri(uri), session="", stdin=subprocess.DEVNULL), timeout_s)
+    _finish(_spawn(folder, absolute_uri(uri), session="", stdin=subprocess.DEVNULL), timeout_s, hurry)
     return undelivered(folder)
 
 

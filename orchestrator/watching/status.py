@@ -48,6 +48,8 @@ class Status:
     budget: Budget = NO_BUDGET
     ended_by: dict[str, Any] | None = None
     """The budget that ended the search, where one did."""
+    exhausted: str | None = None
+    """Why nothing was left to propose, where that ended it."""
 
     def state_of(self, record: TrialRecord) -> str:
         """What a trial is doing, or how it ended."""
@@ -81,7 +83,8 @@ class Status:
         if self.budget_ended:
             over = all(record.outcome for record in trials if record.role == "confirm")
         else:
-            over = len(trials) >= self.total and all(record.outcome for record in trials)
+            all_begun = len(trials) >= self.total or self.exhausted is not None
+            over = all_begun and all(record.outcome for record in trials)
         return "finished" if over else "interrupted"
 
     @cached_property
@@ -137,8 +140,9 @@ class Status:
         return "\n".join(lines)
 
     def budgets(self) -> list[str]:
-        """That a budget ended the search, and how all stand, in words."""
+        """What ended the search early, and how all budgets stand, in words."""
         ended = [f"{self.ended_by['key']} ended the search"] if self.ended_by and self.budget_ended else []
+        ended += [self.exhausted] if self.exhausted else []
         return [*ended, *(left.words() for left in self.left())]
 
     def left(self) -> list[Left]:
@@ -238,6 +242,11 @@ def read_status(folder: Path, storage: str | None = None, newest_only: bool = Fa
     trials: list[TrialRecord] = []
     if begun:
         trials = skim_trials(folder, metric) if skims else read_study(folder, place)
+    few = bool(trials) and len(standing(trials)) < total
+    stands_still = few and runs is None and all(record.outcome for record in trials)
+    # Asked for where a search may have ended early only, for the record is read once more for it.
+    early = begun and (budget.is_set or stands_still)
+    ended_by, exhausted = read_ending(folder, place) if early else (None, None)
     folders = folder / "trials"
     there = set(os.listdir(folders)) if folders.is_dir() else set()
     return Status(
@@ -253,8 +262,8 @@ def read_status(folder: Path, storage: str | None = None, newest_only: bool = Fa
         undelivered=undelivered(folder),
         reduction_factor=scheduler.get("reduction_factor", 3),
         budget=budget,
-        # Asked for where there is a budget only, for the record is read once more for it.
-        ended_by=read_ending(folder, place) if begun and budget.is_set else None,
+        ended_by=ended_by,
+        exhausted=exhausted,
     )
 
 

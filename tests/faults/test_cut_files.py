@@ -79,6 +79,17 @@ def test_a_definition_cut_short_is_still_known_or_refused_in_words(workplace: Wo
         read_status(folder)
 
 
+@pytest.mark.parametrize("left", ["lock", "packing.json", "definition.json", ".definition.json.x3k_9q"])
+def test_what_a_start_that_was_cut_off_leaves_is_in_nobodys_way(workplace: Workplace, left: str) -> None:
+    """One of the files that are written before a sweep begins."""
+    folder = workplace.folder / "results/tiny"
+    folder.mkdir(parents=True)
+    write_definition(folder, load_sweep(workplace.folder / "tiny.yaml"))
+    for file in folder.iterdir():
+        file.rename(folder / left) if file.name == "definition.json" else file.unlink()
+    require_same_sweep(folder, load_sweep(workplace.folder / "tiny.yaml", overrides={"search.seed": 1}))
+
+
 FILES = [
     "study.journal",
     "tracking.jsonl",

@@ -3,6 +3,7 @@
 import os
 import resource
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +49,25 @@ def test_a_sweep_without_space_pauses_and_goes_on(workplace: Workplace) -> None:
     assert "there is space again: the sweep goes on" in log
     for record in records(workplace):
         assert (record.outcome, list(record.reports)) == ("completed", list(range(1, 7)))
+
+
+def test_a_sweep_that_finds_no_space_at_its_start_can_be_begun_again(workplace: Workplace) -> None:
+    """No space for the first files of a sweep, which is then given up."""
+    workplace.write("tiny.yaml", SWEEP)
+    process = workplace.start_sweep("tiny.yaml")
+    # Room for the lock's one line, not for the definition, nor for the first lines of a journal.
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (200, resource.RLIM_INFINITY))
+    assert process.stdout is not None
+    try:
+        assert any("the sweep pauses until there is space" in line for line in process.stdout)
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=60)
+    finally:
+        end_session(process)
+        process.stdout.close()
+    assert process.returncode == 130
+    done = workplace.sweep("tiny.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.slow

@@ -28,6 +28,7 @@ from tests.workplace import (
     require_none_running,
     trial_processes,
     wait_for,
+    wait_until,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
@@ -308,3 +309,43 @@ def test_a_trial_whose_process_is_killed_goes_on_in_another(workplace: Workplace
     assert process.returncode == 0, output
     assert "tried again" in output
     assert all(list(record.reports) == list(range(1, 7)) for record in records(workplace))
+
+
+def test_an_answer_that_a_kill_cut_short_is_written_again_and_only_then_repeated(
+    workplace: Workplace,
+) -> None:
+    """The driver dies with the best config written and the report not; its drainer delivers what there is."""
+    workplace.env["HJEPA_REPORT"] = "on"
+    folder = workplace.folder / "results/tiny"
+    process = workplace.start_sweep("tiny.yaml", "--trials", "1")
+    try:
+        wait_until((folder / "best.yaml").exists, process)
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+    finally:
+        end_session(process)
+    require_none_running(workplace)
+    assert not (folder / "report/index.html").exists()
+    again = workplace.sweep("tiny.yaml", "--trials", "1")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert (folder / "report/index.html").exists()
+    assert {run.info.status for run in mlflow_runs(workplace)} == {"FINISHED"}
+    told = (folder / "tracking.jsonl").read_bytes()
+    assert workplace.sweep("tiny.yaml", "--trials", "1").returncode == 0
+    assert (folder / "tracking.jsonl").read_bytes() == told
+
+
+def test_the_answer_of_a_sweep_that_was_extended_is_not_taken_for_its_new_one(workplace: Workplace) -> None:
+    """The driver dies once the new trial is over, before it has written who is best by now."""
+    sweep = load_sweep(workplace.folder / "tiny.yaml", trials=2)
+    folder = workplace.folder / "results/tiny"
+    assert workplace.sweep("tiny.yaml", "--trials", "1").returncode == 0
+    study = Study(folder, sweep, build_sampler(sweep))
+    better = study.ask()
+    for epoch in (1, 2, 3):
+        study.report(better.number, epoch, {"val/knn_top1": 0.99}, None)
+    study.end(better.number, "completed")
+    done = workplace.sweep("tiny.yaml", "--trials", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"best seen: trial {better.id}" in done.stdout
+    assert "val/knn_top1 0.99" in (folder / "best.yaml").read_text()

@@ -10,14 +10,16 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.samplers._tpe.sampler import _split_trials
 from optuna.trial import TrialState
 
+from orchestrator.definition import write_definition
 from orchestrator.reporting.terminal import SweepResult, summary
 from orchestrator.search.agenda import Agenda, work_is_left
 from orchestrator.search.decision import Decisions
-from orchestrator.search.proposal import near, propose
+from orchestrator.search.proposal import NothingLeftError, near, propose
 from orchestrator.search.sampler import BEST, TrialsView, build_sampler
-from orchestrator.space import ConfigError, Sweep, load_sweep
+from orchestrator.space import Sweep, load_sweep
 from orchestrator.study.record import TrialRecord
 from orchestrator.study.study import Study
+from orchestrator.watching.status import read_status
 from tests.workplace import TINY
 
 LR = {"training.lr": {"loguniform": [1e-4, 1e-2]}}
@@ -106,10 +108,45 @@ def test_a_failed_trial_is_not_proposed_again(tmp_path: Path, monkeypatch: pytes
     for _ in range(5):
         study.end(study.ask().number, "failed", "crashed")
     assert len({sweep.identity(record.values) for record in study.trials.values()}) == 6
-    with pytest.raises(
-        ConfigError, match=r"search\.num_trials: 100 proposals for trial 0006 brought nothing"
-    ):
+    with pytest.raises(NothingLeftError, match="each configuration of the space has been run"):
         study.ask()
+
+
+@pytest.mark.parametrize("algorithm", ["tpe", "random"])
+def test_what_chance_does_not_find_of_a_finite_space_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, algorithm: str
+) -> None:
+    """The more of it is done, the more of what is drawn is something that was run already."""
+    monkeypatch.setattr("orchestrator.search.proposal.MAX_ATTEMPTS", 1)
+    sweep = sweep_of(tmp_path, TYPES, algorithm, trials=40)
+    study = run_all(tmp_path, sweep, reopened=True)
+    assert len({sweep.identity(record.values) for record in study.trials.values()}) == 6
+    assert study.exhausted is None
+    assert not work_is_left(sweep, study)
+
+
+def test_where_nothing_is_left_to_propose_the_search_ends_and_what_follows_it_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a continuous space nobody can say what is left; an eighth of it keeps the constraints."""
+    monkeypatch.setattr("orchestrator.search.proposal.MAX_ATTEMPTS", 20)
+    space, confirm = LR | WEIGHTS, {"top_k": 1, "seeds": 2}
+    sweep = sweep_of(tmp_path, space, "random", trials=100, constraints=TIGHT, confirm=confirm)
+    study = run_all(tmp_path, sweep, reopened=True)
+    assert 1 < study.searched < 100
+    assert study.begun["confirm"] == 4
+    assert study.exhausted is not None
+    assert f"the search ends with {study.searched} of 100 trials: 20 proposals" in study.exhausted
+    assert not work_is_left(sweep, study)
+    said: list[str] = []
+    again = opened(tmp_path, sweep)
+    assert Agenda(sweep, again, Decisions(sweep, again), say=said.append).next() is None
+    assert said == [], "once is enough"
+    folder = (tmp_path / "results").rename(tmp_path / sweep.config.name)
+    write_definition(folder, sweep)
+    status = read_status(folder)
+    assert status.state == "finished"
+    assert study.exhausted in status.words()
 
 
 def test_an_asking_cut_short_after_its_values_is_completed(tmp_path: Path) -> None:
@@ -196,6 +233,45 @@ def test_a_failed_trial_does_not_hide_the_others_of_its_kind(tmp_path: Path) -> 
         study.end(number, "completed" if number else "failed")
     kinds = TrialsView(study._study, thinned=True).of_each_kind()._get_trials()
     assert [trial.number for trial in kinds] == [1]
+
+
+def test_a_base_outside_the_space_and_fresh_seeds_change_no_proposal(tmp_path: Path) -> None:
+    """They have no values of the space, from which TPE could learn."""
+    sweep = sweep_of(tmp_path, LR, trials=100)
+    study = opened(tmp_path, sweep)
+
+    def run(record: TrialRecord, value: float) -> TrialRecord:
+        study.report(record.number, 3, {"val/knn_top1": value}, None)
+        return study.end(record.number, "completed")
+
+    def proposed() -> list[Any]:
+        return [propose(study._study, sweep, number, open_id, {}).values for number in range(100, 110)]
+
+    found = [run(study.ask("search", {"training.lr": 1e-4 * 1.2**n}), n / 20) for n in range(15)]
+    open_id = study._study._storage.create_new_trial(study._study._study_id)  # for Optuna's notes
+    before = proposed()
+    run(study.ask("base", None), 0.99)
+    for seed in range(8):
+        run(study.ask_again(found[-1], seed), 0.9)
+    study.ask_again(found[-1], seed=8)
+    assert proposed() == before
+    assert [trial.number for trial in TrialsView(study._study, thinned=False)._get_trials()] == list(
+        range(15)
+    )
+
+
+def test_fresh_seeds_stand_at_no_rung(tmp_path: Path) -> None:
+    """A sweep that is extended once they have been run judges new trials by those of the search."""
+    sweep = sweep_of(tmp_path, LR, scheduler={"type": "asha", "max_epochs": 9, "grace_epochs": 1})
+    study = opened(tmp_path, sweep)
+    decisions = Decisions(sweep, study)
+    found = study.ask()
+    for record in (found, study.ask_again(found, seed=43), study.ask_again(found, seed=44)):
+        study.report(record.number, 1, {"val/knn_top1": 0.5}, None)
+        decisions.enter(record, 1)
+    again = Decisions(sweep, study)
+    again.replay()
+    assert decisions.asha.rungs[1] == again.asha.rungs[1] == {found.number: 0.5}
 
 
 def test_the_summary_counts_what_was_not_run(tmp_path: Path) -> None:
