@@ -12,7 +12,7 @@ from orchestrator.ending import BEST, DELIVERY_S, result_of
 from orchestrator.engine.capacity import cluster_nodes, places, places_now
 from orchestrator.engine.engine import connection, run_trials, some_ray
 from orchestrator.planning.plan import outlook
-from orchestrator.planning.settlement import settle
+from orchestrator.planning.settlement import Settled, settle
 from orchestrator.process.collector import keep_for_good
 from orchestrator.process.environment import record_command, record_environment
 from orchestrator.process.stopping import Stop
@@ -51,35 +51,10 @@ def run_sweep(
     sweep or is a copy of one in a database, or a trial cannot be placed; KeyboardInterrupt leaves a
     sweep that can be gone on with.
     """
-    address = cluster_address()
-    if address is None:
-        places(sweep.config.resources)
     folder = results / sweep.config.name
-    require_same_sweep(folder, sweep)
-    require_original(folder, place)
-    if not (folder / DEFINITION).exists():
-        read_earlier(results, sweep)  # which may refuse, so before anything is written
-    checkpoints = sweep.config.resources.checkpoints
-    if checkpoints is not None and not (folder / BEST).exists():
-        require_store(checkpoints)
-    settled = settle(sweep, folder, _announce)  # which may refuse, so before anything is written
-    sweep, resources = settled.sweep, settled.sweep.config.resources
+    settled = _require_startable(sweep, results, place)
     with ExitStack() as stack:
-        if address is not None and not (folder / DEFINITION).exists():
-            stack.enter_context(connection(resources, address))  # which may refuse, so before anything else
-        lock = SweepLock(folder)
-        stack.callback(lock.release)
-        require_same_sweep(folder, sweep)  # another process may have begun one meanwhile
-        stop = stack.enter_context(Stop())
-        patience = Patience(stop.pause)
-        patience(lambda: settled.record(folder))
-        if place is None:  # before the journal, which nobody could go on with alone
-            patience(lambda: write_definition(folder, settled.defined))
-        study = open_study(folder, sweep, place, patience, stack)
-        learn(study, results)
-        if place is not None:  # not before: the database may refuse, or be the wrong one
-            record_place(folder, place)
-            write_definition(folder, settled.defined)
+        study, stop, patience = _begin(settled, results, place, stack)
         record_environment(folder)
         if command:
             record_command(folder, command)
@@ -87,17 +62,71 @@ def run_sweep(
             for record in standing(study.trials.values()):
                 if record.outcome == "failed":
                     study.take_up(record)
-        if _is_answered(folder, study) and not work_is_left(sweep, study):
+        if _is_answered(folder, study) and not work_is_left(settled.sweep, study):
             late = drain(folder, tracking_uri, DELIVERY_S, lambda: stop.asked) if undelivered(folder) else 0
-            return result_of(folder, sweep, study, late)
-        counts = Counts(total=sweep.num_trials + 1 + sweep.num_confirmations)
-        try:
-            tracker = Tracker(folder, tracking_uri, sweep.config.name, study.id, patience)
-        except ValueError as error:
-            raise ConfigError(f"{error}; move that folder away, or name this sweep differently.") from None
-        depot = open_depot(folder, sweep, study)
-        run = SweepRun(folder, sweep, study, tracker, counts, stop, patience, depot)
-        keep_for_good()
+            return result_of(folder, settled.sweep, study, late)
+        return _run_to_its_end(settled, folder, study, tracking_uri, stop, patience, leave)
+
+
+def _require_startable(sweep: Sweep, results: Path, place: Place | None) -> Settled:
+    """The sweep with what is chosen for it here. Whatever may refuse it does, before anything is written."""
+    if cluster_address() is None:
+        places(sweep.config.resources)
+    folder = results / sweep.config.name
+    require_same_sweep(folder, sweep)
+    require_original(folder, place)
+    if not (folder / DEFINITION).exists():
+        read_earlier(results, sweep)
+    checkpoints = sweep.config.resources.checkpoints
+    if checkpoints is not None and not (folder / BEST).exists():
+        require_store(checkpoints)
+    return settle(sweep, folder, _announce)
+
+
+def _begin(
+    settled: Settled, results: Path, place: Place | None, stack: ExitStack
+) -> tuple[Study, Stop, Patience]:
+    """The study of a sweep, new or gone on with, under the sweep's lock; signals ask to stop from now on."""
+    sweep = settled.sweep
+    folder, address = results / sweep.config.name, cluster_address()
+    if address is not None and not (folder / DEFINITION).exists():
+        # Which may refuse, so before anything else.
+        stack.enter_context(connection(sweep.config.resources, address))
+    lock = SweepLock(folder)
+    stack.callback(lock.release)
+    require_same_sweep(folder, sweep)  # another process may have begun one meanwhile
+    stop = stack.enter_context(Stop())
+    patience = Patience(stop.pause)
+    patience(lambda: settled.record(folder))
+    if place is None:  # before the journal, which nobody could go on with alone
+        patience(lambda: write_definition(folder, settled.defined))
+    study = open_study(folder, sweep, place, patience, stack)
+    learn(study, results)
+    if place is not None:  # not before: the database may refuse, or be the wrong one
+        record_place(folder, place)
+        write_definition(folder, settled.defined)
+    return study, stop, patience
+
+
+def _run_to_its_end(
+    settled: Settled,
+    folder: Path,
+    study: Study,
+    tracking_uri: str,
+    stop: Stop,
+    patience: Patience,
+    leave: Callable[[str, bool], NoReturn] | None,
+) -> SweepResult:
+    """Run what is left of a sweep, and write its answer."""
+    sweep, resources = settled.sweep, settled.sweep.config.resources
+    counts = Counts(total=sweep.num_trials + 1 + sweep.num_confirmations)
+    try:
+        tracker = Tracker(folder, tracking_uri, sweep.config.name, study.id, patience)
+    except ValueError as error:
+        raise ConfigError(f"{error}; move that folder away, or name this sweep differently.") from None
+    run = SweepRun(folder, sweep, study, tracker, counts, stop, patience, open_depot(folder, sweep, study))
+    keep_for_good()
+    with ExitStack() as stack:
         try:
             if work_is_left(sweep, study):
                 stop.check()
@@ -120,7 +149,7 @@ def run_sweep(
             run.ending.abandon(stop)
             raise
         late = tracker.close(DELIVERY_S, lambda: stop.asked)
-        return result_of(folder, sweep, study, late)
+    return result_of(folder, sweep, study, late)
 
 
 def _is_answered(folder: Path, study: Study) -> bool:

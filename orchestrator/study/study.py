@@ -109,26 +109,29 @@ class Study:
         self._reports = 0
         self._promotions = 0
         for frozen in self._study.get_trials(deepcopy=False):
-            reports = journal.reports.pop(frozen._trial_id, {}) if journal is not None else {}
-            record = record_of(frozen, reports)
-            if record is None:  # asked for, and the process died before its values were written
-                if frozen.state == TrialState.RUNNING:
-                    self._half_asked.append(frozen._trial_id)
-                continue
-            if journal is not None:
-                # The record has the reports; Optuna asks for its own values only.
-                frozen.user_attrs = {k: v for k, v in frozen.user_attrs.items() if not k.startswith(EPOCH)}
-            self._know(record, frozen.user_attrs["trial"].get(RUN))
-            self._contenders.enter(record)
-            self._reports += len(record.reports)
-            self._promotions = max(self._promotions, record.turn[1] + 1 if record.turn else 0)
-            if not frozen.state.is_finished():
-                self._write_params(record, frozen)
-                self._open[record.number] = Trial(self._study, frozen._trial_id)
-                if record.parked is None:
-                    self._at_work.add(record.number)
-                if record.outcome is not None:  # the process died while it was told
-                    self.end(record.number, record.outcome, record.reason)
+            self._read(frozen, None if journal is None else journal.reports.pop(frozen._trial_id, {}))
+
+    def _read(self, frozen: FrozenTrial, apart: Mapping[str, StoredReport] | None) -> None:
+        """Take in a trial as it is stored; `apart` are its reports where they are kept from Optuna."""
+        record = record_of(frozen, apart or {})
+        if record is None:  # asked for, and the process died before its values were written
+            if frozen.state == TrialState.RUNNING:
+                self._half_asked.append(frozen._trial_id)
+            return
+        if apart is not None:
+            # The record has the reports; Optuna asks for its own values only.
+            frozen.user_attrs = {k: v for k, v in frozen.user_attrs.items() if not k.startswith(EPOCH)}
+        self._know(record, frozen.user_attrs["trial"].get(RUN))
+        self._contenders.enter(record)
+        self._reports += len(record.reports)
+        self._promotions = max(self._promotions, record.turn[1] + 1 if record.turn else 0)
+        if not frozen.state.is_finished():
+            self._write_params(record, frozen)
+            self._open[record.number] = Trial(self._study, frozen._trial_id)
+            if record.parked is None:
+                self._at_work.add(record.number)
+            if record.outcome is not None:  # the process died while it was told
+                self.end(record.number, record.outcome, record.reason)
 
     @property
     def ended_by(self) -> dict[str, Any] | None:
