@@ -104,6 +104,22 @@ def test_a_run_that_has_finished_says_so_and_writes_nothing(
     assert epochs("run") == [1, 2]
 
 
+def test_a_run_that_goes_on_takes_its_baselines_from_its_folder(
+    write: Callable[..., None], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    write(**{"training.epochs": 1})
+    assert trained() == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if "knn top1" in line]
+    assert len(told) == 2
+    with monkeypatch.context() as patch:
+        patch.setattr("hjepa.cli.baselines.baselines", lambda config: pytest.fail("measured again"))
+        assert trained("checkpoint.resume=auto", "training.epochs=2") == 0
+    assert [line for line in capsys.readouterr().out.splitlines() if "knn top1" in line] == told
+    # Of another number of neighbours they are others.
+    assert trained("checkpoint.resume=auto", "training.epochs=3", "evaluation.knn.k=1") == 0
+    assert [line for line in capsys.readouterr().out.splitlines() if "knn top1" in line] != told
+
+
 def test_a_run_that_died_before_its_first_checkpoint_starts_anew_in_its_own_folder(
     write: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ):
