@@ -167,6 +167,9 @@ def test_a_probe_is_on_the_mixture_unless_a_data_set_is_named(tiny: Tiny):
     assert not tiny(mixture | ON | {"evaluation.linear_probe.dataset": "digits"}).probe_data.use_multi_dataset
     with pytest.raises(ConfigError, match=r"data_path must name the folder"):
         tiny(mixture | ON | {"evaluation.linear_probe.dataset": "imagefolder"})
+    for dataset in ({}, {"data.dataset": "digits"}):
+        with pytest.raises(ConfigError, match=r"three is a folder of which .*linear_probe\.dataset"):
+            tiny(mixture | dataset | ON | {"evaluation.linear_probe.data_path": "three"})
 
 
 def test_what_belongs_to_the_runs_kind_of_files_is_not_taken_to_another(tiny: Tiny):
