@@ -19,6 +19,7 @@ from hjepa.distributed import GradientSum, Share, Team, own_device, process_grou
 from hjepa.memory import keep_freed
 from hjepa.model import HJEPA
 from hjepa.optim import build_optimizer
+from hjepa.resume import differences
 from hjepa.schema import ConfigError
 
 
@@ -77,19 +78,25 @@ class Run:
         )
 
     def load(self, path: Path) -> None:
-        """Go back to a checkpoint of a run with the same measures."""
+        """Go back to a checkpoint of a run with the same model, split and optimizer, else ConfigError.
+
+        The place in schedules is counted by epochs: its steps may have been of another size.
+        """
         state = load_checkpoint(path, self.device)
+        if changed := differences(state["config"], self.config):
+            raise ConfigError(
+                f"{path}: is of another run: {'; '.join(changed)}. "
+                "Give them the values they had, or start anew."
+            )
         # Of the optimizer its moments only: weight decay and betas are the config's, not the file's.
         optimizer = state["optimizer"] | {"param_groups": self.optimizer.state_dict()["param_groups"]}
-        saved, present = state["config"]["training"]["optimizer"], self.config.training.optimizer
         try:
-            if saved != present:
-                raise ValueError(f"training.optimizer was {saved}, is {present}")
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(optimizer)
         except (RuntimeError, ValueError) as error:
             raise ConfigError(f"{path}: is of a run with another model or optimizer: {error}") from None
-        self.epoch, self.step = state["epoch"], state["step"]
+        self.epoch = state["epoch"]
+        self.step = self.epoch * self.steps_per_epoch
 
 
 def build_run(config: RunConfig, pretrained: bool = True) -> Run:

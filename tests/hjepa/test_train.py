@@ -112,17 +112,53 @@ def test_resuming_keeps_the_settings_of_the_config(tiny: Tiny, tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "other",
-    [{"model.embed_dim": 24}, {"model.depth": 3}, {"model.fpn.use_fpn": True}, {"training.optimizer": "sgd"}],
+    ("other", "told"),
+    [
+        ({"model.embed_dim": 24}, "model.embed_dim was 16, is 24"),
+        ({"model.num_heads": 1}, "model.num_heads was 2, is 1"),
+        ({"model.fpn.use_fpn": True}, "model.fpn.use_fpn was false, is true"),
+        ({"training.optimizer": "sgd"}, 'training.optimizer was "adamw", is "sgd"'),
+        ({"data.split_seed": 9}, "data.split_seed was 0, is 9"),
+        (
+            {"data.val_fraction": 0.25, "model.depth": 3},
+            "depth was 2, is 3; data.val_fraction was 0.5",
+        ),
+    ],
     ids=str,
 )
-def test_a_checkpoint_of_another_model_or_optimizer_is_refused_by_name(
-    tiny: Tiny, tmp_path: Path, other: dict[str, Any]
+def test_a_checkpoint_of_another_run_is_refused_with_what_differs(
+    tiny: Tiny, tmp_path: Path, other: dict[str, Any], told: str
 ):
-    (report,) = train(tiny())
-    report.save(tmp_path / "end.pt")
-    with pytest.raises(ConfigError, match=r"end\.pt: is of a run with another model or optimizer"):
-        next(train(tiny(other), resume=tmp_path / "end.pt"))
+    build_run(tiny()).save(tmp_path / "start.pt")
+    with pytest.raises(ConfigError, match=rf"start\.pt: is of another run: .*{told}.*\. Give"):
+        build_run(tiny(other)).load(tmp_path / "start.pt")
+
+
+def test_a_run_goes_on_where_only_its_training_changed(tiny: Tiny, tmp_path: Path):
+    build_run(tiny()).save(tmp_path / "start.pt")
+    changed = {
+        "model.drop_path_rate": 0.1,
+        "model.ema.momentum": 0.9,
+        "model.use_flash_attention": False,
+        "model.fpn.fusion_method": "concat",  # without effect, as there is no FPN
+        "data.augmentation.color_jitter": 0.1,
+    }
+    build_run(tiny(changed)).load(tmp_path / "start.pt")
+
+
+@pytest.mark.parametrize(
+    ("other", "steps"), [({"data.batch_size": 120}, 5), ({"training.accumulation_steps": 3}, 1)], ids=str
+)
+def test_with_steps_of_another_size_schedules_go_on_at_the_same_epoch(
+    tiny: Tiny, tmp_path: Path, other: dict[str, Any], steps: int
+):
+    long = {"training.epochs": 2}
+    first = train(tiny(long))
+    next(first).save(tmp_path / "one.pt")
+    first.close()
+    (report,) = train(tiny(long | other), resume=tmp_path / "one.pt")
+    assert (report.epoch, report.step) == (2, 2 * steps)
+    assert report.metrics["train/lr"] == 0  # the cosine has come to its end
 
 
 # Randomness
