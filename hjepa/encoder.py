@@ -134,11 +134,6 @@ def timm_shape(name: str) -> EncoderShape:
     )
 
 
-def timm_activation(name: str) -> str:
-    """The class of activation in the blocks of timm's model `name`. ValueError as `timm_shape`."""
-    return type(_timm_model(name).blocks[0].mlp.act).__name__
-
-
 def _timm_model(name: str) -> Any:
     import timm  # takes seconds, and most small runs name no timm model
     from timm.models.vision_transformer import VisionTransformer
@@ -153,7 +148,41 @@ def _timm_model(name: str) -> Any:
         model = timm.create_model(name)
     if type(model) is not VisionTransformer:
         raise ValueError(f"encoder_type {name!r} is a {type(model).__name__}, not a plain vision transformer")
+    if unlike := _unlike_ours(model):
+        raise ValueError(
+            f"encoder_type {name!r} has {', '.join(unlike)}, which this encoder has not; name a plain vision "
+            f"transformer, or set encoder_type to {EXPLICIT} and give the measures"
+        )
     return model
+
+
+def _unlike_ours(model: Any) -> list[str]:
+    """What timm's model computes otherwise than `Encoder`, in words.
+
+    Class token, registers, positions and heads are left out: no part of the blocks, they are dropped.
+    """
+    block, patches, found = model.blocks[0], model.patch_embed, []
+    if type(patches).__name__ != "PatchEmbed":
+        found.append(f"patches embedded by {type(patches).__name__}")
+    elif patches.patch_size[0] != patches.patch_size[1]:
+        found.append(f"patches of {patches.patch_size[0]} x {patches.patch_size[1]} pixels")
+    if not isinstance(model.norm_pre, nn.Identity):
+        found.append("a norm before the first block")
+    if other := {type(one).__name__ for one in model.blocks} - {"Block"}:
+        return [*found, f"blocks of the kind {', '.join(sorted(other))}"]
+    attention, mlp = block.attn, block.mlp
+    within = (getattr(part, name, None) for part in (attention, mlp) for name in ("q_norm", "k_norm", "norm"))
+    different = {
+        f"attention of the kind {type(attention).__name__}": type(attention).__name__ != "Attention",
+        f"hidden layers of the kind {type(mlp).__name__}": type(mlp).__name__ != "Mlp",
+        f"the activation {type(mlp.act).__name__}": type(mlp.act).__name__ != "GELU",
+        f"norms of the kind {type(block.norm1).__name__}": not isinstance(block.norm1, nn.LayerNorm),
+        "norms within attention or hidden layers": not all(
+            isinstance(norm, nn.Identity | None) for norm in within
+        ),
+        "attention without bias": getattr(attention, "qkv", None) is not None and attention.qkv.bias is None,
+    }
+    return found + [words for words, is_so in different.items() if is_so]
 
 
 class Encoder(nn.Module):
