@@ -132,8 +132,9 @@ def evaluation_loss(run: Run) -> dict[str, float]:
     val = run.data.val
     run.model.eval()
     sums: dict[str, Tensor] = {}
-    with random_stream(run.config.data.split_seed, LOSS_STREAM):
-        for indices_B in np.array_split(np.arange(len(val)), max(1, len(val) // run.config.data.batch_size)):
+    batches = np.array_split(np.arange(len(val)), max(1, len(val) // run.config.data.batch_size))
+    with random_stream(run.config.data.split_seed, LOSS_STREAM), val.ahead(batches):
+        for indices_B in batches:
             for name, term in _batch_loss(run, val, indices_B).items():
                 sums[name] = sums.get(name, 0) + term * len(indices_B)
     return {name: total.item() / len(val) for name, total in sums.items()}
