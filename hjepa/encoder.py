@@ -223,7 +223,8 @@ class Encoder(nn.Module):
         if visible_BK is not None:
             # Gathered before anything is computed: what is masked costs nothing.
             patches_BNP = take(patches_BNP, visible_BK)
-        x_BKD = self.patch_embed(patches_BNP)
+        # What the blocks add to is float32, whatever autocast makes of the products.
+        x_BKD = self.patch_embed(patches_BNP).float()
         if pos_embed_ND is not None:
             x_BKD = x_BKD + (pos_embed_ND if visible_BK is None else pos_embed_ND[visible_BK])
         rotary = None
@@ -238,7 +239,8 @@ class Encoder(nn.Module):
         if grid == self.grid:
             return self.pos_embed, self.rotary_NF
         if self.pos_embed is not None:
-            return resampling(self.grid, grid, self.pos_embed.device) @ self.pos_embed, None
+            with torch.autocast(self.pos_embed.device.type, enabled=False):
+                return resampling(self.grid, grid, self.pos_embed.device) @ self.pos_embed, None
         return None, rotary_table(grid, *self.rotary_of, device=images_BCHW.device)
 
 

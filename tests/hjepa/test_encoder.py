@@ -315,6 +315,21 @@ def test_in_bfloat16_on_the_cpu_attention_is_matrix_products(rope: bool, masked:
     torch.testing.assert_close(*gradients, rtol=0.05, atol=0.1)
 
 
+@with_and_without_rope
+@pytest.mark.parametrize("side", [16, 8])
+def test_in_bfloat16_what_blocks_add_to_is_float32_at_every_size(rope: bool, side: int):
+    config = EncoderConfig(embed_dim=16, depth=2, num_heads=2, rope=RopeConfig(use_rope=rope))
+    encoder, seen = Encoder(config, 16), []
+    for block in encoder.blocks:
+        block.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        encoder(normal(2, 3, side, side))
+        positions, _ = encoder.positions(normal(2, 3, side, side))
+    assert seen == [torch.float32, torch.float32]
+    exact, _ = encoder.positions(normal(2, 3, side, side))
+    assert rope or torch.equal(positions, exact)
+
+
 def test_in_bfloat16_attention_over_many_tokens_does_not_hold_every_score():
     x_BKD = normal(1, FEW_TOKENS + 1, 32)
     with torch.autocast("cpu", torch.bfloat16):
