@@ -150,7 +150,8 @@ def _batch_loss(run: Run, split: Split, indices_B: np.ndarray) -> dict[str, Tens
     masks = sample_masks(config.masking, len(images_BCHW), model.grid, torch.default_generator)
     masks = masks.to(run.device)
     second_BCHW = run.augment(stored_BCHW) if config.loss.use_ntxent else None
-    local = draw_local(run, stored_BCHW, boxes_BV4, share)
+    # As many as in the epoch that has just ended.
+    local = draw_local(run, stored_BCHW, boxes_BV4, share, max(run.epoch - 1, 0))
     weights = model.level_weights(masks)
     with autocast(run):
         prediction = model(images_BCHW, masks, second_BCHW, config.loss.ntxent.on_context, local)
