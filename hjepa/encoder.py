@@ -39,7 +39,7 @@ class EncoderConfig(Config):
     pretrained: str | None = None
     """File of weights that timm saved of encoder_type's model, safetensors or torch's, to start from; null:
     start from random ones. Not read where a run goes on from a checkpoint."""
-    embed_dim: int | None = Field(default=None, ge=8)
+    embed_dim: int | None = Field(default=None, ge=8, le=65536)
     """Width of a token; null: the named encoder's, or 64 for `vit`."""
     depth: int | None = Field(default=None, ge=1)
     """Number of blocks; null: the named encoder's, or 4 for `vit`."""
