@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hjepa.checkpoint import load_checkpoint, save_checkpoint
+from hjepa.checkpoint import load_checkpoint, require_parts, save_checkpoint
 from hjepa.config import RunConfig
 from hjepa.data import Augmentation, load_data
 from hjepa.model import HJEPA
@@ -34,9 +34,11 @@ class Features:
     def load(cls, path: str | Path) -> "Features":
         """What `write_features` wrote into the folder `path`, on this machine's best device.
 
-        Raises ConfigError where the file is missing or torn.
+        Raises ConfigError where the file is missing, torn or of another kind.
         """
-        state = load_checkpoint(Path(path) / WEIGHTS, torch.device("cpu"))
+        file = Path(path) / WEIGHTS
+        state = load_checkpoint(file, torch.device("cpu"))
+        require_parts(file, state, ("config", "model", "mean", "std"), "features function")
         config = RunConfig.model_validate(state["config"])
         model = HJEPA(config.model, config.data.image_size)
         model.load_state_dict(state["model"])
@@ -62,6 +64,7 @@ def write_features(config: RunConfig, checkpoint: Path, folder: Path) -> Path:
     Raises ConfigError where the checkpoint or the data cannot be read.
     """
     state = load_checkpoint(checkpoint, torch.device("cpu"))
+    require_parts(checkpoint, state, ("model",), "checkpoint")
     data = load_data(config.data)
     kept = {
         "config": config.model_dump(mode="json"),

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hjepa.checkpoint import load_checkpoint, save_checkpoint
+from hjepa.checkpoint import load_checkpoint, require_parts, save_checkpoint
 from hjepa.config import RunConfig
 from hjepa.data import Augmentation, Data, Multicrop, Split, check_data, load_data
 from hjepa.distributed import GradientSum, Share, Team, own_device, process_group, require_divisible, team_of
@@ -83,6 +83,7 @@ class Run:
         The place in schedules is counted by epochs: its steps may have been of another size.
         """
         state = load_checkpoint(path, self.device)
+        require_parts(path, state, ("config", "epoch", "model", "optimizer"), "checkpoint to go on from")
         if changed := differences(state["config"], self.config):
             raise ConfigError(
                 f"{path}: is of another run: {'; '.join(changed)}. "
