@@ -89,7 +89,7 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
 
 
 def require_parts(path: Path, state: Mapping[str, Any], parts: Iterable[str], kind: str) -> None:
-    """UnreadableCheckpointError unless `state`, loaded from `path`, holds `parts`, as all of its `kind` do."""
+    """UnreadableCheckpointError unless `state`, loaded from `path`, holds `parts`, as its `kind` does."""
     missing = [part for part in parts if part not in state]
     if missing:
         held = ", ".join(name for name in state if name != "format")

@@ -143,6 +143,11 @@ def build_run(config: RunConfig, pretrained: bool = True) -> Run:
         raise ConfigError(
             f"data.val_fraction: no class of {config.data.title} has two images, so none can be held out."
         )
+    if len(data.val) == 1:
+        raise ConfigError(
+            f"data.val_fraction: {config.data.val_fraction:g} of the images of {config.data.title} is one "
+            "image to evaluate on; 2 are needed at least."
+        )
     return run
 
 
@@ -173,12 +178,18 @@ def check_run_data(config: RunConfig) -> None:
 def load_probe_data(config: RunConfig) -> Data | None:
     """The linear probe's data set, None where there is no probe or it takes the run's own.
 
-    Raises ConfigError where files are missing or damaged.
+    Raises ConfigError where files are missing or damaged, or hold too few images.
     """
     if not _probes_elsewhere(config):
         return None
     with _told_of_the_probe():
-        return load_data(config.probe_data)
+        data = load_data(config.probe_data)
+    if len(data.bank) < 2 or len(data.val) == 0:
+        raise ConfigError(
+            f"evaluation.linear_probe.dataset: {config.probe_data.title} leaves {len(data.bank)} images to "
+            f"train the probe and {len(data.val)} to judge it by; 2 and 1 are needed at least."
+        )
+    return data
 
 
 def _probes_elsewhere(config: RunConfig) -> bool:

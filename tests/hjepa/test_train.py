@@ -17,6 +17,7 @@ from hjepa.run import build_run, to_device
 from hjepa.schema import ConfigError
 from hjepa.step import NonFiniteError
 from hjepa.train import train_run
+from tests.hjepa.data.formats import write_image_folder
 
 Tiny = Callable[..., RunConfig]
 
@@ -261,6 +262,41 @@ def test_more_images_to_a_step_than_there_are_is_refused(tiny: Tiny):
 
 
 # Two views
+
+
+@pytest.mark.parametrize("key", ["seed", "data.split_seed"])
+def test_a_seed_is_a_number_of_63_bits(tiny: Tiny, key: str):
+    largest = {key: 2**63 - 1, "evaluation.linear_probe.enabled": True, "evaluation.linear_probe.epochs": 1}
+    assert next(train(tiny(largest))).epoch == 1
+    with pytest.raises(ConfigError, match=rf"{key}: {2**63} is not allowed: .* less than {2**63}"):
+        tiny({key: 2**63})
+
+
+def few(folder: Path, count: int) -> dict[str, Any]:
+    """Images of one class, and one of another."""
+    write_image_folder(folder / "train", count, classes=("ant",))
+    write_image_folder(folder / "train", 1, classes=("bee",))
+    return {"dataset": "imagefolder", "data_path": str(folder)}
+
+
+@pytest.mark.parametrize(
+    ("count", "told"),
+    [(1, "no class of .* has two images"), (2, r"0\.5 of the images of .* is one image")],
+)
+def test_too_few_images_to_evaluate_on_are_told_before_training(
+    tiny: Tiny, tmp_path: Path, count: int, told: str
+):
+    # Of several sets, for the batch needs more images than are left to learn from.
+    sets = [{"name": "few", "path": few(tmp_path, count)["data_path"], "dataset": "imagefolder"}]
+    sets.append({"name": "digits", "dataset": "digits"})
+    with pytest.raises(ConfigError, match=f"data.val_fraction: .*{told}"):
+        build_run(tiny({"data.use_multi_dataset": True, "data.datasets": sets, "data.evaluate_on": "few"}))
+
+
+def test_a_probe_on_too_few_images_is_told_before_training(tiny: Tiny, tmp_path: Path):
+    probe = {f"evaluation.linear_probe.{key}": value for key, value in few(tmp_path, 1).items()}
+    with pytest.raises(ConfigError, match=r"linear_probe\.dataset: imagefolder leaves 2 images .* and 0 to"):
+        build_run(tiny(probe | {"evaluation.linear_probe.enabled": True}))
 
 
 def test_ntxent_contrasts_two_augmentations_of_each_image(tiny: Tiny):
