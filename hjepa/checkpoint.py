@@ -5,6 +5,7 @@ import math
 import os
 import tempfile
 import zipfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -85,6 +86,16 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise UnreadableCheckpointError(f"{path}: not a checkpoint of this version.")
     return state
+
+
+def require_parts(path: Path, state: Mapping[str, Any], parts: Iterable[str], kind: str) -> None:
+    """UnreadableCheckpointError unless `state`, loaded from `path`, holds `parts`, as its `kind` does."""
+    missing = [part for part in parts if part not in state]
+    if missing:
+        held = ", ".join(name for name in state if name != "format")
+        raise UnreadableCheckpointError(
+            f"{path}: is no {kind}: it holds {held or 'nothing'}, and {', '.join(missing)} is missing."
+        )
 
 
 def _check_sums(path: Path) -> None:

@@ -43,7 +43,7 @@ class RunConfig(Config):
     logging: LoggingConfig = LoggingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     distributed: DistributedConfig = DistributedConfig()
-    seed: int = Field(default=42, ge=0)
+    seed: int = Field(default=42, ge=0, lt=2**63)
     """Seed of everything random but the evaluation split."""
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", json_schema_extra=NO_EFFECT)
     """Where to run; auto takes CUDA, then MPS, then CPU."""
@@ -71,6 +71,12 @@ class RunConfig(Config):
     @model_validator(mode="after")
     def _probe_has_data(self) -> Self:
         probe = self.evaluation.linear_probe
+        if probe.enabled and self.data.use_multi_dataset and probe.data_path and probe.dataset is None:
+            raise ValueError(
+                f"evaluation.linear_probe.data_path {probe.data_path} is a folder of which data set? Under "
+                "data.use_multi_dataset the run has several: name it by evaluation.linear_probe.dataset, or "
+                "leave both out to probe on the one of data.datasets that is evaluated on"
+            )
         same = probe.dataset == self.data.dataset and not self.data.use_multi_dataset
         if not probe.enabled or same or probe.dataset in (None, "digits"):
             return self

@@ -39,7 +39,7 @@ class EncoderConfig(Config):
     pretrained: str | None = None
     """File of weights that timm saved of encoder_type's model, safetensors or torch's, to start from; null:
     start from random ones. Not read where a run goes on from a checkpoint."""
-    embed_dim: int | None = Field(default=None, ge=8)
+    embed_dim: int | None = Field(default=None, ge=8, le=65536)
     """Width of a token; null: the named encoder's, or 64 for `vit`."""
     depth: int | None = Field(default=None, ge=1)
     """Number of blocks; null: the named encoder's, or 4 for `vit`."""
@@ -134,11 +134,6 @@ def timm_shape(name: str) -> EncoderShape:
     )
 
 
-def timm_activation(name: str) -> str:
-    """The class of activation in the blocks of timm's model `name`. ValueError as `timm_shape`."""
-    return type(_timm_model(name).blocks[0].mlp.act).__name__
-
-
 def _timm_model(name: str) -> Any:
     import timm  # takes seconds, and most small runs name no timm model
     from timm.models.vision_transformer import VisionTransformer
@@ -153,7 +148,41 @@ def _timm_model(name: str) -> Any:
         model = timm.create_model(name)
     if type(model) is not VisionTransformer:
         raise ValueError(f"encoder_type {name!r} is a {type(model).__name__}, not a plain vision transformer")
+    if unlike := _unlike_ours(model):
+        raise ValueError(
+            f"encoder_type {name!r} has {', '.join(unlike)}, which this encoder has not; name a plain vision "
+            f"transformer, or set encoder_type to {EXPLICIT} and give the measures"
+        )
     return model
+
+
+def _unlike_ours(model: Any) -> list[str]:
+    """What timm's model computes otherwise than `Encoder`, in words.
+
+    Class token, registers, positions and heads are left out: no part of the blocks, they are dropped.
+    """
+    block, patches, found = model.blocks[0], model.patch_embed, []
+    if type(patches).__name__ != "PatchEmbed":
+        found.append(f"patches embedded by {type(patches).__name__}")
+    elif patches.patch_size[0] != patches.patch_size[1]:
+        found.append(f"patches of {patches.patch_size[0]} x {patches.patch_size[1]} pixels")
+    if not isinstance(model.norm_pre, nn.Identity):
+        found.append("a norm before the first block")
+    if other := {type(one).__name__ for one in model.blocks} - {"Block"}:
+        return [*found, f"blocks of the kind {', '.join(sorted(other))}"]
+    attention, mlp = block.attn, block.mlp
+    within = (getattr(part, name, None) for part in (attention, mlp) for name in ("q_norm", "k_norm", "norm"))
+    different = {
+        f"attention of the kind {type(attention).__name__}": type(attention).__name__ != "Attention",
+        f"hidden layers of the kind {type(mlp).__name__}": type(mlp).__name__ != "Mlp",
+        f"the activation {type(mlp.act).__name__}": type(mlp.act).__name__ != "GELU",
+        f"norms of the kind {type(block.norm1).__name__}": not isinstance(block.norm1, nn.LayerNorm),
+        "norms within attention or hidden layers": not all(
+            isinstance(norm, nn.Identity | None) for norm in within
+        ),
+        "attention without bias": getattr(attention, "qkv", None) is not None and attention.qkv.bias is None,
+    }
+    return found + [words for words, is_so in different.items() if is_so]
 
 
 class Encoder(nn.Module):
@@ -194,7 +223,8 @@ class Encoder(nn.Module):
         if visible_BK is not None:
             # Gathered before anything is computed: what is masked costs nothing.
             patches_BNP = take(patches_BNP, visible_BK)
-        x_BKD = self.patch_embed(patches_BNP)
+        # What the blocks add to is float32, whatever autocast makes of the products.
+        x_BKD = self.patch_embed(patches_BNP).float()
         if pos_embed_ND is not None:
             x_BKD = x_BKD + (pos_embed_ND if visible_BK is None else pos_embed_ND[visible_BK])
         rotary = None
@@ -209,7 +239,8 @@ class Encoder(nn.Module):
         if grid == self.grid:
             return self.pos_embed, self.rotary_NF
         if self.pos_embed is not None:
-            return resampling(self.grid, grid, self.pos_embed.device) @ self.pos_embed, None
+            with torch.autocast(self.pos_embed.device.type, enabled=False):
+                return resampling(self.grid, grid, self.pos_embed.device) @ self.pos_embed, None
         return None, rotary_table(grid, *self.rotary_of, device=images_BCHW.device)
 
 

@@ -6,6 +6,7 @@ V views of an image.
 """
 
 import math
+from collections.abc import Iterable
 from typing import Self
 
 import torch
@@ -139,6 +140,39 @@ def knn_accuracies(
                 )
                 correct[count] += (winners_M == labels).sum()
     return {count: found.item() / len(labels_M) for count, found in correct.items()}
+
+
+@torch.no_grad()
+def knn_accuracy_of_parts(
+    bank: Iterable[tuple[Tensor, Tensor]], queries_MD: Tensor, labels_M: Tensor, config: KnnConfig
+) -> float:
+    """`knn_accuracy` with a bank that comes in parts, each its features (N, D) and labels (N,).
+
+    One part is held at a time, and of those before it each query's k nearest only. Raises ValueError where
+    bank or queries are empty.
+    """
+    queries_MD = F.normalize(queries_MD.float(), dim=1)
+    near_MK = queries_MD.new_empty(len(queries_MD), 0)
+    classes_MK = labels_M.new_empty(len(labels_M), 0)
+    for part_ND, part_labels_N in bank:
+        part_near_MK, part_classes_MK = _nearest(part_ND, part_labels_N, queries_MD, config.k)
+        both_MK = torch.cat([near_MK, part_near_MK], dim=1)
+        near_MK, kept_MK = both_MK.topk(min(config.k, both_MK.shape[1]), dim=1)
+        classes_MK = torch.cat([classes_MK, part_classes_MK], dim=1).gather(1, kept_MK)
+    if classes_MK.numel() == 0:
+        raise ValueError("k-NN needs a bank and queries, and one of them is empty")
+    winners_M = _winners(near_MK, classes_MK, int(classes_MK.max()) + 1, config.temperature)
+    return (winners_M == labels_M).sum().item() / len(labels_M)
+
+
+def _nearest(part_ND: Tensor, labels_N: Tensor, queries_MD: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Cosine similarity and class of each normalised query's k nearest in a part of a bank, (M, K) each."""
+    part_DN = F.normalize(part_ND.float(), dim=1).T
+    found = [
+        (queries @ part_DN).topk(min(k, len(part_ND)), dim=1)
+        for queries in queries_MD.split(max(1, _MAX_CHUNK_VALUES // len(part_ND)))
+    ]
+    return torch.cat([near for near, _ in found]), labels_N[torch.cat([which for _, which in found])]
 
 
 def _winners(similarity_MK: Tensor, classes_MK: Tensor, num_classes: int, temperature: float) -> Tensor:

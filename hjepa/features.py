@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hjepa.checkpoint import load_checkpoint, save_checkpoint
+from hjepa.checkpoint import load_checkpoint, require_parts, save_checkpoint
 from hjepa.config import RunConfig
 from hjepa.data import Augmentation, load_data
 from hjepa.model import HJEPA
@@ -34,9 +34,11 @@ class Features:
     def load(cls, path: str | Path) -> "Features":
         """What `write_features` wrote into the folder `path`, on this machine's best device.
 
-        Raises ConfigError where the file is missing or torn.
+        Raises ConfigError where the file is missing, torn or of another kind.
         """
-        state = load_checkpoint(Path(path) / WEIGHTS, torch.device("cpu"))
+        file = Path(path) / WEIGHTS
+        state = load_checkpoint(file, torch.device("cpu"))
+        require_parts(file, state, ("config", "model", "mean", "std"), "features function")
         config = RunConfig.model_validate(state["config"])
         model = HJEPA(config.model, config.data.image_size)
         model.load_state_dict(state["model"])
@@ -46,14 +48,41 @@ class Features:
 
     @torch.no_grad()
     def predict(self, images_NCHW: np.ndarray) -> np.ndarray:
-        """Features (N, D) float32 of images (N, 3, H, W) uint8 of any height and width."""
-        images_NCHW = np.asarray(images_NCHW, dtype=np.uint8)
-        found = []
+        """Features (N, D) float32 of images (N, 3, H, W) of any height and width, of which the square in the
+        middle counts, as in training.
+
+        Pixels are whole numbers from 0 to 255 or floats from 0 to 1; ValueError where they are neither.
+        """
+        images_NCHW = middle_square(np.asarray(images_NCHW))
+        found = [torch.empty(0, self.config.model.shape.embed_dim)]
         with bfloat16_where(self.config.training.use_amp, self.device):
             for begin in range(0, len(images_NCHW), BATCH):
-                images_BCHW = torch.from_numpy(images_NCHW[begin : begin + BATCH]).to(self.device)
+                images_BCHW = torch.from_numpy(as_bytes(images_NCHW[begin : begin + BATCH])).to(self.device)
                 found.append(self._model.features(self._resize.plain(images_BCHW)).float().cpu())
         return torch.cat(found).numpy()
+
+
+def middle_square(images_NCHW: np.ndarray) -> np.ndarray:
+    """The largest square in the middle of images. ValueError unless they are (N, 3, H, W)."""
+    if images_NCHW.ndim != 4 or images_NCHW.shape[1] != 3:
+        raise ValueError(f"images must be (N, 3, height, width), got shape {images_NCHW.shape}")
+    height, width = images_NCHW.shape[2:]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return images_NCHW[:, :, top : top + side, left : left + side]
+
+
+def as_bytes(images_NCHW: np.ndarray) -> np.ndarray:
+    """Images as uint8, from floats in [0, 1] or whole numbers in [0, 255]; ValueError for any other."""
+    if images_NCHW.dtype == np.uint8:
+        return np.ascontiguousarray(images_NCHW)
+    floats = np.issubdtype(images_NCHW.dtype, np.floating)
+    if not floats and not np.issubdtype(images_NCHW.dtype, np.integer):
+        raise ValueError(f"pixels must be numbers, got {images_NCHW.dtype}")
+    most = 1 if floats else 255
+    if not ((images_NCHW >= 0) & (images_NCHW <= most)).all():
+        raise ValueError(f"pixels of {images_NCHW.dtype} must be from 0 to {most}")
+    return (images_NCHW * 255).round().astype(np.uint8) if floats else images_NCHW.astype(np.uint8)
 
 
 def write_features(config: RunConfig, checkpoint: Path, folder: Path) -> Path:
@@ -62,6 +91,7 @@ def write_features(config: RunConfig, checkpoint: Path, folder: Path) -> Path:
     Raises ConfigError where the checkpoint or the data cannot be read.
     """
     state = load_checkpoint(checkpoint, torch.device("cpu"))
+    require_parts(checkpoint, state, ("model",), "checkpoint")
     data = load_data(config.data)
     kept = {
         "config": config.model_dump(mode="json"),

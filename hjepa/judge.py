@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hjepa.config import RunConfig
-from hjepa.data import Data, Split, load_test
+from hjepa.data import Augmentation, Data, Split, load_test
 from hjepa.distributed import Share
 from hjepa.evaluate import (
     alpha_req,
@@ -19,6 +19,7 @@ from hjepa.evaluate import (
     feature_std,
     knn_accuracies,
     knn_accuracy,
+    knn_accuracy_of_parts,
     lidar,
     rankme,
     raw_pixel_features,
@@ -30,6 +31,10 @@ from hjepa.run import Run, autocast, build_run, random_stream, to_device
 from hjepa.step import NonFiniteError, draw_local
 
 EVALUATION_BATCH = 512
+RAW_PIXEL_SIDE, RAW_PIXEL_BANK, RAW_PIXEL_QUERIES = 32, 50_000, 10_000
+"""Of the raw-pixel baseline: the side in pixels that images are resized to, and the images of bank and
+queries; no more than there are."""
+_RAW_PIXEL_PART = 8192  # images of the bank at a time, 100 MB
 VIEWS_STREAM, LOSS_STREAM = 2**32 - 1, 2**32 - 2  # beyond any epoch's
 
 
@@ -38,11 +43,22 @@ def split_features(run: Run, split: Split, of: Callable[[Tensor], Tensor]) -> Te
 
     Of several processes each computes some and gets all, so all must call this.
     """
-    each = -(-len(split) // run.team.size)
+    return shared_features(run, split, np.arange(len(split)), run.augment.plain, of)
+
+
+def shared_features(
+    run: Run,
+    split: Split,
+    indices_N: np.ndarray,
+    view: Callable[[Tensor], Tensor],
+    of: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """As `image_features`, the work shared between processes as in `split_features`."""
+    each = -(-len(indices_N) // run.team.size)
     # As many for every rank: the last images stand for those that are missing to it.
-    indices_N = np.arange(run.team.rank * each, (run.team.rank + 1) * each).clip(max=len(split) - 1)
-    own_ND = image_features(run, split, indices_N, run.augment.plain, of)
-    return run.team.gather(own_ND)[: len(split)]
+    own = np.arange(run.team.rank * each, (run.team.rank + 1) * each).clip(max=len(indices_N) - 1)
+    own_ND = image_features(run, split, indices_N[own], view, of)
+    return run.team.gather(own_ND)[: len(indices_N)]
 
 
 @torch.no_grad()
@@ -63,7 +79,7 @@ def image_features(
 def view_features(run: Run) -> Tensor:
     """Target features of augmented views of the evaluation split's images, (N, V, D), for LiDAR."""
     settings, val = run.config.evaluation.lidar, run.data.val
-    indices_N = np.linspace(0, len(val) - 1, min(settings.num_images, len(val))).astype(np.int64)
+    indices_N = evenly_spread(val, settings.num_images)
     with random_stream(run.config.data.split_seed, VIEWS_STREAM):
         views = [
             image_features(run, val, indices_N, run.augment, run.model.features)
@@ -116,8 +132,9 @@ def evaluation_loss(run: Run) -> dict[str, float]:
     val = run.data.val
     run.model.eval()
     sums: dict[str, Tensor] = {}
-    with random_stream(run.config.data.split_seed, LOSS_STREAM):
-        for indices_B in np.array_split(np.arange(len(val)), max(1, len(val) // run.config.data.batch_size)):
+    batches = np.array_split(np.arange(len(val)), max(1, len(val) // run.config.data.batch_size))
+    with random_stream(run.config.data.split_seed, LOSS_STREAM), val.ahead(batches):
+        for indices_B in batches:
             for name, term in _batch_loss(run, val, indices_B).items():
                 sums[name] = sums.get(name, 0) + term * len(indices_B)
     return {name: total.item() / len(val) for name, total in sums.items()}
@@ -133,7 +150,8 @@ def _batch_loss(run: Run, split: Split, indices_B: np.ndarray) -> dict[str, Tens
     masks = sample_masks(config.masking, len(images_BCHW), model.grid, torch.default_generator)
     masks = masks.to(run.device)
     second_BCHW = run.augment(stored_BCHW) if config.loss.use_ntxent else None
-    local = draw_local(run, stored_BCHW, boxes_BV4, share)
+    # As many as in the epoch that has just ended.
+    local = draw_local(run, stored_BCHW, boxes_BV4, share, max(run.epoch - 1, 0))
     weights = model.level_weights(masks)
     with autocast(run):
         prediction = model(images_BCHW, masks, second_BCHW, config.loss.ntxent.on_context, local)
@@ -156,11 +174,11 @@ def test_accuracy(run: Run) -> float:
 
 
 def baselines(config: RunConfig) -> dict[str, float]:
-    """What learning has to beat: k-NN accuracy on raw pixels, on the model with random weights, and
-    with pretrained ones where the config has them and their file is there."""
+    """What learning has to beat: k-NN accuracy on raw pixels (`raw_pixel_accuracy`), on the model with
+    random weights, and with pretrained ones where the config has them and their file is there."""
     run = build_run(config, pretrained=False)
     found = {
-        "raw_pixels/knn_top1": split_knn(run, run.data.val, raw_pixel_features),
+        "raw_pixels/knn_top1": raw_pixel_accuracy(run),
         "random_init/knn_top1": split_knn(run, run.data.val, run.model.features),
     }
     weights = config.model.pretrained
@@ -168,6 +186,35 @@ def baselines(config: RunConfig) -> dict[str, float]:
         run.model.load_pretrained(config.model)
         found["pretrained/knn_top1"] = split_knn(run, run.data.val, run.model.features)
     return found
+
+
+def raw_pixel_accuracy(run: Run) -> float:
+    """k-NN accuracy on the pixels of images of RAW_PIXEL_SIDE px at the most.
+
+    Of RAW_PIXEL_QUERIES evaluation images and RAW_PIXEL_BANK training images at the most, evenly spread. The
+    bank passes through in parts, so memory does not grow with the data set.
+    """
+    side = min(RAW_PIXEL_SIDE, run.config.data.image_size)
+    pixels_C = run.data.mean_C, run.data.std_C
+    resize = Augmentation(run.config.data.augmentation, side, *pixels_C).to(run.device)
+
+    def pixels(split: Split, indices_N: np.ndarray) -> tuple[Tensor, Tensor]:
+        pixels_ND = shared_features(run, split, indices_N, resize.plain, raw_pixel_features)
+        return pixels_ND, labels(run, split)[torch.from_numpy(indices_N).to(run.device)]
+
+    bank, val = run.data.bank, run.data.val
+    bank_N = evenly_spread(bank, RAW_PIXEL_BANK)
+    parts = np.split(bank_N, range(_RAW_PIXEL_PART, len(bank_N), _RAW_PIXEL_PART))
+    return knn_accuracy_of_parts(
+        (pixels(bank, part) for part in parts),
+        *pixels(val, evenly_spread(val, RAW_PIXEL_QUERIES)),
+        run.config.evaluation.knn,
+    )
+
+
+def evenly_spread(split: Split, most: int) -> np.ndarray:
+    """Positions of `most` of a split's images, all where there are no more; ascending int64."""
+    return np.linspace(0, len(split) - 1, min(most, len(split))).astype(np.int64)
 
 
 def split_knn(run: Run, queries: Split, of: Callable[[Tensor], Tensor]) -> float:

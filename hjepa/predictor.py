@@ -24,12 +24,12 @@ class PredictorConfig(Config):
     for each target block, which sees the context and that block's places only, as in I-JEPA (Assran et al.
     2023), and one for what is hidden in no block; about twice the predictor's time."""
 
-    embed_dim: int | None = Field(default=None, ge=8)
+    embed_dim: int | None = Field(default=None, ge=8, le=65536)
     """Width of a token, a multiple of num_heads; null: half the encoder's, rounded up to
     such a multiple."""
     depth: int = Field(default=2, ge=1)
     """Number of blocks."""
-    num_heads: int = Field(default=4, ge=1)
+    num_heads: int = Field(default=4, ge=1, le=65536)
     """Attention heads."""
     mlp_ratio: float = Field(default=4.0, gt=0)
     """Width of a block's hidden layer over that of a token."""

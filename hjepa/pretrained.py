@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hjepa.encoder import Encoder, EncoderConfig, timm_activation
+from hjepa.encoder import Encoder, EncoderConfig
 from hjepa.schema import ConfigError
 
 # Tokens of timm's that stand before the patches; our encoder has none.
@@ -29,11 +29,6 @@ def load_pretrained(encoder: Encoder, config: EncoderConfig) -> list[str]:
     assert config.pretrained is not None
     path = Path(config.pretrained).expanduser()
     where = f"model.pretrained: {path}"
-    if timm_activation(config.encoder_type) != "GELU":
-        raise ConfigError(
-            f"{where}: {config.encoder_type} was trained with {timm_activation(config.encoder_type)}, "
-            "which this encoder has not; it has GELU."
-        )
     weights, notes = dict(read_weights(path)), []
     prefix = 0
     for name, words in _PREFIX.items():

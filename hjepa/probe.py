@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from hjepa.data.config import Dataset
 from hjepa.schema import Config
 
+_EPS = 1e-6  # of a variance; a feature that is the same for all images stays near 0
+
 
 class LinearProbeConfig(Config):
     """A linear classifier on frozen features, trained at every evaluation."""
@@ -46,7 +48,8 @@ def linear_probe_accuracy(
 ) -> float:
     """Share of `val_MD` that a linear classifier trained on `train_ND` gets right.
 
-    Features are standardised by a batch norm without affine, as in MAE (He et al. 2022, appendix A).
+    Features are standardised by mean and standard deviation of all of `train_ND`; MAE's batch norm without
+    affine (He et al. 2022, appendix A) estimates the same from the last batches.
     Draws from a generator of its own, seeded with `seed`; torch's global one is left as it was.
     N >= 2, else ValueError.
     """
@@ -56,14 +59,17 @@ def linear_probe_accuracy(
     # Features made in inference mode cannot be saved for a backward pass; their clones can.
     with torch.inference_mode(False), torch.enable_grad():
         train_ND, train_labels_N = train_ND.detach().float().clone(), train_labels_N.clone()
+        variance_D, mean_D = torch.var_mean(train_ND, dim=0, correction=0)
+        scale_D = (variance_D + _EPS).rsqrt()
+        train_ND = (train_ND - mean_D) * scale_D
         probe = _untrained_probe(train_ND, int(train_labels_N.max()) + 1, generator)
         _train_probe(probe, train_ND, train_labels_N, config, generator)
     with torch.no_grad():
-        predicted_M = probe.eval()(val_MD.float()).argmax(dim=1)
+        predicted_M = probe((val_MD.float() - mean_D) * scale_D).argmax(dim=1)
         return (predicted_M == val_labels_M).float().mean().item()
 
 
-def _untrained_probe(train_ND: Tensor, num_classes: int, generator: torch.Generator) -> nn.Sequential:
+def _untrained_probe(train_ND: Tensor, num_classes: int, generator: torch.Generator) -> nn.Linear:
     dim, device = train_ND.shape[1], train_ND.device
     # skip_init, because the usual initialisation would advance the global generator.
     linear = nn.utils.skip_init(nn.Linear, dim, num_classes, device=device)
@@ -71,11 +77,11 @@ def _untrained_probe(train_ND: Tensor, num_classes: int, generator: torch.Genera
     with torch.no_grad():
         linear.weight.copy_(0.01 * torch.randn(num_classes, dim, generator=generator))
         linear.bias.zero_()
-    return nn.Sequential(nn.BatchNorm1d(dim, affine=False, device=device), linear)
+    return linear
 
 
 def _train_probe(
-    probe: nn.Sequential,
+    probe: nn.Linear,
     train_ND: Tensor,
     train_labels_N: Tensor,
     config: LinearProbeConfig,
@@ -86,7 +92,7 @@ def _train_probe(
     for _ in range(config.epochs):
         order_N = torch.randperm(len(train_ND), generator=generator).to(train_ND.device)
         for chosen_B in order_N.split(config.batch_size):
-            if len(chosen_B) < 2:  # a batch norm cannot train on one sample
+            if len(chosen_B) < 2:  # one image alone would count as much as a whole batch
                 continue
             loss = F.cross_entropy(probe(train_ND[chosen_B]), train_labels_N[chosen_B])
             optimizer.zero_grad()

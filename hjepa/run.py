@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hjepa.checkpoint import load_checkpoint, save_checkpoint
+from hjepa.checkpoint import load_checkpoint, require_parts, save_checkpoint
 from hjepa.config import RunConfig
 from hjepa.data import Augmentation, Data, Multicrop, Split, check_data, load_data
 from hjepa.distributed import GradientSum, Share, Team, own_device, process_group, require_divisible, team_of
 from hjepa.memory import keep_freed
 from hjepa.model import HJEPA
 from hjepa.optim import build_optimizer
+from hjepa.resume import differences
 from hjepa.schema import ConfigError
 
 
@@ -77,19 +78,26 @@ class Run:
         )
 
     def load(self, path: Path) -> None:
-        """Go back to a checkpoint of a run with the same measures."""
+        """Go back to a checkpoint of a run with the same model, split and optimizer, else ConfigError.
+
+        The place in schedules is counted by epochs: its steps may have been of another size.
+        """
         state = load_checkpoint(path, self.device)
+        require_parts(path, state, ("config", "epoch", "model", "optimizer"), "checkpoint to go on from")
+        if changed := differences(state["config"], self.config):
+            raise ConfigError(
+                f"{path}: is of another run: {'; '.join(changed)}. "
+                "Give them the values they had, or start anew."
+            )
         # Of the optimizer its moments only: weight decay and betas are the config's, not the file's.
         optimizer = state["optimizer"] | {"param_groups": self.optimizer.state_dict()["param_groups"]}
-        saved, present = state["config"]["training"]["optimizer"], self.config.training.optimizer
         try:
-            if saved != present:
-                raise ValueError(f"training.optimizer was {saved}, is {present}")
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(optimizer)
         except (RuntimeError, ValueError) as error:
             raise ConfigError(f"{path}: is of a run with another model or optimizer: {error}") from None
-        self.epoch, self.step = state["epoch"], state["step"]
+        self.epoch = state["epoch"]
+        self.step = self.epoch * self.steps_per_epoch
 
 
 def build_run(config: RunConfig, pretrained: bool = True) -> Run:
@@ -135,6 +143,11 @@ def build_run(config: RunConfig, pretrained: bool = True) -> Run:
         raise ConfigError(
             f"data.val_fraction: no class of {config.data.title} has two images, so none can be held out."
         )
+    if len(data.val) == 1:
+        raise ConfigError(
+            f"data.val_fraction: {config.data.val_fraction:g} of the images of {config.data.title} is one "
+            "image to evaluate on; 2 are needed at least."
+        )
     return run
 
 
@@ -165,12 +178,18 @@ def check_run_data(config: RunConfig) -> None:
 def load_probe_data(config: RunConfig) -> Data | None:
     """The linear probe's data set, None where there is no probe or it takes the run's own.
 
-    Raises ConfigError where files are missing or damaged.
+    Raises ConfigError where files are missing or damaged, or hold too few images.
     """
     if not _probes_elsewhere(config):
         return None
     with _told_of_the_probe():
-        return load_data(config.probe_data)
+        data = load_data(config.probe_data)
+    if len(data.bank) < 2 or len(data.val) == 0:
+        raise ConfigError(
+            f"evaluation.linear_probe.dataset: {config.probe_data.title} leaves {len(data.bank)} images to "
+            f"train the probe and {len(data.val)} to judge it by; 2 and 1 are needed at least."
+        )
+    return data
 
 
 def _probes_elsewhere(config: RunConfig) -> bool:

@@ -45,12 +45,16 @@ def train_step(run: Run, indices_B: np.ndarray) -> dict[str, Tensor]:
         images_BCHW = mixing.apply(images_BCHW, drawn_B5)
         # Mixed alike, the two views still show the same.
         second_BCHW = mixing.apply(second_BCHW, drawn_B5) if second_BCHW is not None else None
-    return optimize(run, images_BCHW, masks, second_BCHW, draw_local(run, stored_BCHW, boxes_BV4, share))
+    local = draw_local(run, stored_BCHW, boxes_BV4, share, run.epoch)
+    return optimize(run, images_BCHW, masks, second_BCHW, local)
 
 
-def draw_local(run: Run, stored_BCHW: Tensor, boxes_BV4: Tensor | None, share: Share) -> LocalCrops | None:
-    """Local crops of images, where there are any; `boxes_BV4` are the boxes of the global ones."""
-    count, strategy = run.config.local_crops(run.epoch), run.config.masking.strategy
+def draw_local(
+    run: Run, stored_BCHW: Tensor, boxes_BV4: Tensor | None, share: Share, epoch: int
+) -> LocalCrops | None:
+    """Local crops of images, as many as `epoch`, counted from 0, has of each, where there are any;
+    `boxes_BV4` are the boxes of the global ones."""
+    count, strategy = run.config.local_crops(epoch), run.config.masking.strategy
     if run.crops is None or count == 0:
         return None
     frame = None if strategy == "global_only" else boxes_BV4

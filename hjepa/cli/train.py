@@ -10,11 +10,12 @@ from pathlib import Path
 
 from hjepa.catalog import find_config, replacement
 from hjepa.checkpoint import CheckpointFolder
+from hjepa.cli.baselines import measured_once
 from hjepa.cli.place import Place, find_place
 from hjepa.config import RunConfig, load_config
 from hjepa.data import Data
 from hjepa.distributed import LostRankError, Team, team_of
-from hjepa.judge import baselines, test_accuracy
+from hjepa.judge import test_accuracy
 from hjepa.pictures import epoch_pictures, first_pictures
 from hjepa.records import Outcome, Records
 from hjepa.run import Run, build_run, joined
@@ -110,7 +111,7 @@ def _record(run: Run, place: Place) -> int:
         if records is not None:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
-        for name, value in baselines(config).items():
+        for name, value in measured_once(run, folder).items():
             print(f"{name.replace('_', ' ').replace('/', ', ')}: {value:.4f}")
         if records is not None:
             records.draw(run.epoch, first_pictures(run))

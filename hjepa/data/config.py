@@ -94,7 +94,7 @@ class DataConfig(Config):
     """Images per micro-batch of the optimizer."""
     val_fraction: float = Field(default=0.25, gt=0, le=0.5)
     """Share of the training images, of each class, held out for evaluation."""
-    split_seed: int = Field(default=0, ge=0)
+    split_seed: int = Field(default=0, ge=0, lt=2**63)
     """Seed of that split. Apart from the run's seed, so that runs of different seeds are compared on the
     same images."""
     pin_memory: bool = Field(default=True, json_schema_extra=NO_EFFECT)

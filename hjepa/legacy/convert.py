@@ -95,6 +95,10 @@ def _changes(old: OldFile, entry: Entry) -> Iterator[Change]:
         yield Change(None, None, "an empty section")
     elif key in _KEYS:
         yield Change(key, value, "")
+    elif _is_section(key):
+        raise old.error(
+            key, f"{_show(repr(value))} is not allowed: a section, must be a map of keys to values."
+        )
     else:
         raise old.error(key, f"no such key, then or now.\n{_nearest(key)}")
 

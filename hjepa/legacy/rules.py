@@ -182,6 +182,7 @@ TRAINING_IMAGES = {
     "stl10": 5_000,
 }
 """Training images as published, by which the old code's steps become epochs."""
+_MOST = 10**9  # of steps and of images of one
 
 
 @dataclass(frozen=True)
@@ -219,25 +220,27 @@ METRICS = {"val_loss": "val/loss", "loss": "train/loss", "train_loss": "train/lo
 
 
 def _metric(old: OldFile, key: str, value: Any) -> Iterator[Change]:
-    name = METRICS.get(value, value)
+    name = METRICS.get(value, value) if isinstance(value, str) else value
     yield Change(key, name, "" if name == value else "metrics are named by what they are measured on")
     if name == "val/loss":
         yield Change("evaluation.val_loss", True, "measures val/loss, which checkpoint.metric names")
 
 
 def _anneal_steps(old: OldFile, key: str, value: Any) -> Iterator[Change]:
-    names = [old.value("data.dataset", "")]
+    names = [str(old.value("data.dataset") or "")]
     if old.value("data.use_multi_dataset"):
-        names = [entry.get("name") for entry in old.value("data.datasets") or [] if isinstance(entry, dict)]
-    unknown = [str(name) for name in names if name not in TRAINING_IMAGES]
+        listed = old.value("data.datasets")
+        entries = listed if isinstance(listed, list) else []
+        names = [str(entry.get("name")) for entry in entries if isinstance(entry, dict)]
+    unknown = [name for name in names if name not in TRAINING_IMAGES]
     batch = to_number(old.value("data.batch_size"), whole=True)
     parts = to_number(old.value("training.accumulation_steps", 1), whole=True)
     value = to_number(value, whole=True)
-    if not all(isinstance(number, int) and number > 0 for number in (value, batch, parts)):
+    if not all(isinstance(number, int) and 0 < number < _MOST for number in (value, batch, parts)):
         raise old.error(
             key,
-            f"{value} steps of data.batch_size {batch} x training.accumulation_steps {parts} cannot be put "
-            "into epochs: all three must be whole numbers above 0.\n"
+            f"{value!r} steps of data.batch_size {batch!r} x training.accumulation_steps {parts!r} cannot be "
+            f"put into epochs: all three must be whole numbers above 0 and below {_MOST:,}.\n"
             "Give model.ema.momentum_warmup_epochs in its place.",
         )
     if unknown or not names:
@@ -247,7 +250,7 @@ def _anneal_steps(old: OldFile, key: str, value: Any) -> Iterator[Change]:
             f"{value} steps cannot be put into epochs without {missing}.\n"
             "Give model.ema.momentum_warmup_epochs in its place.",
         )
-    images = sum(TRAINING_IMAGES[str(name)] for name in names)
+    images = sum(TRAINING_IMAGES[name] for name in names)
     steps = images / (batch * parts)
     epochs = round(value / steps, 1)
     by = f"{batch} x {parts}" if parts != 1 else str(batch)
@@ -270,7 +273,7 @@ LOSS_TYPES: dict[str, dict[str, bool]] = {
 
 
 def _loss_type(old: OldFile, key: str, value: Any) -> Iterator[Change]:
-    if value not in LOSS_TYPES:
+    if not isinstance(value, str) or value not in LOSS_TYPES:
         yield Change(key, value, "")
         return
     distance = old.value("loss.jepa_loss_type")
@@ -283,7 +286,7 @@ def _loss_type(old: OldFile, key: str, value: Any) -> Iterator[Change]:
 
 
 def _jepa_loss_type(old: OldFile, key: str, value: Any) -> Iterator[Change]:
-    if old.value("loss.type", "jepa") in LOSS_TYPES:
+    if str(old.value("loss.type", "jepa")) in LOSS_TYPES:
         yield Change("loss.type", value, "the distance of the prediction loss")
     else:
         yield Change(None, None, f"loss.type names the distance: {old.value('loss.type')}")
@@ -315,9 +318,10 @@ def _eps(old: OldFile, key: str, value: Any) -> Iterator[Change]:
 
 
 def _k_values(old: OldFile, key: str, value: Any) -> Iterator[Change]:
-    numbers = sorted({int(k) for k in value}) if isinstance(value, list) and value else []
-    if not numbers:
-        raise old.error(key, f"{value!r} must be a list of numbers of neighbours.")
+    given = [to_number(k, whole=True) for k in value] if isinstance(value, list) else []
+    if not given or not all(type(k) is int and k > 0 for k in given):
+        raise old.error(key, f"{value!r} must be a list of numbers of neighbours, whole and above 0.")
+    numbers = sorted(set(given))
     yield Change("evaluation.knn.k", numbers[-1], "the largest is val/knn_top1's")
     if numbers[:-1]:
         yield Change("evaluation.knn.k_values", numbers[:-1], "the others are measured beside it")

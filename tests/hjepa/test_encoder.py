@@ -19,6 +19,7 @@ from hjepa.encoder import (
     EncoderConfig,
     EncoderShape,
     RopeConfig,
+    _unlike_ours,
     patchify,
     resampling,
     rotary_table,
@@ -314,6 +315,21 @@ def test_in_bfloat16_on_the_cpu_attention_is_matrix_products(rope: bool, masked:
     torch.testing.assert_close(*gradients, rtol=0.05, atol=0.1)
 
 
+@with_and_without_rope
+@pytest.mark.parametrize("side", [16, 8])
+def test_in_bfloat16_what_blocks_add_to_is_float32_at_every_size(rope: bool, side: int):
+    config = EncoderConfig(embed_dim=16, depth=2, num_heads=2, rope=RopeConfig(use_rope=rope))
+    encoder, seen = Encoder(config, 16), []
+    for block in encoder.blocks:
+        block.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        encoder(normal(2, 3, side, side))
+        positions, _ = encoder.positions(normal(2, 3, side, side))
+    assert seen == [torch.float32, torch.float32]
+    exact, _ = encoder.positions(normal(2, 3, side, side))
+    assert rope or torch.equal(positions, exact)
+
+
 def test_in_bfloat16_attention_over_many_tokens_does_not_hold_every_score():
     x_BKD = normal(1, FEW_TOKENS + 1, 32)
     with torch.autocast("cpu", torch.bfloat16):
@@ -439,6 +455,34 @@ def test_a_name_that_timm_does_not_know_is_answered_with_the_nearest():
 def test_what_is_no_plain_vision_transformer_is_refused():
     with pytest.raises(ValueError, match="'resnet18' is a ResNet, not a plain vision transformer"):
         timm_shape("resnet18")
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("vit_base_patch16_clip_quickgelu_224", "a norm before the first block, the activation QuickGELU"),
+        ("vit_tiny_r_s16_p8_224", "patches embedded by HybridEmbed"),
+        ("vit_giant_patch14_dinov2", "hidden layers of the kind GluMlp, the activation SiLU"),
+        ("vit_small_patch16_18x2_224", "blocks of the kind ParallelThingsBlock"),
+        ("vit_dwee_patch16_reg1_gap_256", "attention of the kind DiffAttention"),
+        ("beit3_base_patch16_224", "norms within attention or hidden layers"),
+        ("vit_medium_patch16_gap_256", "attention without bias"),
+        ("test_vit4", "norms of the kind RmsNorm"),
+    ],
+)
+def test_a_vision_transformer_that_computes_otherwise_is_refused_with_what_it_has(name: str, why: str):
+    with pytest.raises(ValueError, match=f"'{name}' has {why}, which this encoder has not; name a plain"):
+        timm_shape(name)
+
+
+def test_patches_that_are_not_square_are_named():
+    model = VisionTransformer(img_size=16, patch_size=(8, 4), embed_dim=24, depth=1, num_heads=3)
+    assert _unlike_ours(model) == ["patches of 8 x 4 pixels"]
+
+
+@pytest.mark.parametrize("name", ["vit_small_patch14_reg4_dinov2", "vit_base_patch16_siglip_224"])
+def test_registers_and_heads_of_a_named_encoder_are_left_out(name: str):
+    assert timm_shape(name).depth == 12
 
 
 def test_a_measure_that_contradicts_the_named_encoder_is_refused():

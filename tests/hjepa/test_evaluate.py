@@ -23,6 +23,7 @@ from hjepa.evaluate import (
     feature_std,
     knn_accuracies,
     knn_accuracy,
+    knn_accuracy_of_parts,
     lidar,
     rankme,
     raw_pixel_features,
@@ -225,6 +226,18 @@ def test_an_untrained_vit_has_not_collapsed(seed: int, tmp_path: Path):
     with torch.no_grad():
         pooled = vit.forward_features(images)[:, 1:].mean(dim=1)
     assert collapse_reason(pooled, CollapseConfig()) is None
+
+
+@pytest.mark.parametrize("part", [1, 7, 64, 200])
+@pytest.mark.parametrize("k", [1, 20, 500])
+def test_a_bank_in_parts_votes_as_a_whole_one(part: int, k: int):
+    bank, bank_labels = clusters(200, 1.5, seed=1)
+    queries, labels = clusters(300, 1.5, seed=2)
+    parts = zip(bank.split(part), bank_labels.split(part), strict=True)
+    whole = knn_accuracy(bank, bank_labels, queries, labels, KnnConfig(k=k))
+    assert knn_accuracy_of_parts(parts, queries, labels, KnnConfig(k=k)) == whole
+    with pytest.raises(ValueError, match="one of them is empty"):
+        knn_accuracy_of_parts([], queries, labels, KnnConfig(k=k))
 
 
 def test_raw_pixels_of_digits_are_a_strong_baseline(tmp_path: Path):

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from hjepa import RunConfig, train
-from hjepa.judge import LOSS_STREAM, evaluate, evaluation_loss
+from hjepa import RunConfig, judge, train
+from hjepa.evaluate import knn_accuracy, raw_pixel_features
+from hjepa.judge import LOSS_STREAM, evaluate, evaluation_loss, labels, raw_pixel_accuracy, split_features
 from hjepa.masking import sample_masks
 from hjepa.run import build_run, random_stream
 from hjepa.schema import ConfigError
@@ -124,3 +125,33 @@ def test_checkpoints_are_ranked_only_by_what_is_measured(
     assert tiny(ranked | on).checkpoint.metric == metric
     with pytest.raises(ConfigError, match=f"checkpoint.metric is {metric}, which is not measured"):
         tiny(ranked)
+
+
+# Raw pixels
+
+
+def test_the_raw_pixel_baseline_of_a_small_set_of_small_images_is_of_all_its_pixels(tiny: Tiny):
+    run = build_run(tiny())
+    bank, val = run.data.bank, run.data.val
+    whole = knn_accuracy(
+        split_features(run, bank, raw_pixel_features),
+        labels(run, bank),
+        split_features(run, val, raw_pixel_features),
+        labels(run, val),
+        run.config.evaluation.knn,
+    )
+    assert raw_pixel_accuracy(run) == whole
+
+
+def test_the_raw_pixel_baseline_holds_little_of_a_large_set_of_large_images(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(judge, "RAW_PIXEL_BANK", 300)
+    monkeypatch.setattr(judge, "RAW_PIXEL_QUERIES", 200)
+    monkeypatch.setattr(judge, "_RAW_PIXEL_PART", 128)
+    shapes: list[tuple[int, ...]] = []
+    pixels = judge.raw_pixel_features
+    monkeypatch.setattr(judge, "raw_pixel_features", lambda x: shapes.append(tuple(x.shape)) or pixels(x))
+    run = build_run(tiny({"data.image_size": 64, "model.patch_size": 16}))
+    assert 0.8 < raw_pixel_accuracy(run) < 1
+    assert shapes == [(count, 3, 32, 32) for count in (200, 128, 128, 44)]

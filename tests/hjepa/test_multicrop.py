@@ -291,3 +291,23 @@ def test_local_crops_that_nothing_learns_from_are_not_made(tiny: Tiny):
     assert "nothing learns from local crops" in (inert_reason(config, "data.multicrop.num_local_crops") or "")
     for learnt in ({"loss.use_sigreg": True}, {"masking.strategy": STRATEGIES[1]}):
         assert tiny(CROPS | {"loss.multicrop.weight": 0.0} | learnt).local_crops(0) == 3
+
+
+def test_the_evaluation_loss_has_the_local_crops_of_the_epoch_that_ended(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+):
+    run = build_run(tiny(LONG | {"evaluation.val_loss": True}))
+    assert run.crops is not None
+    counts: dict[bool, list[int]] = {True: [], False: []}
+    views = run.crops.local_views
+
+    def counted(stored: Tensor, count: int, *rest: Any) -> LocalCrops:
+        counts[run.model.encoder.training].append(count)
+        return views(stored, count, *rest)
+
+    monkeypatch.setattr(run.crops, "local_views", counted)
+    for report in train_run(run):
+        trained, evaluated = (set(counts[training]) for training in (True, False))
+        assert trained == evaluated == {min(report.epoch, 3)}
+        counts[True].clear()
+        counts[False].clear()

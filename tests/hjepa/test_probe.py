@@ -70,6 +70,23 @@ def test_a_probe_passes_over_a_last_batch_of_one():
     assert linear_probe_accuracy(*train, *val, PROBE, seed=0) > 0.8
 
 
+@pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
+def test_one_step_is_enough_to_standardise_as_all_training_features_are(scale: float):
+    config = LinearProbeConfig(enabled=True, epochs=1, batch_size=300, lr=1.0)
+    (train, train_labels), (val, val_labels) = clusters(300, 0.2, seed=1), clusters(100, 0.2, seed=2)
+    far = 5.0  # a mean that a classifier without it takes for a class
+    features = scale * (train + far), train_labels, scale * (val + far), val_labels
+    assert linear_probe_accuracy(*features, config, seed=0) == 1.0
+
+
+def test_a_feature_that_is_the_same_for_all_images_does_not_matter():
+    (train, train_labels), (val, val_labels) = clusters(300, 1.0, seed=1), clusters(100, 1.0, seed=2)
+    train[:, 3], val[:, 3] = 0.1, 0.1
+    found = linear_probe_accuracy(train, train_labels, val, val_labels, PROBE, seed=0)
+    train[:, 3], val[:, 3] = 0.0, 0.0
+    assert linear_probe_accuracy(train, train_labels, val, val_labels, PROBE, seed=0) == found
+
+
 def test_keys_of_a_probe_that_is_off_cannot_matter():
     assert inert_reason(EvaluationConfig(), "linear_probe.lr") == "linear_probe.enabled is false"
     assert inert_reason(EvaluationConfig(linear_probe=PROBE), "linear_probe.lr") is None
@@ -167,6 +184,9 @@ def test_a_probe_is_on_the_mixture_unless_a_data_set_is_named(tiny: Tiny):
     assert not tiny(mixture | ON | {"evaluation.linear_probe.dataset": "digits"}).probe_data.use_multi_dataset
     with pytest.raises(ConfigError, match=r"data_path must name the folder"):
         tiny(mixture | ON | {"evaluation.linear_probe.dataset": "imagefolder"})
+    for dataset in ({}, {"data.dataset": "digits"}):
+        with pytest.raises(ConfigError, match=r"three is a folder of which .*linear_probe\.dataset"):
+            tiny(mixture | dataset | ON | {"evaluation.linear_probe.data_path": "three"})
 
 
 def test_what_belongs_to_the_runs_kind_of_files_is_not_taken_to_another(tiny: Tiny):

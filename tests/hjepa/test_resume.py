@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from hjepa import RunConfig
 from hjepa.cli import main
+from hjepa.features import Features, write_features
+from hjepa.run import build_run
+from hjepa.schema import ConfigError
 
 Tiny = Callable[..., RunConfig]
 
@@ -102,6 +106,22 @@ def test_a_run_that_has_finished_says_so_and_writes_nothing(
     assert (Path("run") / "metrics.jsonl").read_bytes() == before
     assert trained("checkpoint.resume=auto", "training.epochs=2") == 0
     assert epochs("run") == [1, 2]
+
+
+def test_a_run_that_goes_on_takes_its_baselines_from_its_folder(
+    write: Callable[..., None], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    write(**{"training.epochs": 1})
+    assert trained() == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if "knn top1" in line]
+    assert len(told) == 2
+    with monkeypatch.context() as patch:
+        patch.setattr("hjepa.cli.baselines.baselines", lambda config: pytest.fail("measured again"))
+        assert trained("checkpoint.resume=auto", "training.epochs=2") == 0
+    assert [line for line in capsys.readouterr().out.splitlines() if "knn top1" in line] == told
+    # Of another number of neighbours they are others.
+    assert trained("checkpoint.resume=auto", "training.epochs=3", "evaluation.knn.k=1") == 0
+    assert [line for line in capsys.readouterr().out.splitlines() if "knn top1" in line] != told
 
 
 def test_a_run_that_died_before_its_first_checkpoint_starts_anew_in_its_own_folder(
@@ -232,3 +252,26 @@ def test_an_interrupted_run_is_killed_at_mlflow_and_a_failed_one_failed(
     found = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time"])
     assert [run.info.status for run in found] == ["KILLED", "FAILED"]
     assert found[0].data.params["model.embed_dim"] == "16"
+
+
+def test_a_file_that_is_no_checkpoint_is_one_message_and_status_2(
+    write: Callable[..., None], tiny: Tiny, capsys: pytest.CaptureFixture[str]
+):
+    write()
+    config = tiny()
+    build_run(config).save(Path("start.pt"))
+    write_features(config, Path("start.pt"), Path("model"))
+    torch.save({"weight": torch.ones(2)}, "weights.pt")
+    for file, told in (
+        (
+            "model/features.pt",
+            "is no checkpoint to go on from: it holds config, model, mean, std, and",
+        ),
+        ("weights.pt", "not a checkpoint of this version."),
+    ):
+        assert trained(f"checkpoint.resume={file}") == 2
+        assert f"{file}: {told}" in capsys.readouterr().err
+    assert not Path("run").exists()
+    Path("start.pt").rename("model/features.pt")
+    with pytest.raises(ConfigError, match=r"features\.pt: is no features function: .* mean, std is missing"):
+        Features.load("model")

@@ -17,6 +17,7 @@ from hjepa.run import build_run, to_device
 from hjepa.schema import ConfigError
 from hjepa.step import NonFiniteError
 from hjepa.train import train_run
+from tests.hjepa.data.formats import write_image_folder
 
 Tiny = Callable[..., RunConfig]
 
@@ -112,17 +113,53 @@ def test_resuming_keeps_the_settings_of_the_config(tiny: Tiny, tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "other",
-    [{"model.embed_dim": 24}, {"model.depth": 3}, {"model.fpn.use_fpn": True}, {"training.optimizer": "sgd"}],
+    ("other", "told"),
+    [
+        ({"model.embed_dim": 24}, "model.embed_dim was 16, is 24"),
+        ({"model.num_heads": 1}, "model.num_heads was 2, is 1"),
+        ({"model.fpn.use_fpn": True}, "model.fpn.use_fpn was false, is true"),
+        ({"training.optimizer": "sgd"}, 'training.optimizer was "adamw", is "sgd"'),
+        ({"data.split_seed": 9}, "data.split_seed was 0, is 9"),
+        (
+            {"data.val_fraction": 0.25, "model.depth": 3},
+            "depth was 2, is 3; data.val_fraction was 0.5",
+        ),
+    ],
     ids=str,
 )
-def test_a_checkpoint_of_another_model_or_optimizer_is_refused_by_name(
-    tiny: Tiny, tmp_path: Path, other: dict[str, Any]
+def test_a_checkpoint_of_another_run_is_refused_with_what_differs(
+    tiny: Tiny, tmp_path: Path, other: dict[str, Any], told: str
 ):
-    (report,) = train(tiny())
-    report.save(tmp_path / "end.pt")
-    with pytest.raises(ConfigError, match=r"end\.pt: is of a run with another model or optimizer"):
-        next(train(tiny(other), resume=tmp_path / "end.pt"))
+    build_run(tiny()).save(tmp_path / "start.pt")
+    with pytest.raises(ConfigError, match=rf"start\.pt: is of another run: .*{told}.*\. Give"):
+        build_run(tiny(other)).load(tmp_path / "start.pt")
+
+
+def test_a_run_goes_on_where_only_its_training_changed(tiny: Tiny, tmp_path: Path):
+    build_run(tiny()).save(tmp_path / "start.pt")
+    changed = {
+        "model.drop_path_rate": 0.1,
+        "model.ema.momentum": 0.9,
+        "model.use_flash_attention": False,
+        "model.fpn.fusion_method": "concat",  # without effect, as there is no FPN
+        "data.augmentation.color_jitter": 0.1,
+    }
+    build_run(tiny(changed)).load(tmp_path / "start.pt")
+
+
+@pytest.mark.parametrize(
+    ("other", "steps"), [({"data.batch_size": 120}, 5), ({"training.accumulation_steps": 3}, 1)], ids=str
+)
+def test_with_steps_of_another_size_schedules_go_on_at_the_same_epoch(
+    tiny: Tiny, tmp_path: Path, other: dict[str, Any], steps: int
+):
+    long = {"training.epochs": 2}
+    first = train(tiny(long))
+    next(first).save(tmp_path / "one.pt")
+    first.close()
+    (report,) = train(tiny(long | other), resume=tmp_path / "one.pt")
+    assert (report.epoch, report.step) == (2, 2 * steps)
+    assert report.metrics["train/lr"] == 0  # the cosine has come to its end
 
 
 # Randomness
@@ -225,6 +262,41 @@ def test_more_images_to_a_step_than_there_are_is_refused(tiny: Tiny):
 
 
 # Two views
+
+
+@pytest.mark.parametrize("key", ["seed", "data.split_seed"])
+def test_a_seed_is_a_number_of_63_bits(tiny: Tiny, key: str):
+    largest = {key: 2**63 - 1, "evaluation.linear_probe.enabled": True, "evaluation.linear_probe.epochs": 1}
+    assert next(train(tiny(largest))).epoch == 1
+    with pytest.raises(ConfigError, match=rf"{key}: {2**63} is not allowed: .* less than {2**63}"):
+        tiny({key: 2**63})
+
+
+def few(folder: Path, count: int) -> dict[str, Any]:
+    """Images of one class, and one of another."""
+    write_image_folder(folder / "train", count, classes=("ant",))
+    write_image_folder(folder / "train", 1, classes=("bee",))
+    return {"dataset": "imagefolder", "data_path": str(folder)}
+
+
+@pytest.mark.parametrize(
+    ("count", "told"),
+    [(1, "no class of .* has two images"), (2, r"0\.5 of the images of .* is one image")],
+)
+def test_too_few_images_to_evaluate_on_are_told_before_training(
+    tiny: Tiny, tmp_path: Path, count: int, told: str
+):
+    # Of several sets, for the batch needs more images than are left to learn from.
+    sets = [{"name": "few", "path": few(tmp_path, count)["data_path"], "dataset": "imagefolder"}]
+    sets.append({"name": "digits", "dataset": "digits"})
+    with pytest.raises(ConfigError, match=f"data.val_fraction: .*{told}"):
+        build_run(tiny({"data.use_multi_dataset": True, "data.datasets": sets, "data.evaluate_on": "few"}))
+
+
+def test_a_probe_on_too_few_images_is_told_before_training(tiny: Tiny, tmp_path: Path):
+    probe = {f"evaluation.linear_probe.{key}": value for key, value in few(tmp_path, 1).items()}
+    with pytest.raises(ConfigError, match=r"linear_probe\.dataset: imagefolder leaves 2 images .* and 0 to"):
+        build_run(tiny(probe | {"evaluation.linear_probe.enabled": True}))
 
 
 def test_ntxent_contrasts_two_augmentations_of_each_image(tiny: Tiny):

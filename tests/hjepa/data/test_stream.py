@@ -18,6 +18,7 @@ from hjepa.config import RunConfig
 from hjepa.data import DataConfig, load_data, load_test
 from hjepa.data.decode import decode_square
 from hjepa.data.stream import Streamed
+from hjepa.judge import evaluation_loss
 from hjepa.run import build_run
 from hjepa.schema import ConfigError, to_yaml
 from hjepa.train import train_run
@@ -113,6 +114,15 @@ def test_a_streamed_run_is_a_cached_run_to_the_bit(tiny: Tiny, folder: Path):
     (weights, reports), (expected, expected_reports) = found
     assert reports == expected_reports
     assert all(torch.equal(value, expected[name]) for name, value in weights.items())
+
+
+def test_the_loss_on_evaluation_images_is_of_what_workers_decode_ahead(
+    tiny: Tiny, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    expected = evaluation_loss(build_run(tiny_run(tiny, folder)))
+    run = build_run(tiny_run(tiny, folder, **OVER))
+    monkeypatch.setattr("hjepa.data.decode.decode_square", None)
+    assert evaluation_loss(run) == expected
 
 
 def test_a_closed_run_leaves_no_worker(tiny: Tiny, folder: Path):

@@ -225,6 +225,13 @@ def test_what_counts_now_but_cannot_matter_here_says_so(tmp_path: Path):
 
 # What cannot be converted
 
+STEPS = """\
+model: {target_encoder: {ema_anneal_end_step: 100}}
+data:
+  dataset: cifar10
+  batch_size: 8
+"""
+
 
 @pytest.mark.parametrize(
     ("text", "message"),
@@ -240,6 +247,22 @@ def test_what_counts_now_but_cannot_matter_here_says_so(tmp_path: Path):
         ),
         ("seed: 1\nexperiment: {name: 'a b'}\n", "line 2: experiment.name: logging.experiment_name: 'a b'"),
         ("evaluation:\n  knn: {k_values: 5}\n", "line 2: evaluation.knn.k_values: 5 must be a list"),
+        (
+            "model: tall\n",
+            "line 1: model: 'tall' is not allowed: a section, must be a map of keys",
+        ),
+        ("seed: 1\nevaluation:\n  knn: [5]\n", "line 3: evaluation.knn: [5] is not allowed: a section"),
+        ("evaluation:\n  knn: {k_values: [5, null]}\n", "[5, None] must be a list of numbers of neighbours"),
+        ("evaluation:\n  knn: {k_values: [five]}\n", "line 2: evaluation.knn.k_values: ['five'] must be"),
+        ("checkpoint: {metric: []}\n", "line 1: checkpoint.metric: checkpoint.metric: [] is not allowed"),
+        ("loss:\n  type: [mse]\n", "loss.type: [\"mse\"] is not allowed: input should be 'mse',"),
+        ("loss:\n  type: {}\n  use_vicreg: true\n", "line 2: loss.type: loss.type: input should be 'mse',"),
+        ("loss: {type: [], jepa_loss_type: mse}\n", "loss.type"),
+        (STEPS.replace("cifar10", "[]"), "without the size of the data set"),
+        (STEPS.replace("8", "1" + 400 * "0"), "must be whole numbers above 0 and below 1,000,000,000"),
+        (STEPS.replace("8", "null"), "100 steps of data.batch_size None x"),
+        (STEPS + "  use_multi_dataset: true\n  datasets: 5\n", "without the size of the data set"),
+        ("model: {embed_dim: 1" + 400 * "0" + "}\n", "should be less than or equal to 65536"),
         ("masking:\n  num_targets: many\n", "line 2: masking.num_targets: masking.num_masks: 'many'"),
         ("a: [1\n", "not valid YAML: line 2, column 1: "),
         ("- a\n", "must hold a map of keys to values"),
