@@ -60,6 +60,7 @@ def _effect(table: Table, design: Design, term: Term, fit: Fit | None, epoch: in
         levels=tuple(_level(table, term, level, fit, place, epoch) for level in term.levels),
         trend=trend,
         trend_unit=term.unit,
+        straight=term.straight,
         trials=active,
         p=fit.nothing(place) if fit is not None else None,
         p_holm=None,
@@ -123,6 +124,10 @@ def _key_note(table: Table, term: Term) -> str:
         notes.append(f"with {', '.join(hanging)} at the value that others are compared with")
     if term.kind == "weights":
         notes.append("a list of weights has no levels; p is that of all of them together")
+    if term.straight:
+        notes.append(
+            "a straight line, of too few trials for a bend: a best value in the middle does not show"
+        )
     if not term.columns_NC.shape[1]:
         notes.append("no two values were tried")
     return "; ".join(notes)

@@ -93,6 +93,8 @@ class Effect:
     """Of a range: mean slope per `trend_unit`."""
     trend_unit: str | None
     """decade or unit."""
+    straight: bool
+    """Of a range: whether the trials were too few for more than a straight line."""
     trials: int
     """Trials in which the key was active."""
     p: float | None

@@ -3,7 +3,7 @@
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from orchestrator.analysis.findings import Effect, Estimate, Findings, Level
+from orchestrator.analysis.findings import Effect, Effects, Estimate, Findings, Level
 from orchestrator.reporting.space_plots import short
 from orchestrator.reporting.style import BEST, FRONT, GRID, MUTED, TEXT, canvas
 from orchestrator.reporting.tables import NONE, Table, number
@@ -106,10 +106,16 @@ def effects_table(findings: Findings) -> Table:
         f"Difference from the reference at epoch {found.epoch}, all else equal, by a model of {found.trials} "
         "trials that reckons with the early-stopped ones; beside it the plain mean of the value's trials "
         f"at epoch {found.common_epoch}, which all reached. p is of the whole key, corrected by Holm."
-        f"{_sentence(found.note)}"
+        f"{_straight(found)}{_sentence(found.note)}"
     )
     columns = ["key", "value", "trials", "finished", "effect", "95% interval", "plain mean", "p (Holm)"]
     return Table("Effects of each key", note, columns, rows)
+
+
+def _straight(found: Effects) -> str:
+    keys = [effect.key for effect in found.keys if effect.straight]
+    few = "by a straight line, of too few trials for a bend: a best value in the middle does not show"
+    return f" The effect of {', '.join(keys)} is {few}." if keys else ""
 
 
 def _row(effect: Effect, level: Level) -> list[str]:

@@ -191,9 +191,10 @@ def _effect(effect: Effect) -> str | None:
     level, gain = max(known, key=lambda pair: abs(pair[1].value))
     assert effect.p_holm is not None
     doubt = "" if effect.p_holm <= 0.05 else "; not shown"
+    line = "; a straight line" if effect.straight else ""
     return (
         f"  {effect.key}: {level.label} against {effect.reference} {gain.value:+.4f} "
-        f"({gain.low:+.4f} to {gain.high:+.4f}; {level.trials} of {effect.trials} trials{doubt})"
+        f"({gain.low:+.4f} to {gain.high:+.4f}; {level.trials} of {effect.trials} trials{line}{doubt})"
     )
 
 

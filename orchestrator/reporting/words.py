@@ -111,8 +111,8 @@ def _effects(findings: Findings) -> list[str]:
 
 
 def _effect_words(effect: Effect, metric: str) -> str:
-    if effect.trend is not None:
-        how = f"{metric} {_signed(effect.trend)} per {effect.trend_unit}"
+    if effect.trend is not None and effect.straight:
+        how = f"{metric} {_signed(effect.trend)} per {effect.trend_unit} by a straight line"
     else:
         told = [
             f"{level.label} {_signed(level.effect)}" for level in effect.levels if level.effect is not None
