@@ -6,7 +6,8 @@ All values are in the objective's own unit and direction: of a metric that is mi
 from dataclasses import dataclass
 from typing import Literal
 
-Verdict = Literal["better", "worse", "no difference shown", "too few runs"]
+Verdict = Literal["better", "worse", "no difference shown", "survivors only", "too few runs"]
+"""`survivors only`: a difference is seen, in favour of a side whose lost runs might have undone it."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Confirmed:
     collapsed: int
     """Runs whose features collapsed: without a value, and no less telling for it."""
     mean: float | None
-    """Mean of the values; None without any."""
+    """Mean of the values; None without any. Where runs were lost, that of the survivors."""
     interval: Estimate | None
     """The mean with its 95% interval by Student's t; None under two values."""
     shrinkage: float | None
@@ -52,6 +53,11 @@ class Confirmed:
     """Least difference that these runs would have shown with 80% power, at the deviation seen."""
     verdict: Verdict | None
     """By the corrected p; None of the base itself."""
+
+    @property
+    def lost(self) -> int:
+        """Runs that failed or collapsed."""
+        return self.failed + self.collapsed
 
 
 @dataclass(frozen=True)

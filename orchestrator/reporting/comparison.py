@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from orchestrator.analysis.findings import Confirmed
 from orchestrator.definition import flat
+from orchestrator.reporting.caption import NONE, number
 from orchestrator.reporting.material import Material
-from orchestrator.reporting.tables import NONE, Table, number
+from orchestrator.reporting.tables import Table
 
 MEASURING = ("data.", "evaluation.")
 """Keys of what is measured, and on what."""

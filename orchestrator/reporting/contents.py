@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from orchestrator.definition import SPACE
 from orchestrator.process.environment import read_commands
+from orchestrator.reporting.caption import NONE
 from orchestrator.reporting.drawings import Drawing, drawings
 from orchestrator.reporting.effects import confirmation_table, effects_table, interactions_table
 from orchestrator.reporting.material import Material
-from orchestrator.reporting.tables import NONE, Table, leading_trials
+from orchestrator.reporting.tables import Table, leading_trials
 from orchestrator.reporting.words import summary
 
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from orchestrator.reporting import curves, effects, space_plots, trade_offs
+from orchestrator.reporting.caption import number
 from orchestrator.reporting.material import Material
 from orchestrator.reporting.style import styled
-from orchestrator.reporting.tables import number
 
 
 @dataclass(frozen=True)

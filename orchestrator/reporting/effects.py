@@ -4,9 +4,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from orchestrator.analysis.findings import Effect, Effects, Estimate, Findings, Level
+from orchestrator.reporting.caption import NONE, number
+from orchestrator.reporting.sentences import lost_runs
 from orchestrator.reporting.space_plots import short
 from orchestrator.reporting.style import BEST, FRONT, GRID, MUTED, TEXT, canvas
-from orchestrator.reporting.tables import NONE, Table, number
+from orchestrator.reporting.tables import Table
 from orchestrator.reporting.words import shown_levels
 
 MAX_ROWS = 40
@@ -141,6 +143,7 @@ def confirmation_table(findings: Findings) -> Table:
             [
                 f"{config.trial:04d}" + (" (base)" if found and config is found.base else ""),
                 f"{len(config.values)} of {config.asked}",
+                lost_runs(config) if config.lost else NONE,
                 number(config.search_value),
                 number(config.mean),
                 _interval(config.interval, sign=False),
@@ -151,10 +154,20 @@ def confirmation_table(findings: Findings) -> Table:
                 config.verdict or "",
             ]
         )
-    columns = ["trial", "seeds", "in the search", "mean", "95% interval", "difference", "95% interval"]
+    columns = [
+        "trial",
+        "seeds",
+        "lost",
+        "in the search",
+        "mean",
+        "95% interval",
+        "difference",
+        "95% interval",
+    ]
     columns += ["p (Holm)", "detectable", "verdict"]
     note = (
         "Paired by seed; p by the paired t test against the base, corrected for the number compared. "
+        "Means and differences are of the survivors: a side that lost a run is not said to win. "
         "Detectable: the smallest difference that these runs would have shown with 80% power."
     )
     return Table("Confirmation by fresh seeds", note, columns, rows)

@@ -2,13 +2,13 @@
 
 import csv
 import io
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.reporting.caption import NONE, number
 from orchestrator.reporting.material import Material
 from orchestrator.reporting.space_plots import outcome_of
 from orchestrator.reporting.trade_offs import cost_s
@@ -16,8 +16,6 @@ from orchestrator.space.distribution import label
 from orchestrator.study.record import TrialRecord
 from orchestrator.watching.table import DATA_WAIT
 
-NONE = "-"
-"""Where there is no value."""
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -83,13 +81,6 @@ class Table:
 def latex(text: str) -> str:
     """`text` with what LaTeX would take for a command written out."""
     return "".join(_LATEX.get(sign, sign) for sign in text)
-
-
-def number(value: float | None) -> str:
-    """A figure as tables show it."""
-    if value is None or math.isnan(value):
-        return NONE
-    return f"{value:.4f}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{value:.4g}"
 
 
 def leading_trials(material: Material, limit: int = 15) -> Table:

@@ -7,8 +7,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from orchestrator.analysis import analyse
-from orchestrator.analysis.findings import Confirmed, Effect, Findings
+from orchestrator.analysis.findings import Effect, Findings
 from orchestrator.reporting.caption import describe, references
+from orchestrator.reporting.sentences import verdicts
 from orchestrator.space import Sweep
 from orchestrator.study.record import TrialRecord, standing
 
@@ -39,7 +40,7 @@ def summary(result: SweepResult, sweep: Sweep, tracking_uri: str) -> str:
     findings = analyse(sweep, result.records)
     lines = [
         "",
-        *_confirmed(findings, sweep),
+        *verdicts(findings, sweep.config.confirm.top_k),
         *_effects(findings),
         *_stopping(findings),
         *_trials(result),
@@ -126,50 +127,6 @@ def _references(result: SweepResult, sweep: Sweep) -> list[str]:
         return ["The base config has no value to compare with."]
     lines = [f"base config: {metric} {last[1]:.4f} after epoch {last[0]}"]
     lines += [f"{words}: knn_top1 {value:.4f}" for words, value in references(base).items()]
-    return lines
-
-
-def _confirmed(findings: Findings, sweep: Sweep) -> list[str]:
-    """Fresh seeds of the best against the same seeds of the base."""
-    if findings.confirmation is None:
-        if sweep.config.confirm.top_k:
-            return []
-        return ["The best figure was chosen for being high; a `confirm:` section runs it with fresh seeds."]
-    base, configs = findings.confirmation.base, findings.confirmation.configs
-    if base.mean is None:
-        return ["No run of the base config with a fresh seed came to its end: nothing to compare with."]
-    lines = ["with fresh seeds, which the search has not seen:"]
-    return lines + [line for config in configs for line in _verdict(config, base, len(configs))]
-
-
-def _verdict(config: Confirmed, base: Confirmed, compared: int) -> list[str]:
-    name = f"  trial {config.trial:04d}"
-    lost = [f"{count} {how}" for count, how in ((config.failed, "failed"), (config.collapsed, "collapsed"))]
-    lost = [words for words in lost if not words.startswith("0 ")]
-    missing = f" ({' and '.join(lost)} of {config.asked})" if lost else ""
-    if config.difference is None or config.mean is None or base.mean is None:
-        return [f"{name}: too few runs came to an end to say anything{missing}"]
-    gain = config.difference
-    seeds = f"{gain.count} seeds" + (f", corrected for {compared} compared" if compared > 1 else "")
-    head = {
-        "better": "better than the base config",
-        "worse": "worse than the base config",
-        "no difference shown": "no difference from the base config shown",
-    }[str(config.verdict)]
-    lines = [
-        f"{name}: {head}{missing}: mean {config.mean:.4f}, base {base.mean:.4f}",
-        f"    difference {gain.value:+.4f} (95% interval {gain.low:+.4f} to {gain.high:+.4f}), "
-        f"p {config.p_holm:.3g} by {seeds}",
-    ]
-    if config.verdict == "no difference shown":
-        lines.append(
-            f"    the smallest difference that these runs could well have shown (80% power): "
-            f"{config.detectable:.4f}"
-        )
-    if config.search_value is not None:
-        lines.append(
-            f"    the search saw {config.search_value:.4f}: chosen for being the best, it is no estimate"
-        )
     return lines
 
 

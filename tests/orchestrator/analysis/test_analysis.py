@@ -20,8 +20,8 @@ from orchestrator.analysis.intervals import detectable, holm, interval, power
 from orchestrator.analysis.model import fit_effects
 from orchestrator.analysis.stopping import spearman
 from orchestrator.analysis.table import table_of
-from orchestrator.reporting import terminal
-from orchestrator.reporting.effects import effects_table
+from orchestrator.reporting import sentences, terminal
+from orchestrator.reporting.effects import confirmation_table, effects_table
 from orchestrator.reporting.terminal import SweepResult
 from orchestrator.space import Sweep
 from orchestrator.study.record import TrialRecord
@@ -65,13 +65,15 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
 
 
 def _confirmed(base: list[float], *others: list[float]) -> list[TrialRecord]:
-    """The base and others with a figure of 0.9 each, and their reruns; nan: it failed."""
+    """The base and others with a figure of 0.9 each, and their reruns; nan: it failed; inf: it collapsed."""
     found = []
     for number, values in enumerate([base, *others]):
         role = "search" if number else "base"
         found.append(TrialRecord(number, role, {}, reports={9: {METRIC: 0.9}}, outcome="completed"))
         for seed, value in enumerate(values):
-            reports, outcome = ({}, "failed") if math.isnan(value) else ({9: {METRIC: value}}, "completed")
+            reports, outcome = {9: {METRIC: value}}, "completed"
+            if not math.isfinite(value):
+                reports, outcome = {}, "failed" if math.isnan(value) else "collapsed"
             found.append(
                 TrialRecord(
                     100 * (number + 1) + seed, "confirm", {}, number, seed, reports=reports, outcome=outcome
@@ -103,6 +105,33 @@ def test_reruns_that_are_lost_are_counted_and_never_compared(sweep: Sweep) -> No
     assert no_spread.difference == Estimate(pytest.approx(0.1), pytest.approx(0.1), pytest.approx(0.1), 2)
     assert (no_spread.p, no_spread.verdict) == (0.0, "better")
     assert confirmation(sweep, _confirmed([nan, nan], [0.5, 0.6])).base.mean is None
+
+
+def test_no_side_wins_by_the_runs_that_it_did_not_lose(sweep: Sweep) -> None:
+    inf, base = math.inf, [0.50, 0.52, 0.51, 0.49, 0.50]
+    good, bad = [0.60, 0.63, 0.61, inf, inf], [0.40, 0.43, 0.41, inf, 0.40]
+    found = confirmation(sweep, _confirmed(base, good, bad, [0.6, 0.62, 0.61, 0.59, 0.6]))
+    assert found is not None
+    assert [config.verdict for config in found.configs] == ["survivors only", "worse", "better"]
+    assert (found.configs[0].collapsed, found.configs[0].p_holm < 0.05) == (2, True)
+    other = confirmation(sweep, _confirmed([*base[:4], inf], [0.4, 0.43, 0.41, 0.40, 0.41]))
+    assert other is not None
+    assert other.configs[0].verdict == "survivors only"
+
+
+def test_lost_reruns_are_counted_in_every_sentence_and_table(sweep: Sweep) -> None:
+    inf, nan = math.inf, math.nan
+    records = _confirmed([0.5, 0.52, 0.51, 0.49, 0.5], [0.6, 0.63, 0.61, inf, inf], [0.6, nan, inf, inf, inf])
+    findings = analyse(sweep, records)
+    told = "\n".join(sentences.verdicts(findings, 2))
+    assert "No difference between trial 0001 and the base config is confirmed" in told
+    assert "2 of 5 collapsed" in told
+    assert "1 of 5 failed, 3 of 5 collapsed" in told
+    assert [row[2] for row in confirmation_table(findings).rows] == [
+        "-",
+        "2 of 5 collapsed",
+        "1 of 5 failed, 3 of 5 collapsed",
+    ]
 
 
 def test_without_early_stopping_the_intervals_are_those_of_least_squares(tmp_path: Path) -> None:

@@ -1,0 +1,89 @@
+"""What was found, in sentences: the same ones on the page and on the terminal.
+
+A line that is indented belongs to the one above it.
+"""
+
+from orchestrator.analysis.findings import Confirmation, Confirmed, Estimate, Findings
+from orchestrator.reporting.caption import number
+
+
+def verdicts(findings: Findings, asked: int) -> list[str]:
+    """What the fresh seeds say; `asked`: the configs that are to be run with them."""
+    found = findings.confirmation
+    if found is None or not found.configs:
+        why = "have not been run yet" if asked else "were not asked for (`confirm:` in the space)"
+        return [
+            f"Nothing is confirmed: runs with fresh seeds {why}, and what follows are figures of the search."
+        ]
+    lines = [line for config in found.configs for line in _verdict(config, found, findings.metric)]
+    return [*lines, _base(found.base)]
+
+
+def _verdict(config: Confirmed, found: Confirmation, metric: str) -> list[str]:
+    details = [f"  {key}: {label}" for key, label in config.labels.items()]
+    if config.mean is not None and found.base.mean is not None:
+        means = f"mean {number(config.mean)}{_survivors(config)}"
+        details.append(f"  {means}; base config {number(found.base.mean)}{_survivors(found.base)}")
+    if config.search_value is not None:
+        why = "of a trial that was chosen for its figure, so no estimate"
+        details.append(f"  in the search: {number(config.search_value)}, {why}")
+    return [_head(config, found, metric), *details]
+
+
+def _head(config: Confirmed, found: Confirmation, metric: str) -> str:
+    name = f"trial {config.trial:04d}"
+    if config.difference is None or config.verdict in (None, "too few runs"):
+        far = " so far" if len(config.values) + config.lost < config.asked else ""
+        lost = f" ({lost_runs(config)})" if config.lost else ""
+        return f"Of {name} too few runs with fresh seeds came to an end{far} to say anything{lost}."
+    compared = sum(other.p is not None for other in found.configs)
+    corrected = f", corrected for {compared} compared" if compared > 1 else ""
+    seen = f"{metric} {signed(config.difference)}, p = {config.p_holm:.2g}"
+    seen += f" by {config.difference.count} shared fresh seeds{corrected}"
+    match config.verdict:
+        case "survivors only":
+            named = ((name, config), ("the base config", found.base))
+            lost = " and ".join(f"of the runs of {whose} {lost_runs(c)}" for whose, c in named if c.lost)
+            return (
+                f"No difference between {name} and the base config is confirmed: {lost}; "
+                f"what is seen, {seen}, is of survivors only."
+            )
+        case "no difference shown":
+            least = "" if config.detectable is None else f" {_detectable(config.detectable)}"
+            return f"No difference was shown between {name} and the base config: {seen}.{least}"
+        case verdict:
+            return f"{name.capitalize()} is {verdict} than the base config: {seen}."
+
+
+def _detectable(least: float) -> str:
+    return f"The smallest difference that these runs would have shown with 80% power is {number(least)}."
+
+
+def _base(base: Confirmed) -> str:
+    if base.interval is None:
+        lost = f" ({lost_runs(base)})" if base.lost else ""
+        return f"The base config has too few runs with fresh seeds to give an interval{lost}."
+    count = base.interval.count
+    return (
+        f"The base config has a mean of {estimate(base.interval)} by {count} fresh seeds{_survivors(base)}."
+    )
+
+
+def lost_runs(config: Confirmed) -> str:
+    """How many of a config's runs gave no value, and why: `1 of 5 failed, 2 of 5 collapsed`."""
+    counts = ((config.failed, "failed"), (config.collapsed, "collapsed"))
+    return ", ".join(f"{count} of {config.asked} {how}" for count, how in counts if count)
+
+
+def _survivors(config: Confirmed) -> str:
+    return f" (survivors only: {lost_runs(config)})" if config.lost else ""
+
+
+def estimate(found: Estimate) -> str:
+    """A value with its interval."""
+    return f"{number(found.value)} (95% interval {number(found.low)} to {number(found.high)})"
+
+
+def signed(found: Estimate) -> str:
+    """A difference with its interval."""
+    return f"{found.value:+.4f} (95% interval {found.low:+.4f} to {found.high:+.4f})"
