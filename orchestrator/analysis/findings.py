@@ -80,11 +80,20 @@ class Level:
     """Those of them with a value at the effects' epoch."""
     collapsed: int
     effect: Estimate | None
-    """Difference from the reference with all else equal; None of the reference and of what nobody tried."""
+    """Difference from the reference with all else equal, for whoever asked of this one value before the
+    sweep; None of the reference and of what nobody tried."""
+    together: Estimate | None
+    """The same with an interval that holds at once with those of all values of all keys, and so holds for
+    the largest of them too."""
     detectable: float | None
     """Least difference from the reference that would have been shown with 80% power."""
     plain: Estimate | None
     """Plain mean of its trials at the common epoch, with its interval; None under two trials."""
+
+    @property
+    def shown(self) -> bool:
+        """Whether it differs from the reference, all that were looked at reckoned with."""
+        return self.together is not None and not self.together.low <= 0 <= self.together.high
 
 
 @dataclass(frozen=True)
@@ -104,14 +113,20 @@ class Effect:
     trials: int
     """Trials in which the key was active."""
     p: float | None
-    """Of the hypothesis that the key does nothing."""
-    p_holm: float | None
-    """The same, corrected for the number of keys."""
+    """Of the hypothesis that the key does nothing, by itself."""
+    p_together: float | None
+    """The least p of its values, corrected for all values of all keys: at most 0.05 exactly where one of
+    them is `shown`."""
     plain_difference: dict[str, Estimate]
     """By level: mean difference from the reference within strata of trials that share the other
     choices, at the common epoch; `count` is the trials in strata that hold both."""
     note: str
     """What a reader has to know, in words; often empty."""
+
+    @property
+    def shown(self) -> bool:
+        """Whether the key matters: one of its values differs from the reference."""
+        return self.p_together is not None and self.p_together <= 0.05
 
 
 @dataclass(frozen=True)

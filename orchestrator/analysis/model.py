@@ -20,6 +20,17 @@ LEAST_FREEDOM = 6
 
 
 @dataclass(frozen=True)
+class Together:
+    """One of several combinations of coefficients, with what holds of all of them at once."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+    """At most 0.05 exactly where the interval leaves 0 out."""
+
+
+@dataclass(frozen=True)
 class Fit:
     """What is known of the keys' coefficients at an epoch, as draws of their joint posterior."""
 
@@ -33,6 +44,27 @@ class Fit:
         draws_D = self.draws_DP @ contrast_P
         low, middle, high = np.quantile(draws_D, [0.025, 0.5, 0.975])
         return float(middle), float(low), float(high)
+
+    def together(self, contrasts_KP: np.ndarray) -> list[Together]:
+        """Combinations of coefficients whose 95% intervals hold the truth all at once, whichever of them is
+        picked for its size.
+
+        Each interval is as many of its standard deviations wide as the furthest of all K draws from its
+        middle in 95% of draws (max-|t|; Hothorn, Bretz & Westfall 2008), which counts combinations that say
+        nearly the same nearly once. K >= 1.
+        """
+        draws_DK = self.draws_DP @ contrasts_KP.T
+        middle_K, deviation_K = np.median(draws_DK, axis=0), draws_DK.std(axis=0)
+        deviation_K = np.maximum(deviation_K, np.finfo(float).tiny)
+        furthest_D = np.sort(np.max(np.abs(draws_DK - middle_K) / deviation_K, axis=1))
+        # A draw, not a value between two, so that interval and p never disagree.
+        width = float(np.quantile(furthest_D, 0.95, method="higher"))
+        beyond_K = len(furthest_D) - np.searchsorted(furthest_D, np.abs(middle_K) / deviation_K)
+        p_K = (1 + beyond_K) / (1 + len(furthest_D))
+        return [
+            Together(float(m), float(m - width * d), float(m + width * d), float(p))
+            for m, d, p in zip(middle_K, deviation_K, p_K, strict=True)
+        ]
 
     def nothing(self, place: slice) -> float:
         """p of the hypothesis that all these coefficients are 0: how far out 0 lies among the draws."""

@@ -42,8 +42,9 @@ def _seeds(material: Material) -> Drawing | None:
 def _effects(material: Material) -> Drawing | None:
     caption = (
         f"Difference of {material.metric} from the key's reference (the bar at 0) at epoch "
-        f"{material.findings.effects.epoch}, all else equal, with 95% intervals; blue where the interval "
-        "leaves 0 out. In brackets, the trials that had the value."
+        f"{material.findings.effects.epoch}, all else equal. Thin lines are 95% intervals that hold all at "
+        "once, blue where they leave 0 out; thick ones are of that one value alone. In brackets, the trials "
+        "that had the value."
     )
     words = "Effect of each value of each key with its interval; the table of effects has the figures."
     return _drawing("effects", "Effect of each value", caption, effects.effects(material.findings), words)

@@ -3,9 +3,9 @@
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from orchestrator.analysis.findings import Effect, Effects, Estimate, Findings, Level
+from orchestrator.analysis.findings import Effect, Estimate, Findings, Level
 from orchestrator.reporting.caption import NONE, number
-from orchestrator.reporting.sentences import lost_runs
+from orchestrator.reporting.sentences import lost_runs, straight_lines
 from orchestrator.reporting.space_plots import short
 from orchestrator.reporting.style import BEST, FRONT, GRID, MUTED, TEXT, canvas
 from orchestrator.reporting.tables import Table
@@ -19,7 +19,7 @@ def effects(findings: Findings) -> Figure | None:
     """Each value's effect against its key's reference, with its interval; None where none is known."""
     rows: list[tuple[str, Level | None]] = []
     keys = [effect.key for effect in findings.effects.keys]
-    for effect in sorted(findings.effects.keys, key=lambda effect: effect.p if effect.p is not None else 1.0):
+    for effect in sorted(findings.effects.keys, key=_sureness):
         shown = shown_levels(effect)
         if any(level.effect for level in shown) and len(rows) + len(shown) < MAX_ROWS:
             rows += [(short(effect.key, keys), None), *((_clipped(level.label), level) for level in shown)]
@@ -30,11 +30,11 @@ def effects(findings: Findings) -> Figure | None:
     for height, (_, level) in enumerate(rows):
         if level is not None and level.is_reference:
             axes.plot(0, -height, "|", color=TEXT, ms=9, mew=1.5)
-        elif level is not None and level.effect is not None:
-            found = level.effect
-            sure = found.low > 0 or found.high < 0
-            axes.hlines(-height, found.low, found.high, color=BEST if sure else MUTED, linewidth=2)
-            axes.plot(found.value, -height, "o", color=BEST if sure else MUTED, ms=5.5)
+        elif level is not None and level.effect is not None and level.together is not None:
+            colour = BEST if level.shown else MUTED
+            axes.hlines(-height, level.together.low, level.together.high, color=colour, linewidth=1)
+            axes.hlines(-height, level.effect.low, level.effect.high, color=colour, linewidth=3)
+            axes.plot(level.together.value, -height, "o", color=colour, ms=5.5)
     names = [name if level is None else f"{name} ({level.trials})" for name, level in rows]
     axes.set_yticks([-height for height in range(len(rows))], names)
     for text, (_, level) in zip(axes.get_yticklabels(), rows, strict=True):
@@ -106,22 +106,22 @@ def effects_table(findings: Findings) -> Table:
     found = findings.effects
     note = (
         f"Difference from the reference at epoch {found.epoch}, all else equal, by a model of {found.trials} "
-        "trials that reckons with the early-stopped ones; beside it the plain mean of the value's trials "
-        f"at epoch {found.common_epoch}, which all reached. p is of the whole key, corrected by Holm."
-        f"{_straight(found)}{_sentence(found.note)}"
+        "trials that reckons with the early-stopped ones. The 95% intervals hold all at once, that of the "
+        "largest effect too, and p is the key's least, corrected likewise; the interval alone is for who "
+        "asked of that one value before the sweep. The plain mean is of the value's trials at epoch "
+        f"{found.common_epoch}, which all reached.{_sentence(straight_lines(found))}{_sentence(found.note)}"
     )
-    columns = ["key", "value", "trials", "finished", "effect", "95% interval", "plain mean", "p (Holm)"]
+    columns = ["key", "value", "trials", "finished", "effect", "95% interval, all", "95% interval, alone"]
+    columns += ["plain mean", "p (all)"]
     return Table("Effects of each key", note, columns, rows)
 
 
-def _straight(found: Effects) -> str:
-    keys = [effect.key for effect in found.keys if effect.straight]
-    few = "by a straight line, of too few trials for a bend: a best value in the middle does not show"
-    return f" The effect of {', '.join(keys)} is {few}." if keys else ""
+def _sureness(effect: Effect) -> tuple[float, float]:
+    return (1.0 if effect.p_together is None else effect.p_together, 1.0 if effect.p is None else effect.p)
 
 
 def _row(effect: Effect, level: Level) -> list[str]:
-    shown = level.effect
+    shown = level.together
     return [
         effect.key,
         level.label,
@@ -129,8 +129,9 @@ def _row(effect: Effect, level: Level) -> list[str]:
         str(level.finished),
         "reference" if level.is_reference else f"{shown.value:+.4f}" if shown else NONE,
         _interval(shown),
+        _interval(level.effect),
         number(level.plain.value) if level.plain else NONE,
-        f"{effect.p_holm:.2g}" if effect.p_holm is not None and level.is_reference else "",
+        f"{effect.p_together:.2g}" if effect.p_together is not None and level.is_reference else "",
     ]
 
 

@@ -3,8 +3,13 @@
 A line that is indented belongs to the one above it.
 """
 
-from orchestrator.analysis.findings import Confirmation, Confirmed, Estimate, Findings
+from orchestrator.analysis.findings import Confirmation, Confirmed, Effect, Effects, Estimate, Findings
 from orchestrator.reporting.caption import number
+
+TOLD = 6
+"""Keys whose effects are told at least; all whose effect is shown are."""
+LEVELS = 3
+"""Values of a key that are told at most, the strongest first."""
 
 
 def verdicts(findings: Findings, asked: int) -> list[str]:
@@ -87,3 +92,42 @@ def estimate(found: Estimate) -> str:
 def signed(found: Estimate) -> str:
     """A difference with its interval."""
     return f"{found.value:+.4f} (95% interval {found.low:+.4f} to {found.high:+.4f})"
+
+
+def effects(findings: Findings) -> list[str]:
+    """What each key does, the surest first."""
+    found = findings.effects
+    tested = [effect for effect in found.keys if effect.p_together is not None]
+    tested.sort(key=lambda effect: (effect.p_together, effect.p, effect.key))
+    if not tested:
+        return [found.note] if found.note else []
+    told = max(TOLD, sum(effect.shown for effect in tested))
+    lines = [
+        f"What each key does to {findings.metric} at epoch {found.epoch}, all else equal. The intervals are "
+        "so wide that in 95% of sweeps all of them hold, that of the largest effect too:",
+        *(f"  {_effect(effect)}" for effect in tested[:told]),
+    ]
+    if tested[told:]:
+        lines.append(f"  no effect shown of {', '.join(effect.key for effect in tested[told:])}")
+    if straight := straight_lines(found):
+        lines.append(straight)
+    if any(not effect.shown for effect in tested):
+        lines.append("An effect that is not shown may still be there, anywhere within its interval.")
+    return [*lines, found.note] if found.note else lines
+
+
+def _effect(effect: Effect) -> str:
+    doubt = "" if effect.shown else "; not shown"
+    known = [(level.label, level.together) for level in effect.levels if level.together is not None]
+    if not known:
+        return f"{effect.key}: p = {effect.p_together:.2g} of all its weights, {effect.trials} trials{doubt}"
+    known.sort(key=lambda pair: -abs(pair[1].value))
+    told = [f"{label} {e.value:+.4f} ({e.low:+.4f} to {e.high:+.4f})" for label, e in known[:LEVELS]]
+    return f"{effect.key} against {effect.reference}: {', '.join(told)}; {effect.trials} trials{doubt}"
+
+
+def straight_lines(found: Effects) -> str:
+    """Of which keys only a straight line could be told; empty where of none."""
+    keys = [effect.key for effect in found.keys if effect.straight]
+    few = "a straight line, of too few trials for a bend: a best value in the middle does not show"
+    return f"The effect of {', '.join(keys)} is {few}." if keys else ""

@@ -7,9 +7,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from orchestrator.analysis import analyse
-from orchestrator.analysis.findings import Effect, Findings
+from orchestrator.analysis.findings import Findings
 from orchestrator.reporting.caption import describe, references
-from orchestrator.reporting.sentences import verdicts
+from orchestrator.reporting.sentences import effects, verdicts
 from orchestrator.space import Sweep
 from orchestrator.study.record import TrialRecord, standing
 
@@ -41,7 +41,7 @@ def summary(result: SweepResult, sweep: Sweep, tracking_uri: str) -> str:
     lines = [
         "",
         *verdicts(findings, sweep.config.confirm.top_k),
-        *_effects(findings),
+        *effects(findings),
         *_stopping(findings),
         *_trials(result),
         *_best(result, sweep),
@@ -128,31 +128,6 @@ def _references(result: SweepResult, sweep: Sweep) -> list[str]:
     lines = [f"base config: {metric} {last[1]:.4f} after epoch {last[0]}"]
     lines += [f"{words}: knn_top1 {value:.4f}" for words, value in references(base).items()]
     return lines
-
-
-def _effects(findings: Findings) -> list[str]:
-    """Each key's strongest level, the surest key first."""
-    effects = findings.effects
-    tested = sorted((e for e in effects.keys if e.p is not None), key=lambda e: (e.p, e.key))
-    if not tested:
-        return [effects.note] if effects.note else []
-    lines = [f"what each key does at epoch {effects.epoch}, all else equal (95% intervals):"]
-    lines += [line for effect in tested if (line := _effect(effect)) is not None]
-    return lines + ([f"  {effects.note}"] if effects.note else [])
-
-
-def _effect(effect: Effect) -> str | None:
-    known = [(level, level.effect) for level in effect.levels if level.effect is not None]
-    if not known:
-        return None
-    level, gain = max(known, key=lambda pair: abs(pair[1].value))
-    assert effect.p_holm is not None
-    doubt = "" if effect.p_holm <= 0.05 else "; not shown"
-    line = "; a straight line" if effect.straight else ""
-    return (
-        f"  {effect.key}: {level.label} against {effect.reference} {gain.value:+.4f} "
-        f"({gain.low:+.4f} to {gain.high:+.4f}; {level.trials} of {effect.trials} trials{line}{doubt})"
-    )
 
 
 def _stopping(findings: Findings) -> list[str]:

@@ -5,10 +5,7 @@ from collections.abc import Sequence
 from orchestrator.analysis.findings import Effect, Findings, Level
 from orchestrator.reporting.caption import number
 from orchestrator.reporting.material import Material
-from orchestrator.reporting.sentences import estimate, signed, verdicts
-
-TOLD = 6
-"""Keys whose effect the summary tells at most."""
+from orchestrator.reporting.sentences import effects, estimate, verdicts
 
 
 def summary(material: Material) -> list[str]:
@@ -20,7 +17,7 @@ def summary(material: Material) -> list[str]:
         *verdicts(findings, material.sweep.config.confirm.top_k),
         *_search(material),
         *_references(material),
-        *_effects(findings),
+        *effects(findings),
         *_stopping(findings),
         *_losses(findings),
     ]
@@ -43,36 +40,6 @@ def _search(material: Material) -> list[str]:
 def _references(material: Material) -> list[str]:
     found = [f"{words} {number(value)}" for words, value in material.references().items()]
     return [f"To compare, without learning: {', '.join(found)}."] if found else []
-
-
-def _effects(findings: Findings) -> list[str]:
-    effects = findings.effects
-    if not effects.keys:
-        return [f"No effects of single keys: {effects.note}."] if effects.note else []
-    sure = [key for key in effects.keys if key.p_holm is not None and key.p_holm < 0.05]
-    unsure = [key.key for key in effects.keys if key not in sure]
-    lines = [
-        _effect_words(key, findings.metric) for key in sorted(sure, key=lambda key: key.p_holm or 0)[:TOLD]
-    ]
-    if lines:
-        lines = [
-            f"Keys that matter, all else equal, at epoch {effects.epoch}:",
-            *(f"  {line}" for line in lines),
-        ]
-    if unsure:
-        lines.append(f"No effect shown of {', '.join(unsure)}. That is not proof of none: see the intervals.")
-    return lines
-
-
-def _effect_words(effect: Effect, metric: str) -> str:
-    if effect.trend is not None and effect.straight:
-        how = f"{metric} {signed(effect.trend)} per {effect.trend_unit} by a straight line"
-    else:
-        told = [
-            f"{level.label} {signed(level.effect)}" for level in effect.levels if level.effect is not None
-        ]
-        how = f"against {effect.reference}: {'; '.join(told)}"
-    return f"{effect.key}, {how}"
 
 
 def _stopping(findings: Findings) -> list[str]:

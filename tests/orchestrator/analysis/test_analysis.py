@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
+from matplotlib.colors import to_hex
 from scipy import stats
 
 from orchestrator.analysis import analyse
@@ -22,6 +23,8 @@ from orchestrator.analysis.stopping import spearman
 from orchestrator.analysis.table import table_of
 from orchestrator.reporting import sentences, terminal
 from orchestrator.reporting.effects import confirmation_table, effects_table
+from orchestrator.reporting.effects import effects as drawn_effects
+from orchestrator.reporting.style import BEST, styled
 from orchestrator.reporting.terminal import SweepResult
 from orchestrator.space import Sweep
 from orchestrator.study.record import TrialRecord
@@ -204,6 +207,12 @@ def _effects(sweep: Sweep, records: list[TrialRecord]) -> Effects:
     return effects(table, design_of(sweep, table.records))
 
 
+def analyse_effects(sweep: Sweep, records: list[TrialRecord]) -> Findings:
+    """Findings of the effects and of nothing else."""
+    found = _effects(sweep, records)
+    return Findings(METRIC, "max", sweep.max_epochs, {}, None, found, (), None, None)
+
+
 @pytest.fixture(scope="module")
 def lr_sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
     """A sweep of the learning rate, without rungs."""
@@ -232,6 +241,73 @@ def test_a_best_value_in_the_middle_shows_in_a_sweep_of_a_dozen_trials(lr_sweep:
                 hits.append(level.effect.low <= truth <= level.effect.high)
     assert np.mean(shown) > 0.7
     assert 0.93 <= np.mean(hits) <= 0.97
+
+
+KEYS = {
+    "loss.type": {"choice": ["mse", "smoothl1", "cosine"]},
+    "model.fpn.use_fpn": {"choice": [False, True]},
+    "model.fpn.fusion_method": {"choice": ["add", "concat"], "when": {"model.fpn.use_fpn": True}},
+    "masking.num_masks": {"choice": [1, 2, 3, 4]},
+    "training.lr": {"loguniform": [1e-4, 1e-2]},
+}
+
+
+def _drawn(rng: np.random.Generator, count: int, gain: float) -> list[TrialRecord]:
+    """Completed trials of `KEYS` drawn at random, of which `loss.type: cosine` alone gains something."""
+    found = []
+    for number in range(count):
+        values = {
+            "loss.type": ["mse", "smoothl1", "cosine"][rng.integers(3)],
+            "model.fpn.use_fpn": bool(rng.integers(2)),
+            "masking.num_masks": int(rng.integers(1, 5)),
+            "training.lr": float(10 ** rng.uniform(-4, -2)),
+        }
+        if values["model.fpn.use_fpn"]:
+            values["model.fpn.fusion_method"] = ["add", "concat"][rng.integers(2)]
+        value = 0.5 + gain * (values["loss.type"] == "cosine") + 0.01 * rng.standard_normal()
+        found.append(TrialRecord(number, "search", values, reports={2: {METRIC: value}}, outcome="completed"))
+    return found
+
+
+@pytest.fixture(scope="module")
+def many_keys(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    """A sweep of `KEYS` without rungs."""
+    fifo = {"type": "fifo", "max_epochs": 2}
+    return synthetic_sweep(tmp_path_factory.mktemp("keys"), space=KEYS, scheduler=fifo, confirm={"top_k": 0})
+
+
+def test_the_largest_effects_interval_holds_the_truth_though_it_was_picked_for_its_size(
+    many_keys: Sweep,
+) -> None:
+    together, alone, all_hold = [], [], []
+    for seed in range(300):
+        records = _drawn(np.random.default_rng(seed), 40, gain=0.0)
+        levels = [level for effect in _effects(many_keys, records).keys for level in effect.levels]
+        known = [(level.effect, level.together) for level in levels if level.effect and level.together]
+        own, wide = max(known, key=lambda pair: abs(pair[1].value))
+        alone.append(own.low <= 0 <= own.high)
+        together.append(wide.low <= 0 <= wide.high)
+        all_hold.append(all(e.low <= 0 <= e.high for _, e in known))
+    assert np.mean(alone) < 0.85
+    # Two standard deviations of 300.
+    assert np.mean(all_hold) == pytest.approx(0.95, abs=2 * math.sqrt(0.95 * 0.05 / 300))
+    assert np.mean(together) >= np.mean(all_hold)
+
+
+@pytest.mark.parametrize("gain", [0.0, 0.011, 0.05])
+def test_words_p_intervals_and_colours_call_the_same_effects_real(many_keys: Sweep, gain: float) -> None:
+    for seed in range(5):
+        findings = analyse_effects(many_keys, _drawn(np.random.default_rng(seed), 40, gain))
+        for effect in findings.effects.keys:
+            assert effect.shown == any(level.shown for level in effect.levels)
+            (line,) = [s for s in sentences.effects(findings) if s.startswith(f"  {effect.key} against")]
+            assert effect.shown != ("not shown" in line)
+        shown = sum(level.shown for effect in findings.effects.keys for level in effect.levels)
+        with styled():
+            figure = drawn_effects(findings)
+        assert figure is not None
+        colours = [to_hex(c) for lines in figure.axes[0].collections for c in lines.get_colors()]
+        assert colours.count(BEST) == 2 * shown  # a thin and a thick line of each
 
 
 def test_too_few_trials_are_a_straight_line_and_said_to_be_one(lr_sweep: Sweep) -> None:
@@ -350,8 +426,7 @@ def test_where_nothing_has_an_effect_none_is_shown_in_19_of_20_sweeps(algorithm:
     for seed in range(200):
         one = seeded(sweep, seed)
         findings = analyse(one, simulated(one, Truth.nothing(seed)))
-        ps = [effect.p_holm for effect in findings.effects.keys if effect.p_holm is not None]
-        shown["effects"].append(min(ps) <= 0.05)
+        shown["effects"].append(any(effect.shown for effect in findings.effects.keys))
         assert findings.confirmation is not None
         shown["confirmed"].append(
             any(config.verdict in ("better", "worse") for config in findings.confirmation.configs)

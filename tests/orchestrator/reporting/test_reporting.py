@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -175,9 +176,10 @@ def test_the_verdict_comes_first_and_the_best_figure_is_not_an_estimate(material
 
 def test_effects_and_rungs_are_drawn_where_they_are_known(material: Material) -> None:
     estimate = plain.Estimate(0.02, 0.01, 0.03, 12)
+    wide = replace(estimate, low=-0.01, high=0.05)
     levels = (
-        plain.Level("false", True, 10, 4, 0, None, None, estimate),
-        plain.Level("true", False, 12, 5, 0, estimate, 0.02, estimate),
+        plain.Level("false", True, 10, 4, 0, None, None, None, estimate),
+        plain.Level("true", False, 12, 5, 0, estimate, wide, 0.02, estimate),
     )
     key = plain.Effect("model.fpn.use_fpn", "false", levels, None, None, False, 22, 0.01, 0.02, {}, "")
     importances = plain.Importances(9, 22, (plain.Importance("model.fpn.use_fpn", 0.8, 0.7),))
@@ -199,7 +201,7 @@ def test_effects_and_rungs_are_drawn_where_they_are_known(material: Material) ->
         assert figure is not None
         assert "<text" in to_svg(figure, "x", 'a "quoted" word')
     row = effects.effects_table(found).rows[1]
-    assert list(row[4:6]) == ["+0.0200", "+0.0100 to +0.0300"]
+    assert list(row[4:7]) == ["+0.0200", "-0.0100 to +0.0500", "+0.0100 to +0.0300"]
 
 
 def test_letters_on_a_shade_can_be_read() -> None:
