@@ -6,7 +6,6 @@ import numpy as np
 
 from orchestrator.analysis.design import Design, Term
 from orchestrator.analysis.findings import Effect, Effects, Estimate, Level
-from orchestrator.analysis.intervals import CONFIDENCE, detectable, power
 from orchestrator.analysis.model import LEAST_FREEDOM, Fit, Together, fit_effects
 from orchestrator.analysis.plain import level_mean, stratified
 from orchestrator.analysis.table import Table
@@ -108,11 +107,10 @@ def _level(
 ) -> Level:
     own_N = np.array([name == level for name in term.level_N], dtype=bool)
     trials = int(own_N.sum())
-    effect = least = wide = None
+    effect = wide = None
     if fit is not None and together is not None:
         effect = Estimate(*fit.spread(_wide(term.levels[level], place, fit)), trials)
         wide = Estimate(together.value, together.low, together.high, trials)
-        least = detectable(standard_error(effect, fit.freedom), fit.freedom)
     return Level(
         label=level,
         is_reference=level == term.reference,
@@ -123,22 +121,8 @@ def _level(
         ),
         effect=effect,
         together=wide,
-        detectable=least,
         plain=level_mean(term, level, table.values_NS[:, 0]),
     )
-
-
-def standard_error(estimate: Estimate, freedom: float) -> float:
-    """The standard error that makes an interval of this width by Student's t."""
-    from scipy import stats
-
-    return (estimate.high - estimate.low) / 2 / float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
-
-
-def claimed_power(found: Effects, estimate: Estimate, size: float) -> float:
-    """Chance that this sweep would have shown an effect of `size` by an interval such as `estimate` has."""
-    assert found.freedom is not None
-    return power(size, standard_error(estimate, found.freedom), found.freedom)
 
 
 def _wide(contrast_C: np.ndarray, place: slice, fit: Fit) -> np.ndarray:

@@ -50,7 +50,8 @@ class Confirmed:
     p_holm: float | None
     """The same, corrected for the number of configs compared (Holm)."""
     detectable: float | None
-    """Least difference that these runs would have shown with 80% power, at the deviation seen."""
+    """Least difference that so many runs show with 80% power, at a deviation that the true one lies below in
+    80% of sweeps: that which was seen may be small by chance."""
     verdict: Verdict | None
     """By the corrected p; None of the base itself."""
 
@@ -85,8 +86,6 @@ class Level:
     together: Estimate | None
     """The same with an interval that holds at once with those of all values of all keys, and so holds for
     the largest of them too."""
-    detectable: float | None
-    """Least difference from the reference that would have been shown with 80% power."""
     plain: Estimate | None
     """Plain mean of its trials at the common epoch, with its interval; None under two trials."""
 

@@ -9,6 +9,8 @@ from orchestrator.analysis.findings import Estimate
 
 CONFIDENCE = 0.95
 POWER = 0.8
+CONFIDENCE_OF_POWER = 0.8
+"""How sure it is that a test has the power that is told."""
 
 
 def interval(values: Sequence[float]) -> Estimate:
@@ -72,9 +74,18 @@ def power(effect: float, error: float, freedom: float, compared: int = 1) -> flo
 
 
 def detectable(error: float, freedom: float, compared: int = 1) -> float:
-    """Least true effect that is shown with 80% power; see `power`."""
+    """Least true effect that a test such as `power`'s shows with 80% power, whose standard error was seen
+    to be `error`.
+
+    A deviation seen in few runs is often too small, and what is computed from it then promises too much. So
+    it is computed from the upper limit of the 80% confidence interval with one side (chi-squared): at least
+    this power is there in 80% of sweeps.
+    """
     if error <= 0:
         return 0.0
+    from scipy import stats
+
+    error *= math.sqrt(freedom / float(stats.chi2.ppf(1 - CONFIDENCE_OF_POWER, freedom)))
     low, high = 0.0, error
     while power(high, error, freedom, compared) < POWER:
         low, high = high, 2 * high

@@ -169,7 +169,8 @@ def confirmation_table(findings: Findings) -> Table:
     note = (
         "Paired by seed; p by the paired t test against the base, corrected for the number compared. "
         "Means and differences are of the survivors: a side that lost a run is not said to win. "
-        "Detectable: the smallest difference that these runs would have shown with 80% power."
+        "Detectable: the least true difference that would have been shown with 80% power, told so that this "
+        "much is true in 80% of sweeps."
     )
     return Table("Confirmation by fresh seeds", note, columns, rows)
 

@@ -61,7 +61,7 @@ def _head(config: Confirmed, found: Confirmation, metric: str) -> str:
 
 
 def _detectable(least: float) -> str:
-    return f"The smallest difference that these runs would have shown with 80% power is {number(least)}."
+    return f"A true difference of {number(least)} or more would have been shown with 80% power."
 
 
 def _base(base: Confirmed) -> str:

@@ -15,7 +15,7 @@ from scipy import stats
 from orchestrator.analysis import analyse
 from orchestrator.analysis.confirm import confirmation, seeds_of
 from orchestrator.analysis.design import design_of
-from orchestrator.analysis.effects import claimed_power, effects
+from orchestrator.analysis.effects import effects
 from orchestrator.analysis.findings import Effects, Estimate, Findings
 from orchestrator.analysis.intervals import detectable, holm, interval, power
 from orchestrator.analysis.model import fit_effects
@@ -50,8 +50,23 @@ def test_holm_corrects_as_in_its_definition() -> None:
 def test_power_is_that_of_cohens_tables() -> None:
     # A paired t test of 34 pairs at d = 0.5: 0.8078 by G*Power 3.1.
     assert power(0.5, 1 / math.sqrt(34), 33) == pytest.approx(0.8078, abs=1e-4)
-    assert power(detectable(0.3, 5), 0.3, 5) == pytest.approx(0.8, abs=1e-6)
+    assert power(detectable(0.3, 5), 0.3 * _widened(5), 5) == pytest.approx(0.8, abs=1e-6)
     assert power(0.0, 0.3, 5) == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("pairs", [3, 5, 10])
+def test_the_power_that_is_told_is_there_in_80_of_100_sweeps(pairs: int) -> None:
+    """By the deviation as it was seen it would be in half of them."""
+    runs = np.random.default_rng(0).standard_normal((10_000, pairs))
+    error, errors = 1 / math.sqrt(pairs), runs.std(axis=1, ddof=1) / math.sqrt(pairs)
+    enough = detectable(error, pairs - 1) / _widened(pairs - 1)
+    assert power(enough, error, pairs - 1) == pytest.approx(0.8, abs=1e-6)
+    told = detectable(1.0, pairs - 1) * errors  # it is proportional to the error
+    assert np.mean(told >= enough) == pytest.approx(0.8, abs=0.01)
+
+
+def _widened(freedom: int) -> float:
+    return math.sqrt(freedom / stats.chi2.ppf(0.2, freedom))
 
 
 def test_only_completed_reruns_of_the_trial_count() -> None:
@@ -410,7 +425,10 @@ def test_intervals_hold_the_truth_and_power_is_what_is_claimed_in_200_sweeps(
         estimate = next(level.effect for level in loss.levels if level.label == "cosine")
         if estimate is not None:
             size = truth.loss * growth(findings.effects.epoch)
-            claimed.append(claimed_power(findings.effects, estimate, size))
+            freedom = findings.effects.freedom
+            assert freedom is not None
+            error = (estimate.high - estimate.low) / 2 / stats.t.ppf(0.975, freedom)
+            claimed.append(power(size, error, freedom))
             found.append(estimate.low > 0 or estimate.high < 0)
     assert len(hits) >= 2000
     assert 0.93 <= np.mean(hits) <= 0.97

@@ -178,8 +178,8 @@ def test_effects_and_rungs_are_drawn_where_they_are_known(material: Material) ->
     estimate = plain.Estimate(0.02, 0.01, 0.03, 12)
     wide = replace(estimate, low=-0.01, high=0.05)
     levels = (
-        plain.Level("false", True, 10, 4, 0, None, None, None, estimate),
-        plain.Level("true", False, 12, 5, 0, estimate, wide, 0.02, estimate),
+        plain.Level("false", True, 10, 4, 0, None, None, estimate),
+        plain.Level("true", False, 12, 5, 0, estimate, wide, estimate),
     )
     key = plain.Effect("model.fpn.use_fpn", "false", levels, None, None, False, 22, 0.01, 0.02, {}, "")
     importances = plain.Importances(9, 22, (plain.Importance("model.fpn.use_fpn", 0.8, 0.7),))
