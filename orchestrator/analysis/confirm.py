@@ -51,6 +51,7 @@ def _confirmed(sweep: Sweep, records: Sequence[TrialRecord], of: TrialRecord) ->
         mean=mean,
         interval=interval(list(values.values())) if len(values) > 1 else None,
         shrinkage=sign * (last[1] - mean) if last and mean is not None else None,
+        gain=None,
         difference=None,
         p=None,
         p_holm=None,
@@ -68,7 +69,9 @@ def _against(own: Confirmed, base: Confirmed) -> Confirmed:
     pairs = differences(own, base)
     if len(pairs) < 2:
         return replace(own, verdict="too few runs")
-    return replace(own, difference=interval(pairs), p=mean_is_zero(pairs))
+    found, gain = interval(pairs), math.fsum(pairs) / len(pairs)
+    verdict = "no spread" if found is None else None
+    return replace(own, gain=gain, difference=found, p=mean_is_zero(pairs), verdict=verdict)
 
 
 def _corrected(configs: Sequence[Confirmed], base: Confirmed, mode: str) -> list[Confirmed]:

@@ -6,8 +6,9 @@ All values are in the objective's own unit and direction: of a metric that is mi
 from dataclasses import dataclass
 from typing import Literal
 
-Verdict = Literal["better", "worse", "no difference shown", "survivors only", "too few runs"]
-"""`survivors only`: a difference is seen, in favour of a side whose lost runs might have undone it."""
+Verdict = Literal["better", "worse", "no difference shown", "survivors only", "no spread", "too few runs"]
+"""`survivors only`: a difference is seen, in favour of a side whose lost runs might have undone it.
+`no spread`: the differences of all seeds are the same, which tells nothing of how sure they are."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,13 @@ class Confirmed:
     mean: float | None
     """Mean of the values; None without any. Where runs were lost, that of the survivors."""
     interval: Estimate | None
-    """The mean with its 95% interval by Student's t; None under two values."""
+    """The mean with its 95% interval by Student's t; None under two values and without spread."""
     shrinkage: float | None
     """How much worse the mean is than the search's figure: the selection bias that was seen."""
+    gain: float | None
+    """Mean of own value less the base's, paired by seed; None of the base itself and under two pairs."""
     difference: Estimate | None
-    """Own value less the base's, paired by seed; None of the base itself and under two pairs."""
+    """The same with its interval; None without spread too."""
     p: float | None
     """Of the paired t test against the base."""
     p_holm: float | None

@@ -8,15 +8,22 @@ import numpy as np
 from orchestrator.analysis.findings import Estimate
 
 CONFIDENCE = 0.95
+NOTHING = 1e-24
+"""A sum of squares that sums of floats leave where there is no spread."""
 POWER = 0.8
 CONFIDENCE_OF_POWER = 0.8
 """How sure it is that a test has the power that is told."""
 
 
-def interval(values: Sequence[float]) -> Estimate:
-    """Mean of independent values with its 95% interval; at least two values, else ValueError."""
+def interval(values: Sequence[float]) -> Estimate | None:
+    """Mean of independent values with its 95% interval; at least two values, else ValueError.
+
+    None where they are all the same: that they are tells nothing of how much others would differ.
+    """
     if len(values) < 2:
         raise ValueError(f"an interval needs at least 2 values, got {len(values)}")
+    if not _spread(values):
+        return None
     from scipy import stats  # half a second, and many sweeps need none
 
     mean = math.fsum(values) / len(values)
@@ -31,18 +38,22 @@ def deviation(values: Sequence[float]) -> float:
     return math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
 
 
-def mean_is_zero(values: Sequence[float]) -> float:
+def mean_is_zero(values: Sequence[float]) -> float | None:
     """p of the t test that independent values have mean 0; two values at least.
 
-    Of values without any spread 1 where they are 0, else 0.
+    None where they are all the same: without any spread there is no p.
     """
     from scipy import stats
 
-    mean, spread = math.fsum(values) / len(values), deviation(values)
-    if spread <= 1e-12 * max(1.0, abs(mean)):
-        return 1.0 if abs(mean) <= 1e-12 else 0.0
-    t = abs(mean) * math.sqrt(len(values)) / spread
+    if not _spread(values):
+        return None
+    t = abs(math.fsum(values) / len(values)) * math.sqrt(len(values)) / deviation(values)
     return float(2 * stats.t.sf(t, len(values) - 1))
+
+
+def _spread(values: Sequence[float]) -> bool:
+    """Whether values differ by more than what sums of floats leave."""
+    return max(values) - min(values) > 1e-12 * max(1.0, *map(abs, values))
 
 
 def holm(ps: Sequence[float]) -> list[float]:

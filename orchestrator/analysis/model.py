@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from orchestrator.analysis.intervals import NOTHING
 from orchestrator.analysis.table import Table
 
 DRAWS = 10_000
@@ -78,7 +79,9 @@ class Fit:
 
 def fit_effects(table: Table, columns_NP: np.ndarray) -> Fit | None:
     """The coefficients at the last epoch that enough trials reached; None where even the first one has
-    too few. Flat priors: with one epoch the intervals are those of least squares by Student's t.
+    too few, or values without noise.
+
+    Flat priors: with one epoch the intervals are those of least squares by Student's t.
     """
     rng = np.random.default_rng(SEED)
     fit, totals_EDP = None, []
@@ -90,6 +93,8 @@ def fit_effects(table: Table, columns_NP: np.ndarray) -> Fit | None:
         if freedom < LEAST_FREEDOM or np.linalg.matrix_rank(matrix) < matrix.shape[1]:
             break
         draws = _posterior(matrix, table.values_NS[rows_N, stage], freedom, rng)
+        if draws is None:
+            break
         ends = 1 + columns_NP.shape[1]
         total_DP = draws[:, 1:ends].copy()
         for weight_D, earlier_DP in zip(draws[:, ends:].T, totals_EDP, strict=True):
@@ -101,10 +106,13 @@ def fit_effects(table: Table, columns_NP: np.ndarray) -> Fit | None:
 
 def _posterior(
     matrix: np.ndarray, values_N: np.ndarray, freedom: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Draws of the coefficients of a linear regression under a flat prior."""
+) -> np.ndarray | None:
+    """Draws of the coefficients of a linear regression under a flat prior; None where nothing is left to
+    tell noise by."""
     q, r = np.linalg.qr(matrix)
     centre = np.linalg.solve(r, q.T @ values_N)
     residual = float(np.sum((values_N - matrix @ centre) ** 2))
+    if residual <= NOTHING * max(1.0, float(values_N @ values_N)):
+        return None
     sigma_D = np.sqrt(residual / rng.chisquare(freedom, DRAWS))
     return centre + sigma_D[:, None] * np.linalg.solve(r, rng.standard_normal((matrix.shape[1], DRAWS))).T

@@ -85,9 +85,9 @@ def _named(material: Material, record: TrialRecord) -> str:
 
 def _mean(axes: Axes, place: float, values: Sequence[float], is_base: bool) -> None:
     colour = BASE if is_base else BEST
-    if len(values) < 2:
+    found = interval(values) if len(values) > 1 else None
+    if found is None:
         return
-    found = interval(values)
     reach = found.high - found.value
     axes.errorbar(place, found.value, reach, fmt="s", color=colour, ms=7, capsize=5, mec=PAPER)
 

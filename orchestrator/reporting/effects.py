@@ -148,7 +148,7 @@ def confirmation_table(findings: Findings) -> Table:
                 number(config.search_value),
                 number(config.mean),
                 _interval(config.interval, sign=False),
-                f"{config.difference.value:+.4f}" if config.difference else NONE,
+                f"{config.gain:+.4f}" if config.gain is not None else NONE,
                 _interval(config.difference),
                 f"{config.p_holm:.2g}" if config.p_holm is not None else NONE,
                 number(config.detectable),

@@ -37,6 +37,11 @@ def _verdict(config: Confirmed, found: Confirmation, metric: str) -> list[str]:
 
 def _head(config: Confirmed, found: Confirmation, metric: str) -> str:
     name = f"trial {config.trial:04d}"
+    if config.verdict == "no spread" and config.gain is not None:
+        return (
+            f"{name.capitalize()} differs from the base config by {metric} {config.gain:+.4f} with every "
+            "fresh seed alike: without any spread there is neither interval nor p, and nothing is claimed."
+        )
     if config.difference is None or config.verdict in (None, "too few runs"):
         far = " so far" if len(config.values) + config.lost < config.asked else ""
         lost = f" ({lost_runs(config)})" if config.lost else ""
@@ -67,7 +72,8 @@ def _detectable(least: float) -> str:
 def _base(base: Confirmed) -> str:
     if base.interval is None:
         lost = f" ({lost_runs(base)})" if base.lost else ""
-        return f"The base config has too few runs with fresh seeds to give an interval{lost}."
+        why = "no spread between its" if len(base.values) > 1 else "too few"
+        return f"The base config has {why} runs with fresh seeds to give an interval{lost}."
     count = base.interval.count
     return (
         f"The base config has a mean of {estimate(base.interval)} by {count} fresh seeds{_survivors(base)}."

@@ -17,7 +17,8 @@ from orchestrator.analysis.confirm import confirmation, seeds_of
 from orchestrator.analysis.design import design_of
 from orchestrator.analysis.effects import effects
 from orchestrator.analysis.findings import Effects, Estimate, Findings
-from orchestrator.analysis.intervals import detectable, holm, interval, power
+from orchestrator.analysis.interactions import interactions
+from orchestrator.analysis.intervals import detectable, holm, interval, mean_is_zero, power
 from orchestrator.analysis.model import fit_effects
 from orchestrator.analysis.stopping import spearman
 from orchestrator.analysis.table import table_of
@@ -120,15 +121,39 @@ def test_reruns_that_are_lost_are_counted_and_never_compared(sweep: Sweep) -> No
     assert found is not None
     one_pair, no_spread = found.configs
     assert (one_pair.verdict, one_pair.failed, one_pair.difference) == ("too few runs", 1, None)
-    assert no_spread.difference == Estimate(pytest.approx(0.1), pytest.approx(0.1), pytest.approx(0.1), 2)
-    assert (no_spread.p, no_spread.verdict) == (0.0, "better")
+    assert (no_spread.gain, no_spread.difference) == (pytest.approx(0.1), None)
+    assert (no_spread.p, no_spread.verdict) == (None, "no spread")
     assert confirmation(sweep, _confirmed([nan, nan], [0.5, 0.6])).base.mean is None
+
+
+def test_values_without_spread_have_neither_interval_nor_p(sweep: Sweep) -> None:
+    same = [0.6 - 0.5, 0.4 - 0.3]  # the same but for what floats leave
+    assert (interval(same), mean_is_zero(same)) == (None, None)
+    findings = analyse(sweep, _confirmed([0.5, 0.52], [0.6, 0.62], [0.6, 0.7]))
+    first, second = findings.confirmation.configs
+    assert (first.verdict, first.p_holm) == ("no spread", None)
+    assert second.p_holm == second.p  # one alone is tested
+    assert "neither interval nor p" in sentences.verdicts(findings, 2)[0]
+    assert confirmation_table(findings).rows[1][6] == "+0.1000"
+
+
+def test_no_effect_is_shown_of_values_that_are_all_the_same(many_keys: Sweep) -> None:
+    records = _drawn(np.random.default_rng(0), 40, gain=0.0)
+    found = _effects(many_keys, [replace(r, reports={2: {METRIC: 0.9371}}) for r in records])
+    assert not any(effect.shown for effect in found.keys)
+    assert found.note.startswith("No effects")
+
+
+def test_no_interaction_is_told_of_values_that_are_all_the_same(many_keys: Sweep) -> None:
+    records = _drawn(np.random.default_rng(0), 60, gain=0.0)
+    table = table_of(many_keys, [replace(r, reports={2: {METRIC: 0.9371}}) for r in records])
+    assert interactions(table, design_of(many_keys, table.records)) == ()
 
 
 def test_no_side_wins_by_the_runs_that_it_did_not_lose(sweep: Sweep) -> None:
     inf, base = math.inf, [0.50, 0.52, 0.51, 0.49, 0.50]
     good, bad = [0.60, 0.63, 0.61, inf, inf], [0.40, 0.43, 0.41, inf, 0.40]
-    found = confirmation(sweep, _confirmed(base, good, bad, [0.6, 0.62, 0.61, 0.59, 0.6]))
+    found = confirmation(sweep, _confirmed(base, good, bad, [0.6, 0.63, 0.61, 0.59, 0.61]))
     assert found is not None
     assert [config.verdict for config in found.configs] == ["survivors only", "worse", "better"]
     assert (found.configs[0].collapsed, found.configs[0].p_holm < 0.05) == (2, True)
