@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -36,6 +37,25 @@ def deviation(values: Sequence[float]) -> float:
     """Standard deviation of at least two values, by n - 1."""
     mean = math.fsum(values) / len(values)
     return math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
+
+
+def difference(
+    values: Sequence[float], others: Sequence[float], compared: int = 1
+) -> tuple[float, float, float] | None:
+    """Mean of `values` less that of `others`, which are independent, with its 95% interval by Welch's t;
+    None under two of either and without spread. Of several `compared` at once by Bonferroni's level.
+    """
+    if min(len(values), len(others)) < 2 or not (_spread(values) or _spread(others)):
+        return None
+    from scipy import stats
+
+    errors = [deviation(side) ** 2 / len(side) for side in (values, others)]
+    freedom = sum(errors) ** 2 / sum(
+        error**2 / (len(side) - 1) for error, side in zip(errors, (values, others), strict=True)
+    )
+    gain = math.fsum(values) / len(values) - math.fsum(others) / len(others)
+    half = float(stats.t.ppf(1 - (1 - CONFIDENCE) / 2 / compared, freedom)) * math.sqrt(sum(errors))
+    return gain, gain - half, gain + half
 
 
 def mean_is_zero(values: Sequence[float]) -> float | None:
@@ -92,11 +112,15 @@ def detectable(error: float, freedom: float, compared: int = 1) -> float:
     it is computed from the upper limit of the 80% confidence interval with one side (chi-squared): at least
     this power is there in 80% of sweeps.
     """
-    if error <= 0:
-        return 0.0
+    return max(0.0, error) * _detectable_errors(freedom, compared)
+
+
+@lru_cache
+def _detectable_errors(freedom: float, compared: int) -> float:
+    """The same, in standard errors."""
     from scipy import stats
 
-    error *= math.sqrt(freedom / float(stats.chi2.ppf(1 - CONFIDENCE_OF_POWER, freedom)))
+    error = math.sqrt(freedom / float(stats.chi2.ppf(1 - CONFIDENCE_OF_POWER, freedom)))
     low, high = 0.0, error
     while power(high, error, freedom, compared) < POWER:
         low, high = high, 2 * high
