@@ -163,7 +163,8 @@ class Interaction:
 
 @dataclass(frozen=True)
 class Importance:
-    """Share of the objective's variance that a key accounts for, by each of Optuna's evaluators."""
+    """Share of the objective's variance that a key accounts for, by each of Optuna's evaluators; of a key
+    under a `when:` what it accounts for where it is active, and nothing of what the key above it does."""
 
     key: str
     fanova: float
@@ -179,6 +180,10 @@ class Importances:
     epoch: int
     trials: int
     keys: tuple[Importance, ...]
+    fanova_floor: float
+    """Share that some key gets by chance in one sweep of 20 in which no key does anything: below it a share
+    is not told from noise."""
+    impurity_floor: float
 
 
 @dataclass(frozen=True)

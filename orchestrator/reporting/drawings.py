@@ -51,12 +51,19 @@ def _effects(material: Material) -> Drawing | None:
 
 
 def _importance(material: Material) -> Drawing | None:
-    caption = (
-        f"Share of what {material.metric} varies by among the trials, by two of Optuna's evaluators: how "
-        "much a key moves the objective within this space, not whether it helps."
-    )
     found = material.findings.importances
-    shares = ", ".join(f"{key.key} {key.fanova:.2f}" for key in (found.keys if found else ()))
+    if found is None:
+        return None
+    caption = (
+        f"Share of what {material.metric} varies by among {found.trials} trials at epoch {found.epoch}, "
+        "which all reached, by two of Optuna's evaluators: how much a key moves the objective within this "
+        "space, not whether it helps. Dotted lines: what some key gets by chance in one sweep of 20 in which "
+        "none does anything. Grey shares, left of them, are not told from noise."
+    )
+    shares = ", ".join(
+        f"{key.key} {key.fanova:.2f}{'' if key.fanova > found.fanova_floor else ' (may be noise)'}"
+        for key in found.keys
+    )
     figure = effects.importance(material.findings)
     return _drawing("importance", "Importance of each key", caption, figure, f"By fANOVA: {shares}.")
 

@@ -1,5 +1,8 @@
 """Figures and tables of what the analysis found: effects, importance, and how well rungs told the end."""
 
+from typing import Any
+
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -56,24 +59,26 @@ def importance(findings: Findings) -> Figure | None:
     names = [short(key.key, [other.key for other in found.keys]) for key in keys]
     figure, axes = canvas(1.2 + 0.36 * len(keys))
     heights = range(len(keys))
-    axes.barh([h + 0.18 for h in heights], [key.fanova for key in keys], 0.32, color=BEST, label="fANOVA")
-    bars = [key.impurity for key in keys]
-    axes.barh(
-        [h - 0.18 for h in heights],
-        bars,
-        0.32,
-        color=FRONT,
-        label="decrease of impurity",
-        hatch="////",
-        ec=GRID,
-    )
+    fanova, impurity = [key.fanova for key in keys], [key.impurity for key in keys]
+    _bars(axes, [h + 0.18 for h in heights], fanova, found.fanova_floor, BEST, label="fANOVA")
+    upper = [h - 0.18 for h in heights]
+    _bars(axes, upper, impurity, found.impurity_floor, FRONT, label="decrease of impurity", hatch="////")
     axes.set_yticks(list(heights), names)
-    axes.set(xlabel="share of the variance", xlim=(0, None))
+    axes.set(xlabel=f"share of the variance at epoch {found.epoch}", xlim=(0, None))
     axes.grid(axis="x")
     axes.set_axisbelow(True)
     axes.tick_params(axis="y", length=0)
     axes.legend(loc="lower right")
     return figure
+
+
+def _bars(
+    axes: Axes, heights: list[float], shares: list[float], floor: float, colour: str, **look: Any
+) -> None:
+    """Shares as bars, those that may be noise without colour, and the floor as a line."""
+    colours = [colour if share > floor else MUTED for share in shares]
+    axes.barh(heights, shares, 0.32, color=colours, ec=GRID, **look)
+    axes.axvline(floor, color=colour, linestyle=":", linewidth=1.2)
 
 
 def rung_agreement(findings: Findings) -> Figure | None:

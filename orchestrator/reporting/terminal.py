@@ -37,7 +37,7 @@ class SweepResult:
 
 def summary(result: SweepResult, sweep: Sweep, tracking_uri: str) -> str:
     """The whole answer: first what is sure, then what was seen."""
-    findings = analyse(sweep, result.records)
+    findings = analyse(sweep, result.records, with_importances=False)
     lines = [
         "",
         *verdicts(findings, sweep.config.confirm.top_k),

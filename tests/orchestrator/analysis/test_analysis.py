@@ -17,6 +17,7 @@ from orchestrator.analysis.confirm import confirmation, seeds_of
 from orchestrator.analysis.design import design_of
 from orchestrator.analysis.effects import effects
 from orchestrator.analysis.findings import Effects, Estimate, Findings
+from orchestrator.analysis.importances import importances
 from orchestrator.analysis.interactions import interactions
 from orchestrator.analysis.intervals import detectable, holm, interval, mean_is_zero, power
 from orchestrator.analysis.model import fit_effects
@@ -165,7 +166,7 @@ def test_no_side_wins_by_the_runs_that_it_did_not_lose(sweep: Sweep) -> None:
 def test_lost_reruns_are_counted_in_every_sentence_and_table(sweep: Sweep) -> None:
     inf, nan = math.inf, math.nan
     records = _confirmed([0.5, 0.52, 0.51, 0.49, 0.5], [0.6, 0.63, 0.61, inf, inf], [0.6, nan, inf, inf, inf])
-    findings = analyse(sweep, records)
+    findings = analyse(sweep, records, with_importances=False)
     told = "\n".join(sentences.verdicts(findings, 2))
     assert "No difference between trial 0001 and the base config is confirmed" in told
     assert "2 of 5 collapsed" in told
@@ -213,6 +214,42 @@ def test_importances_let_optuna_announce_nothing(sweep: Sweep) -> None:
     optuna.logging.set_verbosity(optuna.logging.INFO)
     assert analyse(sweep, simulated(sweep, Truth())).importances is not None
     assert optuna.logging.get_verbosity() == optuna.logging.WARNING
+
+
+def _fanova(sweep: Sweep, records: list[TrialRecord]) -> tuple[dict[str, float], float]:
+    """Each key's share, and the floor."""
+    table = table_of(sweep, records)
+    found = importances(table, design_of(sweep, table.records))
+    assert found is not None
+    return {key.key: key.fanova for key in found.keys}, found.fanova_floor
+
+
+def test_a_key_of_noise_lies_below_the_floor_and_one_that_matters_above(many_keys: Sweep) -> None:
+    shares, floor = _fanova(many_keys, _drawn(np.random.default_rng(1), 60, gain=0.0))
+    assert 0.1 < max(shares.values()) < floor  # a share that looks like something
+    shares, floor = _fanova(many_keys, _drawn(np.random.default_rng(0), 60, gain=0.05))
+    assert [key for key, share in shares.items() if share > floor] == ["loss.type"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_some_key_of_noise_passes_the_floor_in_one_sweep_of_20(many_keys: Sweep) -> None:
+    passed = []
+    for seed in range(60):
+        shares, floor = _fanova(many_keys, _drawn(np.random.default_rng(seed), 30, gain=0.0))
+        passed.append(max(shares.values()) > floor)
+    # Two standard deviations of 60.
+    assert np.mean(passed) <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 60)
+
+
+def test_a_key_below_another_gets_none_of_its_share(many_keys: Sweep) -> None:
+    records = _drawn(np.random.default_rng(0), 60, gain=0.0)
+    for record in records:
+        value = record.reports[2][METRIC] + 0.1 * record.values["model.fpn.use_fpn"]
+        record.reports = {2: {METRIC: value}}
+    shares, floor = _fanova(many_keys, records)
+    assert shares["model.fpn.use_fpn"] > 0.8 > floor
+    assert shares["model.fpn.fusion_method"] < 0.02
 
 
 def test_a_collapsed_trial_counts_with_what_it_had_and_a_failed_one_not_at_all(
@@ -427,7 +464,7 @@ def test_intervals_hold_the_truth_in_a_few_sweeps(sweep: Sweep, tmp_path: Path) 
     for seed in range(3):
         one, truth = seeded(sweep, seed), Truth(world=seed)
         records = simulated(one, truth)
-        hits += _hits(one, analyse(one, records), truth, records)
+        hits += _hits(one, analyse(one, records, with_importances=False), truth, records)
     assert len(hits) >= 30
     # Four standard deviations below 95%, the intervals of a sweep taken for one.
     assert np.mean(hits) >= 0.95 - 4 * math.sqrt(0.95 * 0.05 / len(hits) * 2)
@@ -444,7 +481,7 @@ def test_intervals_hold_the_truth_and_power_is_what_is_claimed_in_200_sweeps(
     for seed in range(200):
         one, truth = seeded(sweep, seed), Truth(world=seed)
         records = simulated(one, truth)
-        findings = analyse(one, records)
+        findings = analyse(one, records, with_importances=False)
         hits += _hits(one, findings, truth, records)
         (loss,) = [effect for effect in findings.effects.keys if effect.key == "loss.type"]
         estimate = next(level.effect for level in loss.levels if level.label == "cosine")
@@ -468,7 +505,7 @@ def test_where_nothing_has_an_effect_none_is_shown_in_19_of_20_sweeps(algorithm:
     sweep, shown = synthetic_sweep(tmp_path, search=search), {"effects": [], "confirmed": []}
     for seed in range(200):
         one = seeded(sweep, seed)
-        findings = analyse(one, simulated(one, Truth.nothing(seed)))
+        findings = analyse(one, simulated(one, Truth.nothing(seed)), with_importances=False)
         shown["effects"].append(any(effect.shown for effect in findings.effects.keys))
         assert findings.confirmation is not None
         shown["confirmed"].append(

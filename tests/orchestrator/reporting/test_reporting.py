@@ -186,7 +186,7 @@ def test_effects_and_rungs_are_drawn_where_they_are_known(material: Material) ->
         plain.Level("true", False, 12, 5, 0, estimate, wide, estimate),
     )
     key = plain.Effect("model.fpn.use_fpn", "false", levels, None, None, False, 22, 0.01, 0.02, {}, "")
-    importances = plain.Importances(9, 22, (plain.Importance("model.fpn.use_fpn", 0.8, 0.7),))
+    importances = plain.Importances(9, 22, (plain.Importance("model.fpn.use_fpn", 0.8, 0.7),), 0.2, 0.3)
     rungs = (plain.RungAgreement(1, estimate, None), plain.RungAgreement(3, None, estimate))
     found = plain.Findings(
         "val/knn_top1",
