@@ -19,6 +19,7 @@ def effects(table: Table, design: Design) -> Effects:
     together = _together(design, fit) if fit is not None else {}
     return Effects(
         epoch=epoch,
+        seed=None if "seed" in table.sweep.config.space else table.sweep.base.seed,
         common_epoch=table.epochs[0],
         trials=len(table.records),
         reached=table.reached(),

@@ -30,7 +30,7 @@ class Confirmed:
     labels: dict[str, str]
     """Its swept values, as short texts."""
     search_value: float | None
-    """The figure that it had in the search. It was chosen for being high: never an estimate."""
+    """The figure that it had in the search. It was chosen for being the best: never an estimate."""
     asked: int
     """Fresh seeds that it was to be run with."""
     values: dict[int, float]
@@ -137,6 +137,9 @@ class Effects:
 
     epoch: int
     """Epoch at which they are measured: the last one that enough trials reached."""
+    seed: int | None
+    """The training seed that all trials share, so that the effects are those at this seed; None where seeds
+    are swept."""
     common_epoch: int
     """Epoch that every trial reached that was not lost."""
     trials: int

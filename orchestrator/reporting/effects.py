@@ -7,12 +7,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from orchestrator.analysis.findings import Effect, Estimate, Findings, Level
-from orchestrator.reporting.caption import NONE, number
-from orchestrator.reporting.sentences import lost_runs, straight_lines
+from orchestrator.reporting.caption import NONE, counted, number
+from orchestrator.reporting.sentences import at_seed, lost_runs, straight_lines
 from orchestrator.reporting.space_plots import short
 from orchestrator.reporting.style import BEST, FRONT, GRID, MUTED, TEXT, canvas
 from orchestrator.reporting.tables import Table
-from orchestrator.reporting.words import shown_levels
 
 MAX_ROWS = 40
 """Lines of a figure; of a larger space the surest keys are drawn."""
@@ -23,7 +22,7 @@ def effects(findings: Findings) -> Figure | None:
     rows: list[tuple[str, Level | None]] = []
     keys = [effect.key for effect in findings.effects.keys]
     for effect in sorted(findings.effects.keys, key=_sureness):
-        shown = shown_levels(effect)
+        shown = _shown_levels(effect)
         if any(level.effect for level in shown) and len(rows) + len(shown) < MAX_ROWS:
             rows += [(short(effect.key, keys), None), *((_clipped(level.label), level) for level in shown)]
     if not rows:
@@ -48,6 +47,11 @@ def effects(findings: Findings) -> Figure | None:
     axes.tick_params(axis="y", length=0)
     axes.xaxis.set_major_locator(MaxNLocator(6))
     return figure
+
+
+def _shown_levels(effect: Effect) -> list[Level]:
+    """The levels of a key that somebody tried."""
+    return [level for level in effect.levels if level.effect is not None or level.is_reference]
 
 
 def importance(findings: Findings) -> Figure | None:
@@ -110,11 +114,12 @@ def effects_table(findings: Findings) -> Table:
     rows = [_row(effect, level) for effect in findings.effects.keys for level in effect.levels]
     found = findings.effects
     note = (
-        f"Difference from the reference at epoch {found.epoch}, all else equal, by a model of {found.trials} "
-        "trials that reckons with the early-stopped ones. The 95% intervals hold all at once, that of the "
-        "largest effect too, and p is the key's least, corrected likewise; the interval alone is for who "
-        "asked of that one value before the sweep. The plain mean is of the value's trials at epoch "
-        f"{found.common_epoch}, which all reached.{_sentence(straight_lines(found))}{_sentence(found.note)}"
+        f"Difference from the reference at epoch {found.epoch}{at_seed(found)}, all else equal, by a model "
+        f"of {counted(found.trials, 'trial')} that reckons with the early-stopped ones. The 95% intervals "
+        "hold all at once, that of the largest effect too, and p is the key's least, corrected likewise; the "
+        "interval alone is for who asked of that one value before the sweep. The plain mean is of the "
+        f"value's trials at epoch {found.common_epoch}, which all reached."
+        f"{_sentence(straight_lines(found))}{_sentence(found.note)}"
     )
     columns = ["key", "value", "trials", "finished", "effect", "95% interval, all", "95% interval, alone"]
     columns += ["plain mean", "p (all)"]
@@ -172,7 +177,8 @@ def confirmation_table(findings: Findings) -> Table:
     ]
     columns += ["p (Holm)", "detectable", "verdict"]
     note = (
-        "Paired by seed; p by the paired t test against the base, corrected for the number compared. "
+        "Paired by seed, on one set of validation images, whose own chance is in no interval; p by the "
+        "paired t test against the base, corrected for the number compared. "
         "Means and differences are of the survivors: a side that lost a run is not said to win. "
         "Detectable: the least true difference that would have been shown with 80% power, told so that this "
         "much is true in 80% of sweeps."

@@ -4,12 +4,14 @@ A line that is indented belongs to the one above it.
 """
 
 from orchestrator.analysis.findings import Confirmation, Confirmed, Effect, Effects, Estimate, Findings
-from orchestrator.reporting.caption import number
+from orchestrator.reporting.caption import counted, number
 
 TOLD = 6
 """Keys whose effects are told at least; all whose effect is shown are."""
 LEVELS = 3
 """Values of a key that are told at most, the strongest first."""
+
+ONE_SPLIT = "on one set of validation images: what another set would change is not in them"
 
 
 def verdicts(findings: Findings, asked: int) -> list[str]:
@@ -21,6 +23,10 @@ def verdicts(findings: Findings, asked: int) -> list[str]:
             f"Nothing is confirmed: runs with fresh seeds {why}, and what follows are figures of the search."
         ]
     lines = [line for config in found.configs for line in _verdict(config, found, findings.metric)]
+    if any(config.interval is not None for config in (found.base, *found.configs)):
+        lines.append(_base(found.base))
+        lines.append(f"These intervals are over training seeds, {ONE_SPLIT}.")
+        return lines
     return [*lines, _base(found.base)]
 
 
@@ -108,28 +114,36 @@ def effects(findings: Findings) -> list[str]:
     if not tested:
         return [found.note] if found.note else []
     told = max(TOLD, sum(effect.shown for effect in tested))
+    metric = f"{findings.metric}{' (less is better)' if findings.mode == 'min' else ''}"
     lines = [
-        f"What each key does to {findings.metric} at epoch {found.epoch}, all else equal. The intervals are "
-        "so wide that in 95% of sweeps all of them hold, that of the largest effect too:",
+        f"What each key does to {metric} at epoch {found.epoch}{at_seed(found)}, all else equal:",
         *(f"  {_effect(effect)}" for effect in tested[:told]),
     ]
     if tested[told:]:
         lines.append(f"  no effect shown of {', '.join(effect.key for effect in tested[told:])}")
-    if straight := straight_lines(found):
-        lines.append(straight)
+    lines.append(
+        "The intervals are so wide that in 95% of sweeps all of them hold, that of the largest effect too. "
+        f"They are {'' if found.seed is None else 'of that seed and '}{ONE_SPLIT}."
+    )
     if any(not effect.shown for effect in tested):
         lines.append("An effect that is not shown may still be there, anywhere within its interval.")
-    return [*lines, found.note] if found.note else lines
+    lines += [note for note in (straight_lines(found), found.note) if note]
+    return lines
 
 
 def _effect(effect: Effect) -> str:
-    doubt = "" if effect.shown else "; not shown"
+    trials = f"{counted(effect.trials, 'trial')}{'' if effect.shown else '; not shown'}"
     known = [(level.label, level.together) for level in effect.levels if level.together is not None]
     if not known:
-        return f"{effect.key}: p = {effect.p_together:.2g} of all its weights, {effect.trials} trials{doubt}"
+        return f"{effect.key}: p = {effect.p_together:.2g} of all its weights; {trials}"
     known.sort(key=lambda pair: -abs(pair[1].value))
     told = [f"{label} {e.value:+.4f} ({e.low:+.4f} to {e.high:+.4f})" for label, e in known[:LEVELS]]
-    return f"{effect.key} against {effect.reference}: {', '.join(told)}; {effect.trials} trials{doubt}"
+    return f"{effect.key} against {effect.reference}: {', '.join(told)}; {trials}"
+
+
+def at_seed(found: Effects) -> str:
+    """That other seeds are not in the effects, where they are not."""
+    return "" if found.seed is None else f" and at training seed {found.seed} only"
 
 
 def straight_lines(found: Effects) -> str:
@@ -137,3 +151,32 @@ def straight_lines(found: Effects) -> str:
     keys = [effect.key for effect in found.keys if effect.straight]
     few = "a straight line, of too few trials for a bend: a best value in the middle does not show"
     return f"The effect of {', '.join(keys)} is {few}." if keys else ""
+
+
+def stopping(findings: Findings) -> list[str]:
+    """What early stopping may have cost."""
+    found = findings.stopping
+    if found is None or not found.stopped:
+        return []
+    was = "was" if found.stopped == 1 else "were"
+    first = f"{counted(found.stopped, 'trial')} {was} stopped early and {found.completed} ran to the end."
+    ranks = [
+        f"  epoch {rung.epoch} ranked trials as the end did by {r.value:.2f} (95% interval {r.low:.2f} to "
+        f"{r.high:.2f}; Spearman, 1 is the same order; {counted(r.count, 'trial')} that went on)"
+        for rung in found.rungs
+        if (r := rung.spearman) is not None
+    ]
+    if found.regret is None:
+        return [f"{first} Too few went on to say what stopping has cost.", *ranks]
+    return [
+        f"{first} What that may have cost, the regret: had none been stopped, the best of them is expected "
+        f"to have been better than the best found by {estimate(found.regret)}, as far as "
+        f"{counted(found.regret.count, 'trial')} that ran to the end can tell.",
+        *ranks,
+    ]
+
+
+def losses(findings: Findings) -> list[str]:
+    """Trials that gave no value to their end."""
+    parts = [f"{n} {how}" for how in ("collapsed", "failed") if (n := findings.outcomes.get(how))]
+    return [f"Of all trials, {' and '.join(parts)}."] if parts else []

@@ -100,7 +100,7 @@ def leading_trials(material: Material, limit: int = 15) -> Table:
     return Table(
         f"Trials of the search, {of}",
         "Those that ran longest first, then by value. A dash: the key has no meaning for that trial. "
-        "The highest figures are too good on average, since they were chosen for being high."
+        "The first figures are too good on average, since they stand first for being good."
         + ("" if waits is None else " data_wait: the share of its steps' time that it waited for images."),
         ["trial", *keys, "epochs", material.metric, "ended", *([] if waits is None else ["data_wait"])],
         rows,

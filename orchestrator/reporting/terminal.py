@@ -7,9 +7,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from orchestrator.analysis import analyse
-from orchestrator.analysis.findings import Findings
-from orchestrator.reporting.caption import describe, references
-from orchestrator.reporting.sentences import effects, verdicts
+from orchestrator.reporting.caption import counted, describe, references
+from orchestrator.reporting.sentences import effects, stopping, verdicts
 from orchestrator.space import Sweep
 from orchestrator.study.record import TrialRecord, standing
 
@@ -42,7 +41,7 @@ def summary(result: SweepResult, sweep: Sweep, tracking_uri: str) -> str:
         "",
         *verdicts(findings, sweep.config.confirm.top_k),
         *effects(findings),
-        *_stopping(findings),
+        *stopping(findings),
         *_trials(result),
         *_best(result, sweep),
         *_front(result, sweep),
@@ -50,7 +49,7 @@ def summary(result: SweepResult, sweep: Sweep, tracking_uri: str) -> str:
     ]
     if result.undelivered:
         lines.append(
-            f"MLflow has not got {result.undelivered} records; they are kept in {result.folder}. "
+            f"MLflow has not got {counted(result.undelivered, 'record')}, kept in {result.folder}. "
             f"Send them: {sync_command(result.folder)}"
         )
     lines.append(_where_to_look(result.folder, tracking_uri))
@@ -74,11 +73,11 @@ def _where_to_look(folder: Path, tracking_uri: str) -> str:
 
 def _trials(result: SweepResult) -> list[str]:
     outcomes = Counter(record.outcome or "held" for record in result.records)
-    counted = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
+    by_outcome = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
     epochs = sum(len(record.reports) for record in result.records)
     failed = [f"  trial {record.id} failed: {record.reason}" for record in result.failed]
     return [
-        f"{len(result.records)} trials: {counted}; {epochs} epochs in all",
+        f"{counted(len(result.records), 'trial')}: {by_outcome}; {counted(epochs, 'epoch')} in all",
         *_not_run(result),
         *failed,
         *result.budgets,
@@ -127,23 +126,4 @@ def _references(result: SweepResult, sweep: Sweep) -> list[str]:
         return ["The base config has no value to compare with."]
     lines = [f"base config: {metric} {last[1]:.4f} after epoch {last[0]}"]
     lines += [f"{words}: knn_top1 {value:.4f}" for words, value in references(base).items()]
-    return lines
-
-
-def _stopping(findings: Findings) -> list[str]:
-    stopping = findings.stopping
-    if stopping is None or not stopping.stopped:
-        return []
-    lines = [
-        f"early stopping: epoch {rung.epoch} ranked trials as the end did by {r.value:.2f} "
-        f"({r.low:.2f} to {r.high:.2f}, Spearman, {r.count} trials that went on)"
-        for rung in stopping.rungs
-        if (r := rung.spearman) is not None
-    ]
-    if stopping.regret is not None:
-        regret = stopping.regret
-        lines.append(
-            f"  the best of {stopping.stopped} stopped trials is expected to have come "
-            f"{regret.value:.4f} above the best ({regret.low:.4f} to {regret.high:.4f})"
-        )
     return lines

@@ -16,7 +16,7 @@ from orchestrator.analysis import analyse
 from orchestrator.analysis.confirm import confirmation, seeds_of
 from orchestrator.analysis.design import design_of
 from orchestrator.analysis.effects import effects
-from orchestrator.analysis.findings import Effects, Estimate, Findings
+from orchestrator.analysis.findings import Effects, Estimate, Findings, Stopping
 from orchestrator.analysis.importances import importances
 from orchestrator.analysis.interactions import interactions
 from orchestrator.analysis.intervals import detectable, holm, interval, mean_is_zero, power
@@ -385,6 +385,42 @@ def test_words_p_intervals_and_colours_call_the_same_effects_real(many_keys: Swe
         assert figure is not None
         colours = [to_hex(c) for lines in figure.axes[0].collections for c in lines.get_colors()]
         assert colours.count(BEST) == 2 * shown  # a thin and a thick line of each
+
+
+def test_effects_are_said_to_be_of_the_one_seed_that_all_trials_share(many_keys: Sweep) -> None:
+    records = _drawn(np.random.default_rng(0), 40, gain=0.05)
+    findings = analyse_effects(many_keys, records)
+    assert "at training seed 42 only" in sentences.effects(findings)[0]
+    assert "at training seed 42 only" in effects_table(findings).note
+    found = replace(findings, effects=replace(findings.effects, seed=None))
+    assert "seed" not in "".join(sentences.effects(found))
+
+
+def test_a_swept_seed_is_no_shared_one(tmp_path: Path) -> None:
+    space = {"seed": {"choice": [1, 2, 3]}, "loss.type": {"choice": ["mse", "cosine"]}}
+    assert _effects(synthetic_sweep(tmp_path, space=space), []).seed is None
+
+
+def test_of_a_metric_that_is_minimised_nothing_is_said_to_be_high(many_keys: Sweep) -> None:
+    findings = replace(analyse_effects(many_keys, _drawn(np.random.default_rng(0), 40, 0.05)), mode="min")
+    assert f"{METRIC} (less is better)" in sentences.effects(findings)[0]
+
+
+def test_one_is_one_and_the_regret_is_explained() -> None:
+    regret = Estimate(0.01, 0.0, 0.02, 1)
+    effects = Effects(1, 42, 1, 1, {1: 1}, (), None, "")
+    told = Findings("m", "min", 9, {}, None, effects, (), None, Stopping((), 1, 1, 0, 0, regret))
+    assert sentences.stopping(told) == [
+        "1 trial was stopped early and 1 ran to the end. What that may have cost, the regret: had none been "
+        "stopped, the best of them is expected to have been better than the best found by 0.0100 (95% "
+        "interval 0.0000 to 0.0200), as far as 1 trial that ran to the end can tell."
+    ]
+
+
+def test_intervals_over_seeds_are_said_to_be_on_one_set_of_images(sweep: Sweep) -> None:
+    findings = analyse(sweep, _confirmed([0.5, 0.52], [0.6, 0.63]), with_importances=False)
+    assert "on one set of validation images" in sentences.verdicts(findings, 1)[-1]
+    assert "on one set of validation images" in confirmation_table(findings).note
 
 
 def test_too_few_trials_are_a_straight_line_and_said_to_be_one(lr_sweep: Sweep) -> None:

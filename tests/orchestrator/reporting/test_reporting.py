@@ -16,11 +16,13 @@ from pyarrow import parquet
 from orchestrator.analysis import findings as plain
 from orchestrator.analysis.front import front
 from orchestrator.cli import main
-from orchestrator.reporting import effects
+from orchestrator.reporting import effects, sentences
 from orchestrator.reporting.comparison import first_finalist, obstacles, words
 from orchestrator.reporting.material import Material, read_material
 from orchestrator.reporting.style import ON_SHADES, SHADES, styled, to_svg
 from orchestrator.reporting.tables import Table, latex, trial_rows
+from orchestrator.reporting.terminal import SweepResult
+from orchestrator.reporting.terminal import summary as said_at_the_end
 from orchestrator.reporting.trade_offs import cost_s, objectives, pareto_front
 from orchestrator.reporting.words import summary
 from orchestrator.space import Sweep
@@ -175,7 +177,19 @@ def test_the_verdict_comes_first_and_the_best_figure_is_not_an_estimate(material
     assert f"{first.trial:04d}" in lines[0]
     assert first.difference is not None
     assert f"{first.difference.value:+.4f}" in lines[0]
-    assert any("chosen for being high" in line for line in lines)
+    assert any("chosen for being the best" in line for line in lines)
+
+
+def test_page_and_terminal_say_the_same_of_what_was_found(material: Material) -> None:
+    result = SweepResult(material.folder, list(material.records), material.best, material.base, 0)
+    terminal = said_at_the_end(result, material.sweep, "http://m").splitlines()
+    for told in (sentences.effects, sentences.stopping):
+        assert told(material.findings)
+        assert set(told(material.findings)) <= set(terminal)
+        assert set(told(material.findings)) <= set(summary(material))
+    verdicts = set(sentences.verdicts(material.findings, 2))
+    assert verdicts <= set(terminal)
+    assert verdicts <= set(summary(material))
 
 
 def test_effects_and_rungs_are_drawn_where_they_are_known(material: Material) -> None:
@@ -194,7 +208,7 @@ def test_effects_and_rungs_are_drawn_where_they_are_known(material: Material) ->
         9,
         {"completed": 9},
         None,
-        plain.Effects(9, 1, 22, {9: 9}, (key,), 6, ""),
+        plain.Effects(9, 42, 1, 22, {9: 9}, (key,), 6, ""),
         (),
         importances,
         plain.Stopping(rungs, 20, 9, 2, 1, estimate),
