@@ -68,4 +68,4 @@ def test_each_runs_to_its_end(workplace: Workplace, space: Path) -> None:
     roles = [record.role for record in records(workplace, space.stem)]
     # The base, two trials, and both finalists with two fresh seeds each.
     assert roles == ["base", "search", "search", *["confirm"] * 4]
-    assert "with fresh seeds" in done.stdout
+    assert "fresh seeds" in done.stdout

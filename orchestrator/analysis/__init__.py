@@ -20,8 +20,11 @@ from orchestrator.space import Sweep
 from orchestrator.study.record import TrialRecord, drawn_as
 
 
-def analyse(sweep: Sweep, records: Sequence[TrialRecord]) -> Findings:
-    """All that `records` say of a sweep, whether it is over or not. The same records, the same findings."""
+def analyse(sweep: Sweep, records: Sequence[TrialRecord], with_importances: bool = True) -> Findings:
+    """All that `records` say of a sweep, whether it is over or not. The same records, the same findings.
+
+    Importances take some seconds: `with_importances` says whether they are wanted.
+    """
     table = table_of(sweep, records)
     design = design_of(sweep, table.records)
     return Findings(
@@ -32,7 +35,7 @@ def analyse(sweep: Sweep, records: Sequence[TrialRecord]) -> Findings:
         confirmation=confirmation(sweep, records),
         effects=effects(table, design),
         interactions=interactions(table, design),
-        importances=importances(table, design),
+        importances=importances(table, design) if with_importances else None,
         stopping=stopping(table, _audited(table, {record.number: record for record in records})),
     )
 

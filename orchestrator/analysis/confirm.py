@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from orchestrator.analysis.findings import Confirmation, Confirmed
+from orchestrator.analysis.findings import Confirmation, Confirmed, Verdict
 from orchestrator.analysis.intervals import CONFIDENCE, detectable, holm, interval, mean_is_zero
 from orchestrator.space import Sweep
 from orchestrator.study.record import TrialRecord, standing
@@ -21,11 +21,11 @@ def confirmation(sweep: Sweep, records: Sequence[TrialRecord]) -> Confirmation |
     own = _confirmed(sweep, counted, base)
     others = [r for r in records if r.number in chosen and r.role != "base"]
     configs = [_against(_confirmed(sweep, counted, record), own) for record in others]
-    return Confirmation(own, tuple(_corrected(configs, sweep.objective_mode)))
+    return Confirmation(own, tuple(_corrected(configs, own, sweep.objective_mode)))
 
 
 def seeds_of(records: Sequence[TrialRecord], of: TrialRecord, metric: str) -> dict[int, float]:
-    """The last value of each completed rerun of `of`, by seed."""
+    """The last value of each completed rerun of `of`, by seed: those of the survivors."""
     return {
         record.seed: last[1]
         for record in records
@@ -51,6 +51,7 @@ def _confirmed(sweep: Sweep, records: Sequence[TrialRecord], of: TrialRecord) ->
         mean=mean,
         interval=interval(list(values.values())) if len(values) > 1 else None,
         shrinkage=sign * (last[1] - mean) if last and mean is not None else None,
+        gain=None,
         difference=None,
         p=None,
         p_holm=None,
@@ -68,10 +69,12 @@ def _against(own: Confirmed, base: Confirmed) -> Confirmed:
     pairs = differences(own, base)
     if len(pairs) < 2:
         return replace(own, verdict="too few runs")
-    return replace(own, difference=interval(pairs), p=mean_is_zero(pairs))
+    found, gain = interval(pairs), math.fsum(pairs) / len(pairs)
+    verdict = "no spread" if found is None else None
+    return replace(own, gain=gain, difference=found, p=mean_is_zero(pairs), verdict=verdict)
 
 
-def _corrected(configs: Sequence[Confirmed], mode: str) -> list[Confirmed]:
+def _corrected(configs: Sequence[Confirmed], base: Confirmed, mode: str) -> list[Confirmed]:
     """With p corrected for the number compared, and the verdict by it."""
     tested = [config for config in configs if config.p is not None]
     corrected = dict(
@@ -83,11 +86,19 @@ def _corrected(configs: Sequence[Confirmed], mode: str) -> list[Confirmed]:
             found.append(config)
             continue
         p, gain = corrected[config.trial], config.difference.value * (1 if mode == "max" else -1)
-        shown = p <= 1 - CONFIDENCE
-        verdict = ("better" if gain > 0 else "worse") if shown else "no difference shown"
+        verdict = _verdict(config, base, gain) if p <= 1 - CONFIDENCE else "no difference shown"
         least = _detectable(config, len(tested))
         found.append(replace(config, p_holm=p, verdict=verdict, detectable=least))
     return found
+
+
+def _verdict(config: Confirmed, base: Confirmed, gain: float) -> Verdict:
+    """Of a difference that is seen. A run that is lost might have had any value, more likely a bad one: no
+    side is said to win by the runs that it did not lose."""
+    winner = config if gain > 0 else base
+    if winner.lost:
+        return "survivors only"
+    return "better" if gain > 0 else "worse"
 
 
 def _detectable(config: Confirmed, compared: int) -> float:

@@ -20,8 +20,9 @@ from orchestrator.study.record import TrialRecord
 
 LOGARITHMIC = ("loguniform", "lograndint")
 CHOICES = ("choice", "grid_search")
-TRIALS_PER_COLUMN = 5
-"""So many trials for each column there must be, for ranges to be bent."""
+TRIALS_PER_COLUMN = 3
+"""So many trials for each column there must be, for ranges to be bent. It leaves two thirds of the trials
+for the noise, and t intervals reckon with how few those are."""
 _POINTS = (-0.5, 0.0, 0.5)
 
 
@@ -42,6 +43,8 @@ class Term:
     """The same for the mean slope of a range."""
     unit: str | None = None
     """What the slope is per."""
+    straight: bool = False
+    """Of a range: a straight line, which shows no hump."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +65,19 @@ class Design:
 
 
 def design_of(sweep: Sweep, records: Sequence[TrialRecord]) -> Design:
-    """The columns of these trials; ranges are straight lines, bent ones where there are trials enough."""
+    """The columns of these trials; ranges are straight lines, bent ones where there are trials enough.
+
+    Enough of all trials for all columns, and of those with the key for its own two; three values at least.
+    """
     straight = Design([_term(sweep, records, key, False) for key in sweep.config.space])
-    bent = Design([_term(sweep, records, key, True) for key in sweep.config.space])
+    bent = Design([_term(sweep, records, key, _bends(records, key)) for key in sweep.config.space])
     enough = len(records) >= TRIALS_PER_COLUMN * (1 + bent.columns_NP.shape[1])
     return bent if enough else straight
+
+
+def _bends(records: Sequence[TrialRecord], key: str) -> bool:
+    values = [record.values[key] for record in records if isinstance(record.values.get(key), int | float)]
+    return len(set(values)) >= 3 and len(values) >= TRIALS_PER_COLUMN * (1 + 2)
 
 
 def _term(sweep: Sweep, records: Sequence[TrialRecord], key: str, bent: bool) -> Term:
@@ -122,7 +133,7 @@ def _range(key: str, distribution: Distribution, values_N: Sequence[Any], own: A
     unit = "decade" if distribution.kind in LOGARITHMIC else "unit"
     slope_C = np.array([1 / half, 0.0] if bent else [1 / half])  # a parabola's mean slope is its middle's
     columns_NC = np.array(rows).reshape(len(values_N), len(centre))
-    return Term(key, "range", f"{reference:.4g}", columns_NC, levels, nearest, slope_C, unit)
+    return Term(key, "range", f"{reference:.4g}", columns_NC, levels, nearest, slope_C, unit, not bent)
 
 
 def _weights(key: str, values_N: Sequence[Any]) -> Term:

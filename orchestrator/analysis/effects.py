@@ -1,14 +1,12 @@
 """What each swept key does, with all else equal."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 
 import numpy as np
 
 from orchestrator.analysis.design import Design, Term
 from orchestrator.analysis.findings import Effect, Effects, Estimate, Level
-from orchestrator.analysis.intervals import CONFIDENCE, detectable, holm, power
-from orchestrator.analysis.model import LEAST_FREEDOM, Fit, fit_effects
+from orchestrator.analysis.model import LEAST_FREEDOM, Fit, Together, fit_effects
 from orchestrator.analysis.plain import level_mean, stratified
 from orchestrator.analysis.table import Table
 from orchestrator.space.distribution import conditions
@@ -18,16 +16,38 @@ def effects(table: Table, design: Design) -> Effects:
     """The effects of all keys at the last epoch that enough trials reached."""
     fit = fit_effects(table, design.columns_NP)
     epoch = fit.epoch if fit is not None else table.epochs[0]
-    keys = [_effect(table, design, term, fit, epoch) for term in design.terms]
+    together = _together(design, fit) if fit is not None else {}
     return Effects(
         epoch=epoch,
+        seed=None if "seed" in table.sweep.config.space else table.sweep.base.seed,
         common_epoch=table.epochs[0],
         trials=len(table.records),
         reached=table.reached(),
-        keys=tuple(_corrected(keys)),
+        keys=tuple(_effect(table, design, term, fit, epoch, together) for term in design.terms),
         freedom=fit.freedom if fit is not None else None,
         note=_note(table, design, fit),
     )
+
+
+def _together(design: Design, fit: Fit) -> dict[tuple[str, str], Together]:
+    """By key and level, or column of weights: its difference, with all that are looked at reckoned with."""
+    contrasts = {
+        (term.key, name): _wide(contrast_C, design.place(term), fit)
+        for term in design.terms
+        for name, contrast_C in _compared(term).items()
+    }
+    if not contrasts:
+        return {}
+    return dict(zip(contrasts, fit.together(np.array(list(contrasts.values()))), strict=True))
+
+
+def _compared(term: Term) -> dict[str, np.ndarray]:
+    """What is compared with the reference: levels that somebody tried; of a list of weights its columns."""
+    columns = term.columns_NC.shape[1]
+    if term.kind == "weights":
+        return {str(place): contrast_C for place, contrast_C in enumerate(np.eye(columns))}
+    known = {name: c for name, c in term.levels.items() if name != term.reference and columns}
+    return {name: contrast_C for name, contrast_C in known.items() if not np.isnan(contrast_C).any()}
 
 
 def _note(table: Table, design: Design, fit: Fit | None) -> str:
@@ -48,71 +68,68 @@ def _note(table: Table, design: Design, fit: Fit | None) -> str:
     )
 
 
-def _effect(table: Table, design: Design, term: Term, fit: Fit | None, epoch: int) -> Effect:
+def _effect(
+    table: Table,
+    design: Design,
+    term: Term,
+    fit: Fit | None,
+    epoch: int,
+    together: Mapping[tuple[str, str], Together],
+) -> Effect:
     fit = fit if term.columns_NC.shape[1] else None
     place, active = design.place(term), sum(level is not None for level in term.level_N)
     trend = None
     if fit is not None and term.slope_C is not None:
         trend = Estimate(*fit.spread(_wide(term.slope_C, place, fit)), active)
+    own = {name: found for (key, name), found in together.items() if key == term.key}
     return Effect(
         key=term.key,
         reference=term.reference,
-        levels=tuple(_level(table, term, level, fit, place, epoch) for level in term.levels),
+        levels=tuple(_level(table, term, level, fit, place, epoch, own.get(level)) for level in term.levels),
         trend=trend,
         trend_unit=term.unit,
+        straight=term.straight,
         trials=active,
         p=fit.nothing(place) if fit is not None else None,
-        p_holm=None,
+        p_together=min((found.p for found in own.values()), default=None),
         plain_difference=stratified(table, design, term),
         note=_key_note(table, term),
     )
 
 
-def _level(table: Table, term: Term, level: str, fit: Fit | None, place: slice, epoch: int) -> Level:
+def _level(
+    table: Table,
+    term: Term,
+    level: str,
+    fit: Fit | None,
+    place: slice,
+    epoch: int,
+    together: Together | None,
+) -> Level:
     own_N = np.array([name == level for name in term.level_N], dtype=bool)
-    finished = int((own_N & table.reached_NS[:, table.epochs.index(epoch)]).sum())
-    effect = least = None
-    contrast_C = term.levels[level]
-    if fit is not None and level != term.reference and not np.isnan(contrast_C).any():
-        effect = Estimate(*fit.spread(_wide(contrast_C, place, fit)), int(own_N.sum()))
-        least = detectable(standard_error(effect, fit.freedom), fit.freedom)
+    trials = int(own_N.sum())
+    effect = wide = None
+    if fit is not None and together is not None:
+        effect = Estimate(*fit.spread(_wide(term.levels[level], place, fit)), trials)
+        wide = Estimate(together.value, together.low, together.high, trials)
     return Level(
         label=level,
         is_reference=level == term.reference,
-        trials=int(own_N.sum()),
-        finished=finished,
+        trials=trials,
+        finished=int((own_N & table.reached_NS[:, table.epochs.index(epoch)]).sum()),
         collapsed=sum(
             record.outcome == "collapsed" for record, own in zip(table.records, own_N, strict=True) if own
         ),
         effect=effect,
-        detectable=least,
+        together=wide,
         plain=level_mean(term, level, table.values_NS[:, 0]),
     )
-
-
-def standard_error(estimate: Estimate, freedom: float) -> float:
-    """The standard error that makes an interval of this width by Student's t."""
-    from scipy import stats
-
-    return (estimate.high - estimate.low) / 2 / float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
-
-
-def claimed_power(found: Effects, estimate: Estimate, size: float) -> float:
-    """Chance that this sweep would have shown an effect of `size` by an interval such as `estimate` has."""
-    assert found.freedom is not None
-    return power(size, standard_error(estimate, found.freedom), found.freedom)
 
 
 def _wide(contrast_C: np.ndarray, place: slice, fit: Fit) -> np.ndarray:
     contrast_P = np.zeros(fit.draws_DP.shape[1])
     contrast_P[place] = contrast_C
     return contrast_P
-
-
-def _corrected(keys: Sequence[Effect]) -> list[Effect]:
-    tested = [effect for effect in keys if effect.p is not None]
-    by_key = dict(zip([e.key for e in tested], holm([e.p for e in tested if e.p is not None]), strict=True))
-    return [replace(effect, p_holm=by_key.get(effect.key)) for effect in keys]
 
 
 def _key_note(table: Table, term: Term) -> str:
@@ -123,6 +140,10 @@ def _key_note(table: Table, term: Term) -> str:
         notes.append(f"with {', '.join(hanging)} at the value that others are compared with")
     if term.kind == "weights":
         notes.append("a list of weights has no levels; p is that of all of them together")
+    if term.straight:
+        notes.append(
+            "a straight line, of too few trials for a bend: a best value in the middle does not show"
+        )
     if not term.columns_NC.shape[1]:
         notes.append("no two values were tried")
     return "; ".join(notes)

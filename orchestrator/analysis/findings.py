@@ -6,7 +6,9 @@ All values are in the objective's own unit and direction: of a metric that is mi
 from dataclasses import dataclass
 from typing import Literal
 
-Verdict = Literal["better", "worse", "no difference shown", "too few runs"]
+Verdict = Literal["better", "worse", "no difference shown", "survivors only", "no spread", "too few runs"]
+"""`survivors only`: a difference is seen, in favour of a side whose lost runs might have undone it.
+`no spread`: the differences of all seeds are the same, which tells nothing of how sure they are."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Confirmed:
     labels: dict[str, str]
     """Its swept values, as short texts."""
     search_value: float | None
-    """The figure that it had in the search. It was chosen for being high: never an estimate."""
+    """The figure that it had in the search. It was chosen for being the best: never an estimate."""
     asked: int
     """Fresh seeds that it was to be run with."""
     values: dict[int, float]
@@ -37,21 +39,29 @@ class Confirmed:
     collapsed: int
     """Runs whose features collapsed: without a value, and no less telling for it."""
     mean: float | None
-    """Mean of the values; None without any."""
+    """Mean of the values; None without any. Where runs were lost, that of the survivors."""
     interval: Estimate | None
-    """The mean with its 95% interval by Student's t; None under two values."""
+    """The mean with its 95% interval by Student's t; None under two values and without spread."""
     shrinkage: float | None
     """How much worse the mean is than the search's figure: the selection bias that was seen."""
+    gain: float | None
+    """Mean of own value less the base's, paired by seed; None of the base itself and under two pairs."""
     difference: Estimate | None
-    """Own value less the base's, paired by seed; None of the base itself and under two pairs."""
+    """The same with its interval; None without spread too."""
     p: float | None
     """Of the paired t test against the base."""
     p_holm: float | None
     """The same, corrected for the number of configs compared (Holm)."""
     detectable: float | None
-    """Least difference that these runs would have shown with 80% power, at the deviation seen."""
+    """Least difference that so many runs show with 80% power, at a deviation that the true one lies below in
+    80% of sweeps: that which was seen may be small by chance."""
     verdict: Verdict | None
     """By the corrected p; None of the base itself."""
+
+    @property
+    def lost(self) -> int:
+        """Runs that failed or collapsed."""
+        return self.failed + self.collapsed
 
 
 @dataclass(frozen=True)
@@ -74,11 +84,18 @@ class Level:
     """Those of them with a value at the effects' epoch."""
     collapsed: int
     effect: Estimate | None
-    """Difference from the reference with all else equal; None of the reference and of what nobody tried."""
-    detectable: float | None
-    """Least difference from the reference that would have been shown with 80% power."""
+    """Difference from the reference with all else equal, for whoever asked of this one value before the
+    sweep; None of the reference and of what nobody tried."""
+    together: Estimate | None
+    """The same with an interval that holds at once with those of all values of all keys, and so holds for
+    the largest of them too."""
     plain: Estimate | None
     """Plain mean of its trials at the common epoch, with its interval; None under two trials."""
+
+    @property
+    def shown(self) -> bool:
+        """Whether it differs from the reference, all that were looked at reckoned with."""
+        return self.together is not None and not self.together.low <= 0 <= self.together.high
 
 
 @dataclass(frozen=True)
@@ -93,17 +110,25 @@ class Effect:
     """Of a range: mean slope per `trend_unit`."""
     trend_unit: str | None
     """decade or unit."""
+    straight: bool
+    """Of a range: whether the trials were too few for more than a straight line."""
     trials: int
     """Trials in which the key was active."""
     p: float | None
-    """Of the hypothesis that the key does nothing."""
-    p_holm: float | None
-    """The same, corrected for the number of keys."""
+    """Of the hypothesis that the key does nothing, by itself."""
+    p_together: float | None
+    """The least p of its values, corrected for all values of all keys: at most 0.05 exactly where one of
+    them is `shown`."""
     plain_difference: dict[str, Estimate]
     """By level: mean difference from the reference within strata of trials that share the other
     choices, at the common epoch; `count` is the trials in strata that hold both."""
     note: str
     """What a reader has to know, in words; often empty."""
+
+    @property
+    def shown(self) -> bool:
+        """Whether the key matters: one of its values differs from the reference."""
+        return self.p_together is not None and self.p_together <= 0.05
 
 
 @dataclass(frozen=True)
@@ -112,6 +137,9 @@ class Effects:
 
     epoch: int
     """Epoch at which they are measured: the last one that enough trials reached."""
+    seed: int | None
+    """The training seed that all trials share, so that the effects are those at this seed; None where seeds
+    are swept."""
     common_epoch: int
     """Epoch that every trial reached that was not lost."""
     trials: int
@@ -138,7 +166,8 @@ class Interaction:
 
 @dataclass(frozen=True)
 class Importance:
-    """Share of the objective's variance that a key accounts for, by each of Optuna's evaluators."""
+    """Share of the objective's variance that a key accounts for, by each of Optuna's evaluators; of a key
+    under a `when:` what it accounts for where it is active, and nothing of what the key above it does."""
 
     key: str
     fanova: float
@@ -154,6 +183,10 @@ class Importances:
     epoch: int
     trials: int
     keys: tuple[Importance, ...]
+    fanova_floor: float
+    """Share that some key gets by chance in one sweep of 20 in which no key does anything: below it a share
+    is not told from noise."""
+    impurity_floor: float
 
 
 @dataclass(frozen=True)

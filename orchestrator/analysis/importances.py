@@ -1,5 +1,12 @@
-"""How much of the objective's variance each key accounts for, by Optuna's evaluators."""
+"""How much of the objective's variance each key accounts for, by Optuna's evaluators.
 
+A key under a `when:` is judged among the trials in which it is active. Were it judged among all, "not active"
+would be one more value of it, and it would be given the share of the key above it.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,62 +17,97 @@ from orchestrator.analysis.table import Table
 
 LEAST_TRIALS = 10
 MOST_TRIALS = 1000
-"""Of more, so many are taken, evenly by number: with 10,000 fANOVA would take minutes."""
-SEED = 0
-_INACTIVE = "not active"
+"""Of more, so many are taken, evenly by number: with 10,000 the forests would take minutes."""
+PERMUTATIONS = 19
+"""Shuffles of the objective: the largest share that any key gets in them is passed by chance in one sweep
+of 20 in which no key does anything."""
+FOREST = {"n_trees": 16, "max_depth": 5, "seed": 0}
+"""Trees without a limit learn the noise by heart, and take ten times the time."""
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Keys that are active in the same trials, judged among those."""
+
+    own: list[Term]
+    terms: list[Term]
+    """All keys that are active in all of these trials: the others take their own shares."""
+    rows_M: np.ndarray
+    values_M: np.ndarray
+    weight: float
+    """Share of the whole variance that lies among these trials."""
 
 
 def importances(table: Table, design: Design) -> Importances | None:
     """At the first epoch that counts, which nothing selected; None under ten trials or without spread.
 
     They say how much a key mattered over the values that were tried, not which value is better, and
-    have no interval.
+    have no interval, but a floor that noise seldom passes. Keys active in under ten trials are left out.
     """
     count = len(table.values_NS)
-    rows = np.linspace(0, count - 1, min(count, MOST_TRIALS)).astype(int)
-    values_N = table.values_NS[rows, 0]
+    rows_N = np.linspace(0, count - 1, min(count, MOST_TRIALS)).astype(int)
+    values_N = table.values_NS[rows_N, 0]
     if len(values_N) < LEAST_TRIALS or np.ptp(values_N) == 0:
         return None
+    groups = list(_groups(design.terms, rows_N, values_N))
+    found = {key: pair for group in groups for key, pair in _shares(group, group.values_M).items()}
+    rng = np.random.default_rng(0)
+    shuffled = [
+        pair
+        for _ in range(PERMUTATIONS)
+        for group in groups
+        for pair in _shares(group, rng.permutation(group.values_M)).values()
+    ]
+    floors = np.max(shuffled, axis=0) if shuffled else np.zeros(2)
+    keys = sorted((Importance(key, *pair) for key, pair in found.items()), key=lambda key: -key.fanova)
+    return Importances(table.epochs[0], len(values_N), tuple(keys), float(floors[0]), float(floors[1]))
+
+
+def _groups(terms: list[Term], rows_N: np.ndarray, values_N: np.ndarray) -> Iterator[_Group]:
+    active = {t.key: np.array([t.level_N[row] is not None for row in rows_N], dtype=bool) for t in terms}
+    alike: dict[bytes, list[Term]] = defaultdict(list)
+    for term in terms:
+        alike[active[term.key].tobytes()].append(term)
+    whole = float(np.sum((values_N - values_N.mean()) ** 2))
+    for own in alike.values():
+        among_N = active[own[0].key]
+        values_M = values_N[among_N]
+        if len(values_M) >= LEAST_TRIALS and np.ptp(values_M) > 0:
+            there = [term for term in terms if active[term.key][among_N].all()]
+            weight = float(np.sum((values_M - values_M.mean()) ** 2)) / whole
+            yield _Group(own, there, rows_N[among_N], values_M, weight)
+
+
+def _shares(group: _Group, values_M: np.ndarray) -> dict[str, tuple[float, float]]:
+    """Of each of the group's own keys the share of the whole variance, by fANOVA and by impurity."""
     import optuna
     from optuna.importance import FanovaImportanceEvaluator, MeanDecreaseImpurityImportanceEvaluator
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize")
-    distributions = {t.key: _distribution(t) for t in design.terms}
-    for row, value in zip(rows.tolist(), values_N, strict=True):
-        params = {t.key: _param(t, row) for t in design.terms}
-        study.add_trial(
-            optuna.trial.create_trial(params=params, distributions=distributions, value=float(value))
+    distributions = {term.key: _distribution(term, group.rows_M) for term in group.terms}
+    for row, value in zip(group.rows_M.tolist(), values_M.tolist(), strict=True):
+        params = {term.key: _param(term, row) for term in group.terms}
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=value))
+    fanova = FanovaImportanceEvaluator(**FOREST).evaluate(study)
+    impurity = MeanDecreaseImpurityImportanceEvaluator(**FOREST).evaluate(study)
+    return {
+        term.key: (
+            group.weight * float(fanova.get(term.key, 0.0)),
+            group.weight * float(impurity.get(term.key, 0.0)),
         )
-    fanova = FanovaImportanceEvaluator(seed=SEED).evaluate(study)
-    impurity = MeanDecreaseImpurityImportanceEvaluator(seed=SEED).evaluate(study)
-    keys = [
-        Importance(term.key, float(fanova.get(term.key, 0.0)), float(impurity.get(term.key, 0.0)))
-        for term in design.terms
-    ]
-    keys.sort(key=lambda importance: importance.fanova, reverse=True)
-    return Importances(table.epochs[0], len(values_N), tuple(keys))
+        for term in group.own
+    }
 
 
-def _distribution(term: Term) -> Any:
-    """Ranges as they are; where a key may be inactive, that is one more choice."""
+def _distribution(term: Term, rows_M: np.ndarray) -> Any:
     import optuna
 
-    if _is_number(term):
-        places_N = term.columns_NC[:, 0]
-        low, high = float(places_N.min()), float(places_N.max())
-        return optuna.distributions.FloatDistribution(low, high)
-    names = sorted({_name(level) for level in term.level_N})
-    return optuna.distributions.CategoricalDistribution(names)
+    if term.kind == "range":
+        places_M = term.columns_NC[rows_M, 0]
+        return optuna.distributions.FloatDistribution(float(places_M.min()), float(places_M.max()))
+    return optuna.distributions.CategoricalDistribution(sorted({str(term.level_N[row]) for row in rows_M}))
 
 
 def _param(term: Term, row: int) -> Any:
-    return float(term.columns_NC[row, 0]) if _is_number(term) else _name(term.level_N[row])
-
-
-def _is_number(term: Term) -> bool:
-    return term.kind == "range" and None not in term.level_N
-
-
-def _name(level: str | None) -> str:
-    return _INACTIVE if level is None else level
+    return float(term.columns_NC[row, 0]) if term.kind == "range" else str(term.level_N[row])

@@ -8,7 +8,7 @@ import numpy as np
 
 from orchestrator.analysis.design import Design, Term
 from orchestrator.analysis.findings import Interaction
-from orchestrator.analysis.intervals import holm
+from orchestrator.analysis.intervals import NOTHING, holm
 from orchestrator.analysis.model import LEAST_FREEDOM
 from orchestrator.analysis.table import Table
 
@@ -40,7 +40,7 @@ def _pair(table: Table, design: Design, first: Term, second: Term) -> Interactio
     large = np.column_stack([small, *products])
     (without, rank), (within, full) = _residual(small, values_N), _residual(large, values_N)
     freedom = len(values_N) - full
-    if full == rank or freedom < LEAST_FREEDOM or within <= 0:
+    if full == rank or freedom < LEAST_FREEDOM or within <= NOTHING * max(1.0, float(values_N @ values_N)):
         return None
     f = (without - within) / (full - rank) / (within / freedom)
     p = float(stats.f.sf(f, full - rank, freedom))

@@ -2,19 +2,29 @@
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
 from orchestrator.analysis.findings import Estimate
 
 CONFIDENCE = 0.95
+NOTHING = 1e-24
+"""A sum of squares that sums of floats leave where there is no spread."""
 POWER = 0.8
+CONFIDENCE_OF_POWER = 0.8
+"""How sure it is that a test has the power that is told."""
 
 
-def interval(values: Sequence[float]) -> Estimate:
-    """Mean of independent values with its 95% interval; at least two values, else ValueError."""
+def interval(values: Sequence[float]) -> Estimate | None:
+    """Mean of independent values with its 95% interval; at least two values, else ValueError.
+
+    None where they are all the same: that they are tells nothing of how much others would differ.
+    """
     if len(values) < 2:
         raise ValueError(f"an interval needs at least 2 values, got {len(values)}")
+    if not _spread(values):
+        return None
     from scipy import stats  # half a second, and many sweeps need none
 
     mean = math.fsum(values) / len(values)
@@ -29,18 +39,41 @@ def deviation(values: Sequence[float]) -> float:
     return math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
 
 
-def mean_is_zero(values: Sequence[float]) -> float:
+def difference(
+    values: Sequence[float], others: Sequence[float], compared: int = 1
+) -> tuple[float, float, float] | None:
+    """Mean of `values` less that of `others`, which are independent, with its 95% interval by Welch's t;
+    None under two of either and without spread. Of several `compared` at once by Bonferroni's level.
+    """
+    if min(len(values), len(others)) < 2 or not (_spread(values) or _spread(others)):
+        return None
+    from scipy import stats
+
+    errors = [deviation(side) ** 2 / len(side) for side in (values, others)]
+    freedom = sum(errors) ** 2 / sum(
+        error**2 / (len(side) - 1) for error, side in zip(errors, (values, others), strict=True)
+    )
+    gain = math.fsum(values) / len(values) - math.fsum(others) / len(others)
+    half = float(stats.t.ppf(1 - (1 - CONFIDENCE) / 2 / compared, freedom)) * math.sqrt(sum(errors))
+    return gain, gain - half, gain + half
+
+
+def mean_is_zero(values: Sequence[float]) -> float | None:
     """p of the t test that independent values have mean 0; two values at least.
 
-    Of values without any spread 1 where they are 0, else 0.
+    None where they are all the same: without any spread there is no p.
     """
     from scipy import stats
 
-    mean, spread = math.fsum(values) / len(values), deviation(values)
-    if spread <= 1e-12 * max(1.0, abs(mean)):
-        return 1.0 if abs(mean) <= 1e-12 else 0.0
-    t = abs(mean) * math.sqrt(len(values)) / spread
+    if not _spread(values):
+        return None
+    t = abs(math.fsum(values) / len(values)) * math.sqrt(len(values)) / deviation(values)
     return float(2 * stats.t.sf(t, len(values) - 1))
+
+
+def _spread(values: Sequence[float]) -> bool:
+    """Whether values differ by more than what sums of floats leave."""
+    return max(values) - min(values) > 1e-12 * max(1.0, *map(abs, values))
 
 
 def holm(ps: Sequence[float]) -> list[float]:
@@ -72,9 +105,22 @@ def power(effect: float, error: float, freedom: float, compared: int = 1) -> flo
 
 
 def detectable(error: float, freedom: float, compared: int = 1) -> float:
-    """Least true effect that is shown with 80% power; see `power`."""
-    if error <= 0:
-        return 0.0
+    """Least true effect that a test such as `power`'s shows with 80% power, whose standard error was seen
+    to be `error`.
+
+    A deviation seen in few runs is often too small, and what is computed from it then promises too much. So
+    it is computed from the upper limit of the 80% confidence interval with one side (chi-squared): at least
+    this power is there in 80% of sweeps.
+    """
+    return max(0.0, error) * _detectable_errors(freedom, compared)
+
+
+@lru_cache
+def _detectable_errors(freedom: float, compared: int) -> float:
+    """The same, in standard errors."""
+    from scipy import stats
+
+    error = math.sqrt(freedom / float(stats.chi2.ppf(1 - CONFIDENCE_OF_POWER, freedom)))
     low, high = 0.0, error
     while power(high, error, freedom, compared) < POWER:
         low, high = high, 2 * high

@@ -7,13 +7,13 @@ import numpy as np
 
 from orchestrator.analysis.design import CHOICES, Design, Term
 from orchestrator.analysis.findings import Estimate
-from orchestrator.analysis.intervals import CONFIDENCE, interval
+from orchestrator.analysis.intervals import CONFIDENCE, NOTHING, interval
 from orchestrator.analysis.table import Table
 from orchestrator.space.distribution import conditions
 
 
 def level_mean(term: Term, level: str, values_N: np.ndarray) -> Estimate | None:
-    """Mean of a level's trials; None under two."""
+    """Mean of a level's trials; None under two and without spread."""
     own = [float(v) for v, name in zip(values_N, term.level_N, strict=True) if name == level]
     return interval(own) if len(own) > 1 else None
 
@@ -61,6 +61,8 @@ def _difference(
     weights = np.array([len(a) * len(b) / (len(a) + len(b)) for a, b in both])
     gains = np.array([np.mean(a) - np.mean(b) for a, b in both])
     within = sum(float(np.sum((np.array(side) - np.mean(side)) ** 2)) for pair in both for side in pair)
+    if within <= NOTHING:
+        return None
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(within / freedom / weights.sum())
     gain = float(weights @ gains / weights.sum())
     return Estimate(gain, gain - half, gain + half, count)

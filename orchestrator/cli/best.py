@@ -1,6 +1,6 @@
 """The best config of a sweep, with its figures.
 
-That of the trial that ran longest and did best so far. Its figure was chosen for being high; `confirm` in
+That of the trial that ran longest and did best so far. Its figure was chosen for being the best; `confirm` in
 the space runs it again with fresh seeds.
 """
 

@@ -1,9 +1,12 @@
-"""What a trial is, in a few words."""
+"""What a trial is and what a figure is, in a few words."""
 
 import json
+import math
 
 from orchestrator.study.record import TrialRecord
 
+NONE = "-"
+"""Where there is no value."""
 _REFERENCES = {
     "pretrained": "pretrained weights",
     "random_init": "random initialisation",
@@ -29,6 +32,18 @@ def references(base: TrialRecord) -> dict[str, float]:
         for metrics in base.reports.values()
         if f"{name}/knn_top1" in metrics
     }
+
+
+def number(value: float | None) -> str:
+    """A figure as tables and sentences show it."""
+    if value is None or math.isnan(value):
+        return NONE
+    return f"{value:.4f}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{value:.4g}"
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 trial`, `2 trials`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _short(value: object) -> str:

@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 
 from orchestrator.analysis.findings import Confirmed
+from orchestrator.analysis.intervals import difference
 from orchestrator.definition import flat
+from orchestrator.reporting.caption import NONE, number
 from orchestrator.reporting.material import Material
-from orchestrator.reporting.tables import NONE, Table, number
+from orchestrator.reporting.sentences import lost_runs
+from orchestrator.reporting.tables import Table
 
 MEASURING = ("data.", "evaluation.")
 """Keys of what is measured, and on what."""
@@ -22,9 +25,12 @@ def side_by_side(sweeps: Sequence[Material]) -> Table:
         ["base config", *(number(s.value(s.base)) if s.base else NONE for s in sweeps)],
         ["best of the search", *(_best(s) for s in sweeps)],
         ["base, fresh seeds", *(_base(s) for s in sweeps)],
-        ["best finalist, fresh seeds", *(_finalist(s) for s in sweeps)],
+        ["first finalist, fresh seeds", *(_finalist(s) for s in sweeps)],
     ]
-    note = "The best of a search was chosen for being high; means over fresh seeds were not."
+    note = (
+        "The best of a search is the best of many noisy figures, and too good on average. The first finalist "
+        "was put first by the search, before its fresh seeds were run, so that their mean is not."
+    )
     return Table("Sweeps compared", note, ["", *(s.name for s in sweeps)], rows)
 
 
@@ -63,11 +69,51 @@ def words(sweeps: Sequence[Material]) -> list[str]:
     why = obstacles(sweeps)
     if why:
         return [*lines, "The objectives do not compare:", *(f"  {reason}" for reason in why)]
-    return [*lines, "The objectives compare: same metric, data, evaluation and epochs."]
+    lines.append("The objectives compare: same metric, data, evaluation and epochs.")
+    return [*lines, *(_against(sweep, sweeps[0], len(sweeps) - 1) for sweep in sweeps[1:])]
+
+
+def first_finalist(sweep: Material) -> Confirmed | None:
+    """Of the configs that were run again the one that the search put first.
+
+    Not the one with the best mean: the best of several means is too good on average, as a search's best is.
+    """
+    found = sweep.findings.confirmation
+    configs = {config.trial: config for config in (found.configs if found else ())}
+    return next((configs[r.number] for r in sweep.ranking if r.number in configs), None)
+
+
+def _against(sweep: Material, other: Material, compared: int) -> str:
+    """Which of two sweeps found the better config, as far as fresh seeds tell."""
+    own, theirs = first_finalist(sweep), first_finalist(other)
+    values = [list(config.values.values()) if config else [] for config in (own, theirs)]
+    found = difference(values[0], values[1], compared)
+    if own is None or theirs is None or found is None:
+        few = [s.name for s, v in zip((sweep, other), values, strict=True) if len(v) < 2]
+        why = f"has no two fresh seeds in {' and in '.join(few)}" if few else "has no spread over fresh seeds"
+        return (
+            f"Whether {sweep.name} found better than {other.name} is not claimed: what was best of many "
+            f"trials is no estimate, and the first finalist {why}."
+        )
+    gain, low, high = found
+    corrected = f", corrected for {compared} compared" if compared > 1 else ""
+    seen = (
+        f"the first finalist of {sweep.name} less that of {other.name}: {sweep.metric} {gain:+.4f} "
+        f"(95% interval {low:+.4f} to {high:+.4f} by {len(values[0])} and {len(values[1])} fresh "
+        f"seeds{corrected})"
+    )
+    if low <= 0 <= high:
+        return f"No difference shown, {seen}."
+    winner, config = (sweep, own) if gain * sweep.sign > 0 else (other, theirs)
+    if config.lost:
+        return f"Not confirmed, for the survivors of {winner.name} only ({lost_runs(config)}), {seen}."
+    return f"{winner.name} found better, {seen}."
 
 
 def _best(sweep: Material) -> str:
-    return f"{number(sweep.value(sweep.best))} (trial {sweep.best.id})" if sweep.best else NONE
+    if sweep.best is None:
+        return NONE
+    return f"{number(sweep.value(sweep.best))} (trial {sweep.best.id}, best of {len(sweep.ranking)})"
 
 
 def _base(sweep: Material) -> str:
@@ -76,15 +122,11 @@ def _base(sweep: Material) -> str:
 
 
 def _finalist(sweep: Material) -> str:
-    """The finalist with the best mean."""
-    found = sweep.findings.confirmation
-    known = [(sweep.sign * c.mean, c) for c in (found.configs if found else ()) if c.mean is not None]
-    if not known:
-        return NONE
-    _, best = max(known, key=lambda pair: pair[0])
-    return f"{_mean(best)} (trial {best.trial:04d})"
+    best = first_finalist(sweep)
+    return f"{_mean(best)} (trial {best.trial:04d})" if best is not None and best.mean is not None else NONE
 
 
 def _mean(config: Confirmed) -> str:
-    found = config.interval
-    return f"{found.value:.4f}, {found.low:.4f} to {found.high:.4f}" if found else number(config.mean)
+    found, lost = config.interval, f"; survivors only: {lost_runs(config)}" if config.lost else ""
+    shown = f"{found.value:.4f}, {found.low:.4f} to {found.high:.4f}" if found else number(config.mean)
+    return shown + lost

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from orchestrator.definition import SPACE
 from orchestrator.process.environment import read_commands
+from orchestrator.reporting.caption import NONE, counted
 from orchestrator.reporting.drawings import Drawing, drawings
 from orchestrator.reporting.effects import confirmation_table, effects_table, interactions_table
 from orchestrator.reporting.material import Material
-from orchestrator.reporting.tables import NONE, Table, leading_trials
+from orchestrator.reporting.tables import Table, leading_trials
 from orchestrator.reporting.words import summary
 
 
@@ -53,7 +54,7 @@ def contents(material: Material) -> Contents:
 
 def _standing(material: Material) -> str:
     outcomes = Counter(record.outcome or "not over" for record in material.records)
-    counted = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
+    by_outcome = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
     epochs = sum(len(record.reports) for record in material.records)
     of = material.sweep.num_trials + 1 + material.sweep.num_confirmations
     last = {
@@ -62,7 +63,8 @@ def _standing(material: Material) -> str:
         "finished": "",
     }[material.state]
     return (
-        f"{len(material.records)} of {of} trials begun ({counted or 'none'}), {epochs} epochs in all.{last}"
+        f"{len(material.records)} of {counted(of, 'trial')} begun ({by_outcome or 'none'}), "
+        f"{counted(epochs, 'epoch')} in all.{last}"
     )
 
 

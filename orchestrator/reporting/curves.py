@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from orchestrator.analysis.confirm import seeds_of
 from orchestrator.analysis.intervals import interval
 from orchestrator.reporting.material import Material
+from orchestrator.reporting.sentences import lost_runs
 from orchestrator.reporting.style import BASE, BEST, GRID, MUTED, PAPER, TEXT, canvas
 from orchestrator.study.record import TrialRecord
 
@@ -68,18 +69,25 @@ def seeds(material: Material) -> Figure | None:
         _mean(axes, places[record.number] + 0.12, list(runs[record.number].values()), record.role == "base")
         searched = material.value(record)
         axes.plot(places[record.number] + 0.12, searched, "x", color=TEXT, ms=6, mew=1.4, linestyle="none")
-    names = ["base config" if r.role == "base" else f"trial {r.id}" for r in shown]
-    axes.set_xticks(range(len(shown)), names)
+    axes.set_xticks(range(len(shown)), [_named(material, record) for record in shown])
     axes.set(xlim=(-0.6, len(shown) - 0.4), ylabel=material.metric)
     axes.grid(axis="y")
     return figure
 
 
+def _named(material: Material, record: TrialRecord) -> str:
+    """A config, and how many of its runs are not among the dots."""
+    found = material.findings.confirmation
+    configs = (found.base, *found.configs) if found else ()
+    lost = [f"\n{lost_runs(c)}" for c in configs if c.trial == record.number and c.lost]
+    return ("base config" if record.role == "base" else f"trial {record.id}") + "".join(lost)
+
+
 def _mean(axes: Axes, place: float, values: Sequence[float], is_base: bool) -> None:
     colour = BASE if is_base else BEST
-    if len(values) < 2:
+    found = interval(values) if len(values) > 1 else None
+    if found is None:
         return
-    found = interval(values)
     reach = found.high - found.value
     axes.errorbar(place, found.value, reach, fmt="s", color=colour, ms=7, capsize=5, mec=PAPER)
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from orchestrator.reporting import curves, effects, space_plots, trade_offs
+from orchestrator.reporting.caption import counted, number
 from orchestrator.reporting.material import Material
+from orchestrator.reporting.sentences import at_seed
 from orchestrator.reporting.style import styled
-from orchestrator.reporting.tables import number
 
 
 @dataclass(frozen=True)
@@ -33,29 +34,39 @@ def drawings(material: Material) -> list[Drawing]:
 def _seeds(material: Material) -> Drawing | None:
     caption = (
         "Small dots are runs, those of one seed joined; squares are means with their 95% interval by "
-        "Student's t. The cross is the figure of the search, which chose it for being high."
+        "Student's t. The cross is the figure of the search, which chose it for being the best. The "
+        "intervals are over training seeds, on one set of validation images."
     )
     words = f"{material.metric} of the base config and the finalists, each with fresh seeds."
     return _drawing("seeds", "Finalists with fresh seeds", caption, curves.seeds(material), words)
 
 
 def _effects(material: Material) -> Drawing | None:
+    found = material.findings.effects
     caption = (
-        f"Difference of {material.metric} from the key's reference (the bar at 0) at epoch "
-        f"{material.findings.effects.epoch}, all else equal, with 95% intervals; blue where the interval "
-        "leaves 0 out. In brackets, the trials that had the value."
+        f"Difference of {material.metric} from the key's reference (the bar at 0) at epoch {found.epoch}"
+        f"{at_seed(found)}, all else equal. Thin lines are 95% intervals that hold all at once, blue where "
+        "they leave 0 out; thick ones are of that one value alone. In brackets, the trials that had the "
+        "value."
     )
     words = "Effect of each value of each key with its interval; the table of effects has the figures."
     return _drawing("effects", "Effect of each value", caption, effects.effects(material.findings), words)
 
 
 def _importance(material: Material) -> Drawing | None:
-    caption = (
-        f"Share of what {material.metric} varies by among the trials, by two of Optuna's evaluators: how "
-        "much a key moves the objective within this space, not whether it helps."
-    )
     found = material.findings.importances
-    shares = ", ".join(f"{key.key} {key.fanova:.2f}" for key in (found.keys if found else ()))
+    if found is None:
+        return None
+    caption = (
+        f"Share of what {material.metric} varies by among {found.trials} trials at epoch {found.epoch}, "
+        "which all reached, by two of Optuna's evaluators: how much a key moves the objective within this "
+        "space, not whether it helps. Dotted lines: what some key gets by chance in one sweep of 20 in which "
+        "none does anything. Grey shares, left of them, are not told from noise."
+    )
+    shares = ", ".join(
+        f"{key.key} {key.fanova:.2f}{'' if key.fanova > found.fanova_floor else ' (may be noise)'}"
+        for key in found.keys
+    )
     figure = effects.importance(material.findings)
     return _drawing("importance", "Importance of each key", caption, figure, f"By fANOVA: {shares}.")
 
@@ -65,7 +76,7 @@ def _curves(material: Material) -> Drawing | None:
     by_rung = f" Vertical lines are the rungs, at epochs {rungs}, where weak trials stop." if rungs else ""
     caption = f"{material.metric} after every epoch of each trial.{by_rung}{_drawn(len(material.searched))}"
     best = f" The best reached {number(material.value(material.best))}." if material.best else ""
-    words = f"{material.metric} of {len(material.searched)} trials by epoch.{best}"
+    words = f"{material.metric} of {counted(len(material.searched), 'trial')} by epoch.{best}"
     return _drawing("learning_curves", "Learning curves", caption, curves.learning_curves(material), words)
 
 
@@ -130,8 +141,8 @@ def _cost(material: Material) -> Drawing | None:
         "Trials that ran all epochs, by the time their epochs took as measured in their processes; what else "
         "the machine did is in it."
     )
-    count = len(material.full)
-    words = f"{material.metric} of the {count} trials that ran all epochs against their seconds of training."
+    ran = counted(len(material.full), "trial")
+    words = f"{material.metric} of {ran} that ran all epochs against their seconds of training."
     return _drawing(
         "cost_and_quality", "Cost against quality", caption, trade_offs.cost_and_quality(material), words
     )

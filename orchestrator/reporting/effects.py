@@ -1,13 +1,17 @@
 """Figures and tables of what the analysis found: effects, importance, and how well rungs told the end."""
 
+from typing import Any
+
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from orchestrator.analysis.findings import Effect, Estimate, Findings, Level
+from orchestrator.reporting.caption import NONE, counted, number
+from orchestrator.reporting.sentences import at_seed, lost_runs, straight_lines
 from orchestrator.reporting.space_plots import short
 from orchestrator.reporting.style import BEST, FRONT, GRID, MUTED, TEXT, canvas
-from orchestrator.reporting.tables import NONE, Table, number
-from orchestrator.reporting.words import shown_levels
+from orchestrator.reporting.tables import Table
 
 MAX_ROWS = 40
 """Lines of a figure; of a larger space the surest keys are drawn."""
@@ -17,8 +21,8 @@ def effects(findings: Findings) -> Figure | None:
     """Each value's effect against its key's reference, with its interval; None where none is known."""
     rows: list[tuple[str, Level | None]] = []
     keys = [effect.key for effect in findings.effects.keys]
-    for effect in sorted(findings.effects.keys, key=lambda effect: effect.p if effect.p is not None else 1.0):
-        shown = shown_levels(effect)
+    for effect in sorted(findings.effects.keys, key=_sureness):
+        shown = _shown_levels(effect)
         if any(level.effect for level in shown) and len(rows) + len(shown) < MAX_ROWS:
             rows += [(short(effect.key, keys), None), *((_clipped(level.label), level) for level in shown)]
     if not rows:
@@ -28,11 +32,11 @@ def effects(findings: Findings) -> Figure | None:
     for height, (_, level) in enumerate(rows):
         if level is not None and level.is_reference:
             axes.plot(0, -height, "|", color=TEXT, ms=9, mew=1.5)
-        elif level is not None and level.effect is not None:
-            found = level.effect
-            sure = found.low > 0 or found.high < 0
-            axes.hlines(-height, found.low, found.high, color=BEST if sure else MUTED, linewidth=2)
-            axes.plot(found.value, -height, "o", color=BEST if sure else MUTED, ms=5.5)
+        elif level is not None and level.effect is not None and level.together is not None:
+            colour = BEST if level.shown else MUTED
+            axes.hlines(-height, level.together.low, level.together.high, color=colour, linewidth=1)
+            axes.hlines(-height, level.effect.low, level.effect.high, color=colour, linewidth=3)
+            axes.plot(level.together.value, -height, "o", color=colour, ms=5.5)
     names = [name if level is None else f"{name} ({level.trials})" for name, level in rows]
     axes.set_yticks([-height for height in range(len(rows))], names)
     for text, (_, level) in zip(axes.get_yticklabels(), rows, strict=True):
@@ -45,6 +49,11 @@ def effects(findings: Findings) -> Figure | None:
     return figure
 
 
+def _shown_levels(effect: Effect) -> list[Level]:
+    """The levels of a key that somebody tried."""
+    return [level for level in effect.levels if level.effect is not None or level.is_reference]
+
+
 def importance(findings: Findings) -> Figure | None:
     """Each key's share of what the trials' objectives differ by."""
     found = findings.importances
@@ -54,24 +63,26 @@ def importance(findings: Findings) -> Figure | None:
     names = [short(key.key, [other.key for other in found.keys]) for key in keys]
     figure, axes = canvas(1.2 + 0.36 * len(keys))
     heights = range(len(keys))
-    axes.barh([h + 0.18 for h in heights], [key.fanova for key in keys], 0.32, color=BEST, label="fANOVA")
-    bars = [key.impurity for key in keys]
-    axes.barh(
-        [h - 0.18 for h in heights],
-        bars,
-        0.32,
-        color=FRONT,
-        label="decrease of impurity",
-        hatch="////",
-        ec=GRID,
-    )
+    fanova, impurity = [key.fanova for key in keys], [key.impurity for key in keys]
+    _bars(axes, [h + 0.18 for h in heights], fanova, found.fanova_floor, BEST, label="fANOVA")
+    upper = [h - 0.18 for h in heights]
+    _bars(axes, upper, impurity, found.impurity_floor, FRONT, label="decrease of impurity", hatch="////")
     axes.set_yticks(list(heights), names)
-    axes.set(xlabel="share of the variance", xlim=(0, None))
+    axes.set(xlabel=f"share of the variance at epoch {found.epoch}", xlim=(0, None))
     axes.grid(axis="x")
     axes.set_axisbelow(True)
     axes.tick_params(axis="y", length=0)
     axes.legend(loc="lower right")
     return figure
+
+
+def _bars(
+    axes: Axes, heights: list[float], shares: list[float], floor: float, colour: str, **look: Any
+) -> None:
+    """Shares as bars, those that may be noise without colour, and the floor as a line."""
+    colours = [colour if share > floor else MUTED for share in shares]
+    axes.barh(heights, shares, 0.32, color=colours, ec=GRID, **look)
+    axes.axvline(floor, color=colour, linestyle=":", linewidth=1.2)
 
 
 def rung_agreement(findings: Findings) -> Figure | None:
@@ -103,17 +114,24 @@ def effects_table(findings: Findings) -> Table:
     rows = [_row(effect, level) for effect in findings.effects.keys for level in effect.levels]
     found = findings.effects
     note = (
-        f"Difference from the reference at epoch {found.epoch}, all else equal, by a model of {found.trials} "
-        "trials that reckons with the early-stopped ones; beside it the plain mean of the value's trials "
-        f"at epoch {found.common_epoch}, which all reached. p is of the whole key, corrected by Holm."
-        f"{_sentence(found.note)}"
+        f"Difference from the reference at epoch {found.epoch}{at_seed(found)}, all else equal, by a model "
+        f"of {counted(found.trials, 'trial')} that reckons with the early-stopped ones. The 95% intervals "
+        "hold all at once, that of the largest effect too, and p is the key's least, corrected likewise; the "
+        "interval alone is for who asked of that one value before the sweep. The plain mean is of the "
+        f"value's trials at epoch {found.common_epoch}, which all reached."
+        f"{_sentence(straight_lines(found))}{_sentence(found.note)}"
     )
-    columns = ["key", "value", "trials", "finished", "effect", "95% interval", "plain mean", "p (Holm)"]
+    columns = ["key", "value", "trials", "finished", "effect", "95% interval, all", "95% interval, alone"]
+    columns += ["plain mean", "p (all)"]
     return Table("Effects of each key", note, columns, rows)
 
 
+def _sureness(effect: Effect) -> tuple[float, float]:
+    return (1.0 if effect.p_together is None else effect.p_together, 1.0 if effect.p is None else effect.p)
+
+
 def _row(effect: Effect, level: Level) -> list[str]:
-    shown = level.effect
+    shown = level.together
     return [
         effect.key,
         level.label,
@@ -121,8 +139,9 @@ def _row(effect: Effect, level: Level) -> list[str]:
         str(level.finished),
         "reference" if level.is_reference else f"{shown.value:+.4f}" if shown else NONE,
         _interval(shown),
+        _interval(level.effect),
         number(level.plain.value) if level.plain else NONE,
-        f"{effect.p_holm:.2g}" if effect.p_holm is not None and level.is_reference else "",
+        f"{effect.p_together:.2g}" if effect.p_together is not None and level.is_reference else "",
     ]
 
 
@@ -135,21 +154,34 @@ def confirmation_table(findings: Findings) -> Table:
             [
                 f"{config.trial:04d}" + (" (base)" if found and config is found.base else ""),
                 f"{len(config.values)} of {config.asked}",
+                lost_runs(config) if config.lost else NONE,
                 number(config.search_value),
                 number(config.mean),
                 _interval(config.interval, sign=False),
-                f"{config.difference.value:+.4f}" if config.difference else NONE,
+                f"{config.gain:+.4f}" if config.gain is not None else NONE,
                 _interval(config.difference),
                 f"{config.p_holm:.2g}" if config.p_holm is not None else NONE,
                 number(config.detectable),
                 config.verdict or "",
             ]
         )
-    columns = ["trial", "seeds", "in the search", "mean", "95% interval", "difference", "95% interval"]
+    columns = [
+        "trial",
+        "seeds",
+        "lost",
+        "in the search",
+        "mean",
+        "95% interval",
+        "difference",
+        "95% interval",
+    ]
     columns += ["p (Holm)", "detectable", "verdict"]
     note = (
-        "Paired by seed; p by the paired t test against the base, corrected for the number compared. "
-        "Detectable: the smallest difference that these runs would have shown with 80% power."
+        "Paired by seed, on one set of validation images, whose own chance is in no interval; p by the "
+        "paired t test against the base, corrected for the number compared. "
+        "Means and differences are of the survivors: a side that lost a run is not said to win. "
+        "Detectable: the least true difference that would have been shown with 80% power, told so that this "
+        "much is true in 80% of sweeps."
     )
     return Table("Confirmation by fresh seeds", note, columns, rows)
 

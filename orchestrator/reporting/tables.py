@@ -2,13 +2,13 @@
 
 import csv
 import io
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.reporting.caption import NONE, number
 from orchestrator.reporting.material import Material
 from orchestrator.reporting.space_plots import outcome_of
 from orchestrator.reporting.trade_offs import cost_s
@@ -16,8 +16,6 @@ from orchestrator.space.distribution import label
 from orchestrator.study.record import TrialRecord
 from orchestrator.watching.table import DATA_WAIT
 
-NONE = "-"
-"""Where there is no value."""
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -85,13 +83,6 @@ def latex(text: str) -> str:
     return "".join(_LATEX.get(sign, sign) for sign in text)
 
 
-def number(value: float | None) -> str:
-    """A figure as tables show it."""
-    if value is None or math.isnan(value):
-        return NONE
-    return f"{value:.4f}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{value:.4g}"
-
-
 def leading_trials(material: Material, limit: int = 15) -> Table:
     """The best trials of the search, those that ran longest first."""
     keys = [key for key in material.sweep.config.space if any(key in r.values for r in material.ranking)]
@@ -109,7 +100,7 @@ def leading_trials(material: Material, limit: int = 15) -> Table:
     return Table(
         f"Trials of the search, {of}",
         "Those that ran longest first, then by value. A dash: the key has no meaning for that trial. "
-        "The highest figures are too good on average, since they were chosen for being high."
+        "The first figures are too good on average, since they stand first for being good."
         + ("" if waits is None else " data_wait: the share of its steps' time that it waited for images."),
         ["trial", *keys, "epochs", material.metric, "ended", *([] if waits is None else ["data_wait"])],
         rows,

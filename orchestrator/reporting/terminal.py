@@ -7,9 +7,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from orchestrator.analysis import analyse
-from orchestrator.analysis.findings import Confirmed, Effect, Findings
 from orchestrator.definition import PAGE, REPORT
-from orchestrator.reporting.caption import describe, references
+from orchestrator.reporting.caption import counted, describe, references
+from orchestrator.reporting.sentences import effects, stopping, verdicts
 from orchestrator.space import Sweep
 from orchestrator.study.record import TrialRecord, standing
 
@@ -37,12 +37,12 @@ class SweepResult:
 
 def summary(result: SweepResult, sweep: Sweep, tracking_uri: str) -> str:
     """The whole answer: first what is sure, then what was seen."""
-    findings = analyse(sweep, result.records)
+    findings = analyse(sweep, result.records, with_importances=False)
     lines = [
         "",
-        *_confirmed(findings, sweep),
-        *_effects(findings),
-        *_stopping(findings),
+        *verdicts(findings, sweep.config.confirm.top_k),
+        *effects(findings),
+        *stopping(findings),
         *_trials(result),
         *_best(result, sweep),
         *_front(result, sweep),
@@ -50,7 +50,7 @@ def summary(result: SweepResult, sweep: Sweep, tracking_uri: str) -> str:
     ]
     if result.undelivered:
         lines.append(
-            f"MLflow has not got {result.undelivered} records; they are kept in {result.folder}. "
+            f"MLflow has not got {counted(result.undelivered, 'record')}, kept in {result.folder}. "
             f"Send them: {sync_command(result.folder)}"
         )
     if (page := result.folder / REPORT / PAGE).exists():
@@ -77,11 +77,11 @@ def _where_to_look(folder: Path, tracking_uri: str) -> str:
 
 def _trials(result: SweepResult) -> list[str]:
     outcomes = Counter(record.outcome or "held" for record in result.records)
-    counted = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
+    by_outcome = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
     epochs = sum(len(record.reports) for record in result.records)
     failed = [f"  trial {record.id} failed: {record.reason}" for record in result.failed]
     return [
-        f"{len(result.records)} trials: {counted}; {epochs} epochs in all",
+        f"{counted(len(result.records), 'trial')}: {by_outcome}; {counted(epochs, 'epoch')} in all",
         *_not_run(result),
         *failed,
         *result.budgets,
@@ -130,91 +130,4 @@ def _references(result: SweepResult, sweep: Sweep) -> list[str]:
         return ["The base config has no value to compare with."]
     lines = [f"base config: {metric} {last[1]:.4f} after epoch {last[0]}"]
     lines += [f"{words}: knn_top1 {value:.4f}" for words, value in references(base).items()]
-    return lines
-
-
-def _confirmed(findings: Findings, sweep: Sweep) -> list[str]:
-    """Fresh seeds of the best against the same seeds of the base."""
-    if findings.confirmation is None:
-        if sweep.config.confirm.top_k:
-            return []
-        return ["The best figure was chosen for being high; a `confirm:` section runs it with fresh seeds."]
-    base, configs = findings.confirmation.base, findings.confirmation.configs
-    if base.mean is None:
-        return ["No run of the base config with a fresh seed came to its end: nothing to compare with."]
-    lines = ["with fresh seeds, which the search has not seen:"]
-    return lines + [line for config in configs for line in _verdict(config, base, len(configs))]
-
-
-def _verdict(config: Confirmed, base: Confirmed, compared: int) -> list[str]:
-    name = f"  trial {config.trial:04d}"
-    lost = [f"{count} {how}" for count, how in ((config.failed, "failed"), (config.collapsed, "collapsed"))]
-    lost = [words for words in lost if not words.startswith("0 ")]
-    missing = f" ({' and '.join(lost)} of {config.asked})" if lost else ""
-    if config.difference is None or config.mean is None or base.mean is None:
-        return [f"{name}: too few runs came to an end to say anything{missing}"]
-    gain = config.difference
-    seeds = f"{gain.count} seeds" + (f", corrected for {compared} compared" if compared > 1 else "")
-    head = {
-        "better": "better than the base config",
-        "worse": "worse than the base config",
-        "no difference shown": "no difference from the base config shown",
-    }[str(config.verdict)]
-    lines = [
-        f"{name}: {head}{missing}: mean {config.mean:.4f}, base {base.mean:.4f}",
-        f"    difference {gain.value:+.4f} (95% interval {gain.low:+.4f} to {gain.high:+.4f}), "
-        f"p {config.p_holm:.3g} by {seeds}",
-    ]
-    if config.verdict == "no difference shown":
-        lines.append(
-            f"    the smallest difference that these runs could well have shown (80% power): "
-            f"{config.detectable:.4f}"
-        )
-    if config.search_value is not None:
-        lines.append(
-            f"    the search saw {config.search_value:.4f}: chosen for being the best, it is no estimate"
-        )
-    return lines
-
-
-def _effects(findings: Findings) -> list[str]:
-    """Each key's strongest level, the surest key first."""
-    effects = findings.effects
-    tested = sorted((e for e in effects.keys if e.p is not None), key=lambda e: (e.p, e.key))
-    if not tested:
-        return [effects.note] if effects.note else []
-    lines = [f"what each key does at epoch {effects.epoch}, all else equal (95% intervals):"]
-    lines += [line for effect in tested if (line := _effect(effect)) is not None]
-    return lines + ([f"  {effects.note}"] if effects.note else [])
-
-
-def _effect(effect: Effect) -> str | None:
-    known = [(level, level.effect) for level in effect.levels if level.effect is not None]
-    if not known:
-        return None
-    level, gain = max(known, key=lambda pair: abs(pair[1].value))
-    assert effect.p_holm is not None
-    doubt = "" if effect.p_holm <= 0.05 else "; not shown"
-    return (
-        f"  {effect.key}: {level.label} against {effect.reference} {gain.value:+.4f} "
-        f"({gain.low:+.4f} to {gain.high:+.4f}; {level.trials} of {effect.trials} trials{doubt})"
-    )
-
-
-def _stopping(findings: Findings) -> list[str]:
-    stopping = findings.stopping
-    if stopping is None or not stopping.stopped:
-        return []
-    lines = [
-        f"early stopping: epoch {rung.epoch} ranked trials as the end did by {r.value:.2f} "
-        f"({r.low:.2f} to {r.high:.2f}, Spearman, {r.count} trials that went on)"
-        for rung in stopping.rungs
-        if (r := rung.spearman) is not None
-    ]
-    if stopping.regret is not None:
-        regret = stopping.regret
-        lines.append(
-            f"  the best of {stopping.stopped} stopped trials is expected to have come "
-            f"{regret.value:.4f} above the best ({regret.low:.4f} to {regret.high:.4f})"
-        )
     return lines

@@ -3,7 +3,10 @@
 import csv
 import io
 import json
+import math
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +16,17 @@ from pyarrow import parquet
 from orchestrator.analysis import findings as plain
 from orchestrator.analysis.front import front
 from orchestrator.cli import main
-from orchestrator.reporting import effects
-from orchestrator.reporting.comparison import obstacles
+from orchestrator.reporting import effects, sentences
+from orchestrator.reporting.comparison import first_finalist, obstacles, words
 from orchestrator.reporting.material import Material, read_material
 from orchestrator.reporting.style import ON_SHADES, SHADES, styled, to_svg
 from orchestrator.reporting.tables import Table, latex, trial_rows
+from orchestrator.reporting.terminal import SweepResult
+from orchestrator.reporting.terminal import summary as said_at_the_end
 from orchestrator.reporting.trade_offs import cost_s, objectives, pareto_front
 from orchestrator.reporting.words import summary
+from orchestrator.space import Sweep
+from orchestrator.study.record import TrialRecord
 from tests.recorded import BROAD, begun, finished, space
 from tests.workplace import Workplace, mlflow_runs
 
@@ -170,17 +177,30 @@ def test_the_verdict_comes_first_and_the_best_figure_is_not_an_estimate(material
     assert f"{first.trial:04d}" in lines[0]
     assert first.difference is not None
     assert f"{first.difference.value:+.4f}" in lines[0]
-    assert any("chosen for being high" in line for line in lines)
+    assert any("chosen for being the best" in line for line in lines)
+
+
+def test_page_and_terminal_say_the_same_of_what_was_found(material: Material) -> None:
+    result = SweepResult(material.folder, list(material.records), material.best, material.base, 0)
+    terminal = said_at_the_end(result, material.sweep, "http://m").splitlines()
+    for told in (sentences.effects, sentences.stopping):
+        assert told(material.findings)
+        assert set(told(material.findings)) <= set(terminal)
+        assert set(told(material.findings)) <= set(summary(material))
+    verdicts = set(sentences.verdicts(material.findings, 2))
+    assert verdicts <= set(terminal)
+    assert verdicts <= set(summary(material))
 
 
 def test_effects_and_rungs_are_drawn_where_they_are_known(material: Material) -> None:
     estimate = plain.Estimate(0.02, 0.01, 0.03, 12)
+    wide = replace(estimate, low=-0.01, high=0.05)
     levels = (
         plain.Level("false", True, 10, 4, 0, None, None, estimate),
-        plain.Level("true", False, 12, 5, 0, estimate, 0.02, estimate),
+        plain.Level("true", False, 12, 5, 0, estimate, wide, estimate),
     )
-    key = plain.Effect("model.fpn.use_fpn", "false", levels, None, None, 22, 0.01, 0.02, {}, "")
-    importances = plain.Importances(9, 22, (plain.Importance("model.fpn.use_fpn", 0.8, 0.7),))
+    key = plain.Effect("model.fpn.use_fpn", "false", levels, None, None, False, 22, 0.01, 0.02, {}, "")
+    importances = plain.Importances(9, 22, (plain.Importance("model.fpn.use_fpn", 0.8, 0.7),), 0.2, 0.3)
     rungs = (plain.RungAgreement(1, estimate, None), plain.RungAgreement(3, None, estimate))
     found = plain.Findings(
         "val/knn_top1",
@@ -188,7 +208,7 @@ def test_effects_and_rungs_are_drawn_where_they_are_known(material: Material) ->
         9,
         {"completed": 9},
         None,
-        plain.Effects(9, 1, 22, {9: 9}, (key,), 6, ""),
+        plain.Effects(9, 42, 1, 22, {9: 9}, (key,), 6, ""),
         (),
         importances,
         plain.Stopping(rungs, 20, 9, 2, 1, estimate),
@@ -199,7 +219,7 @@ def test_effects_and_rungs_are_drawn_where_they_are_known(material: Material) ->
         assert figure is not None
         assert "<text" in to_svg(figure, "x", 'a "quoted" word')
     row = effects.effects_table(found).rows[1]
-    assert list(row[4:6]) == ["+0.0200", "+0.0100 to +0.0300"]
+    assert list(row[4:7]) == ["+0.0200", "-0.0100 to +0.0500", "+0.0100 to +0.0300"]
 
 
 def test_letters_on_a_shade_can_be_read() -> None:
@@ -252,7 +272,9 @@ def test_sweeps_compare_where_they_measure_the_same(
         ),
     )
     assert command(results, "compare", "one", "two") == 0
-    assert "The objectives compare" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "The objectives compare" in said
+    assert "is not claimed: what was best of many trials is no estimate" in said
     assert obstacles([read_material(one), read_material(two)]) == []
     assert command(results, "compare", "one", "three") == 0
     said = capsys.readouterr().out
@@ -260,6 +282,46 @@ def test_sweeps_compare_where_they_measure_the_same(
     assert "swept in all: training.lr" in said
     assert len(obstacles([read_material(two), read_material(three)])) == 2
     assert command(results, "compare", "one", "one") == 2
+
+
+def _finalists(sweep: Sweep, rng: np.random.Generator, truths: Sequence[float]) -> Material:
+    """The base and finalists of these true values, each with three fresh seeds, all with noise of 0.01."""
+    records = []
+    for number, truth in enumerate([0.5, *truths]):
+        seen = truth + 0.01 * rng.standard_normal(4)
+        reports = {sweep.max_epochs: {"val/knn_top1": float(seen[0])}}
+        role = "search" if number else "base"
+        records.append(TrialRecord(number, role, {}, reports=reports, outcome="completed"))
+        for seed, value in enumerate(seen[1:]):
+            reports = {sweep.max_epochs: {"val/knn_top1": float(value)}}
+            own = 10 * (number + 1) + seed
+            records.append(
+                TrialRecord(own, "confirm", {}, number, seed, reports=reports, outcome="completed")
+            )
+    return Material(Path("made-up"), sweep, "finished", records, [])
+
+
+def test_a_sweeps_finalist_is_compared_by_a_mean_that_nothing_chose(tmp_path: Path) -> None:
+    """Of five finalists alike the best mean is too high by 1.16 of its standard errors on average."""
+    sweep, rng, error = space(tmp_path), np.random.default_rng(0), 0.01 / math.sqrt(3)
+    off, claimed = [], 0
+    for _ in range(400):
+        one, two = (_finalists(sweep, rng, [0.6] * 5) for _ in range(2))
+        finalist = first_finalist(one)
+        assert finalist is not None
+        assert finalist.mean is not None
+        off.append(finalist.mean - 0.6)
+        claimed += "found better" in words([one, two])[-1]
+    assert abs(np.mean(off)) < 3 * error / math.sqrt(400)
+    # Three standard deviations of 400 above 5%.
+    assert claimed / 400 <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 400)
+
+
+def test_the_sweep_that_found_better_is_named(tmp_path: Path) -> None:
+    sweep, rng = space(tmp_path), np.random.default_rng(0)
+    one, two = _finalists(sweep, rng, [0.6, 0.6]), _finalists(sweep, rng, [0.8, 0.6])
+    two = replace(two, sweep=space(tmp_path, name="two"))
+    assert words([one, two])[-1].startswith("two found better, the first finalist of two less that of tiny")
 
 
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
