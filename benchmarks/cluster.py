@@ -27,7 +27,7 @@ from orchestrator.engine.trial import Outcome, Task
 from orchestrator.process.stopping import Stop
 from orchestrator.running import SweepRun
 from orchestrator.space import Sweep, load_sweep
-from tests.nodes import LOOPBACK, cluster_of
+from tests.programs.nodes import LOOPBACK, cluster_of
 from tests.workplace import OUTSIDE, free_port
 
 ROOT = Path(__file__).parent.parent

@@ -16,10 +16,10 @@ from hypothesis import settings
 
 from hjepa.config import RunConfig
 from hjepa.schema import Layers
-from tests import s3 as s3_server
-from tests.browser import browser as browser
-from tests.nodes import cluster as cluster
-from tests.postgres import Postgres, binaries, running
+from tests.programs import s3 as s3_server
+from tests.programs.browser import browser as browser
+from tests.programs.nodes import cluster as cluster
+from tests.programs.postgres import Postgres, binaries, running
 from tests.workplace import Workplace
 
 # The same examples on every run and no folder of them; how long one takes depends on the machine.

@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.nodes import LOOPBACK, cluster_of
-from tests.s3 import S3
+from tests.programs.nodes import LOOPBACK, cluster_of
+from tests.programs.s3 import S3
 from tests.workplace import (
     SPACE,
     Workplace,

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from tests.postgres import PASSWORD, Postgres, require_no_password
+from tests.programs.postgres import PASSWORD, Postgres, require_no_password
 from tests.workplace import SPACE, Workplace, children, end_session, learnt, mlflow_runs, records, wait_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")

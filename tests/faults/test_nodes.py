@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.nodes import Nodes
+from tests.programs.nodes import Nodes
 from tests.workplace import (
     SPACE,
     Workplace,

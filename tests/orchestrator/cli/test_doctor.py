@@ -12,8 +12,8 @@ import pytest
 
 from orchestrator.doctor.connection import _known
 from orchestrator.doctor.stores import marked, tracking
-from tests.nodes import LOOPBACK, Nodes
-from tests.s3 import S3
+from tests.programs.nodes import LOOPBACK, Nodes
+from tests.programs.s3 import S3
 from tests.workplace import OUTSIDE, SPACE, Workplace, free_port, wait_until
 
 

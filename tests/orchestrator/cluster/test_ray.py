@@ -14,7 +14,7 @@ from orchestrator.cluster.bundle import FETCHED, NotACopyError, from_text, main,
 from orchestrator.cluster.package import pack, requirements
 from orchestrator.space import ConfigError
 from orchestrator.study.record import TrialRecord
-from tests.networked import Networked, missing, networked_cluster, status_of
+from tests.programs.networked import Networked, missing, networked_cluster, status_of
 from tests.workplace import SPACE, Workplace, learnt, records
 
 pytestmark = [

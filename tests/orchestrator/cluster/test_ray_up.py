@@ -15,8 +15,8 @@ from orchestrator.cluster.base import Submission
 from orchestrator.cluster.profile import parse_profile
 from orchestrator.cluster.ray_up import RayUpProfile, cluster_name
 from orchestrator.space import ConfigError, load_sweep
-from tests.nodes import Nodes
 from tests.orchestrator.cluster.standin import StandIn
+from tests.programs.nodes import Nodes
 from tests.workplace import SPACE, Workplace, records, wait_for
 
 CHECKOUT = Path(__file__).parents[3]

@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.cluster.profile import load_profile
 from orchestrator.space import ConfigError
-from tests.slurm import Slurm, missing, slurm_cluster
+from tests.programs.slurm import Slurm, missing, slurm_cluster
 from tests.workplace import SPACE, Workplace, learnt, records, uninterrupted
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")

@@ -17,7 +17,7 @@ from orchestrator.storage.checkpoints import checkpoints
 from orchestrator.storage.depot import Depot
 from orchestrator.storage.disk import StoreAway
 from orchestrator.storage.store import Store, open_store
-from tests.s3 import KEY, S3, SECRET
+from tests.programs.s3 import KEY, S3, SECRET
 from tests.workplace import SPACE, Workplace, end_session, records, uninterrupted, wait_for
 from tests.workplace import learnt as learnt_of
 

@@ -27,7 +27,7 @@ from orchestrator.study.lease import Lease
 from orchestrator.study.place import Place, place_of, record_place
 from orchestrator.study.reading import read_study, trials_of, who_runs
 from orchestrator.study.study import Study
-from tests.postgres import PASSWORD, Postgres, require_no_password
+from tests.programs.postgres import PASSWORD, Postgres, require_no_password
 from tests.workplace import SPACE, Workplace, end_session, learnt, records, uninterrupted, wait_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")

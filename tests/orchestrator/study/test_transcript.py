@@ -31,7 +31,7 @@ from orchestrator.study.reading import read_journal, read_study
 from orchestrator.study.study import Study
 from orchestrator.watching.status import read_status
 from orchestrator.watching.table import SweepTable
-from tests.postgres import PASSWORD, require_no_password
+from tests.programs.postgres import PASSWORD, require_no_password
 from tests.recorded import BROAD, begun, fates, finished, space
 from tests.workplace import SPACE, Workplace, end_session, records, wait_for
 

@@ -10,7 +10,7 @@ import pytest
 from hjepa.config import RunConfig
 from hjepa.schema import leaves
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
 QUOTED = re.findall(r'(?m)^\| "([^"]+)" \|', PAGE)
 

@@ -13,7 +13,7 @@ from orchestrator.cli import parse
 from orchestrator.space import load_sweep, parse_overrides
 from tests.workplace import Workplace
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 BLOCKS = re.findall(r"(?m)(?:^    .*\n?)+", (ROOT / "README.md").read_text(encoding="utf-8"))
 LINES = [line.strip() for block in BLOCKS for line in block.replace("\\\n", " ").splitlines()]
 SWEEPS = [line for line in LINES if line.startswith("hjepa-sweep search_spaces")]

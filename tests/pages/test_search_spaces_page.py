@@ -11,7 +11,7 @@ from orchestrator.space import Sweep, load_sweep
 from orchestrator.space.distribution import ARGUMENTS
 from orchestrator.space.expression import FUNCTIONS
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/search-spaces.md").read_text(encoding="utf-8")
 BLOCKS = [re.sub(r"(?m)^    ", "", block) for block in re.findall(r"(?m)(?:^    .*\n)+", PAGE)]
 SPACES = [block for block in BLOCKS if "space:" in block]

@@ -1,0 +1,1 @@
+"""Real programs that tests run against: databases, stores, clusters, a browser."""
