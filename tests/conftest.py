@@ -26,6 +26,16 @@ from tests.workplace import Workplace
 settings.register_profile("repeatable", derandomize=True, database=None, deadline=None, max_examples=50)
 settings.load_profile("repeatable")
 
+# Fixtures of tests that wait for processes, which take longest: of several workers none should be left with
+# such a file when the others are done.
+WAITING = {"workplace", "shared_workplace", "cluster", "browser"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    waiting = {item.path for item in items if WAITING & set(getattr(item, "fixturenames", ()))}
+    items.sort(key=lambda item: item.path not in waiting)
+
+
 # One epoch is 3 steps of 239 of the 719 digits that half of the training images are.
 TINY: dict[str, Any] = {
     "model.embed_dim": 16,

@@ -291,6 +291,8 @@ def write_cifar10(folder: Path, seed: int) -> str:
     for batch in CIFAR10.train + CIFAR10.test:
         rows = random.integers(0, 256, (20, 1 + IMAGE_BYTES), dtype=np.uint8)
         rows[:, 0] = np.arange(20) % 10
+        if seed:  # as bright as its class is late, which can be learnt
+            rows[:, 1:] = rows[:, 1:] // 8 + 22 * rows[:, :1]
         (folder / f"{batch}.bin").write_bytes(rows.tobytes())
     return str(folder)
 
