@@ -51,6 +51,7 @@ def test_a_sweep_without_space_pauses_and_goes_on(workplace: Workplace) -> None:
         assert (record.outcome, list(record.reports)) == ("completed", list(range(1, 7)))
 
 
+@pytest.mark.slow
 def test_a_sweep_that_finds_no_space_at_its_start_can_be_begun_again(workplace: Workplace) -> None:
     """No space for the first files of a sweep, which is then given up."""
     workplace.write("tiny.yaml", SWEEP)

@@ -218,6 +218,7 @@ LONG = SPACE | {
 }
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on_with_every_trial_and_loses_no_report(workplace: Workplace) -> None:
     workplace.write("tiny.yaml", LONG)
     process = workplace.start_sweep("tiny.yaml")
@@ -244,6 +245,7 @@ def test_a_killed_sweep_goes_on_with_every_trial_and_loses_no_report(workplace: 
     assert {run.info.status for run in mlflow_runs(workplace)} == {"FINISHED"}
 
 
+@pytest.mark.slow
 def test_what_follows_from_a_last_report_is_made_up_for_after_a_crash(workplace: Workplace) -> None:
     """The base had reported its last epoch, and a weak trial a rung, when the process died."""
     sweep = load_sweep(workplace.folder / "tiny.yaml")
@@ -335,6 +337,7 @@ def test_an_answer_that_a_kill_cut_short_is_written_again_and_only_then_repeated
     assert (folder / "tracking.jsonl").read_bytes() == told
 
 
+@pytest.mark.slow
 def test_the_answer_of_a_sweep_that_was_extended_is_not_taken_for_its_new_one(workplace: Workplace) -> None:
     """The driver dies once the new trial is over, before it has written who is best by now."""
     sweep = load_sweep(workplace.folder / "tiny.yaml", trials=2)

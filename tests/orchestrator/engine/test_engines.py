@@ -119,6 +119,7 @@ def test_a_sweep_of_two_workers_gives_the_numbers_of_one(workplace: Workplace) -
     assert not load_config(workplace.folder / "results/tiny/best.yaml").distributed.enabled
 
 
+@pytest.mark.slow
 def test_a_group_of_one_is_equal_to_the_bit_and_leaves_no_place_taken(
     tmp_path: Path, state_folder: Path
 ) -> None:

@@ -144,6 +144,7 @@ def test_a_search_without_it_is_fingerprinted_as_ever(tmp_path: Path) -> None:
     assert "warm_start" not in load(tmp_path, "plain").definition()["sweep"]["search"]
 
 
+@pytest.mark.slow
 def test_a_refused_start_leaves_no_trace_and_a_sweep_learns_from_another(workplace: Workplace) -> None:
     plain = SPACE | {"scheduler": {"type": "fifo", "max_epochs": 1}}
     workplace.write("tiny.yaml", plain | {"search": {"algorithm": "random", "num_trials": 2}})
