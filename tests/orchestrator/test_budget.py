@@ -98,6 +98,7 @@ def load(folder: Path, time_budget: object):
     return load_sweep(folder / "tiny.yaml")
 
 
+@pytest.mark.slow
 def test_a_sweep_ends_with_its_budget_and_goes_on_when_it_is_raised(workplace: Workplace) -> None:
     # Microseconds: used up by the first epochs, however fast the machine is.
     workplace.write(

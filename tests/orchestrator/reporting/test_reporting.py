@@ -324,6 +324,7 @@ def test_the_sweep_that_found_better_is_named(tmp_path: Path) -> None:
     assert words([one, two])[-1].startswith("two found better, the first finalist of two less that of tiny")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
 def test_a_sweep_that_ends_has_drawn_its_report_and_a_trial_reproduces(workplace: Workplace) -> None:
     del workplace.env["HJEPA_REPORT"]
