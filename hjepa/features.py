@@ -12,6 +12,7 @@ import torch
 from hjepa.checkpoint import load_checkpoint, require_parts, save_checkpoint
 from hjepa.config import RunConfig
 from hjepa.data import Augmentation, load_data
+from hjepa.data.decode import middle_square
 from hjepa.model import HJEPA
 from hjepa.run import bfloat16_where, pick_device
 
@@ -51,25 +52,19 @@ class Features:
         """Features (N, D) float32 of images (N, 3, H, W) of any height and width, of which the square in the
         middle counts, as in training.
 
-        Pixels are whole numbers from 0 to 255 or floats from 0 to 1; ValueError where they are neither.
+        Pixels are whole numbers from 0 to 255 or floats from 0 to 1; ValueError where they are neither, or
+        the shape is another one.
         """
-        images_NCHW = middle_square(np.asarray(images_NCHW))
+        images_NCHW = np.asarray(images_NCHW)
+        if images_NCHW.ndim != 4 or images_NCHW.shape[1] != 3:
+            raise ValueError(f"images must be (N, 3, height, width), got shape {images_NCHW.shape}")
+        images_NCHW = images_NCHW[:, :, *middle_square(*images_NCHW.shape[2:])]
         found = [torch.empty(0, self.config.model.shape.embed_dim)]
         with bfloat16_where(self.config.training.use_amp, self.device):
             for begin in range(0, len(images_NCHW), BATCH):
                 images_BCHW = torch.from_numpy(as_bytes(images_NCHW[begin : begin + BATCH])).to(self.device)
                 found.append(self._model.features(self._resize.plain(images_BCHW)).float().cpu())
         return torch.cat(found).numpy()
-
-
-def middle_square(images_NCHW: np.ndarray) -> np.ndarray:
-    """The largest square in the middle of images. ValueError unless they are (N, 3, H, W)."""
-    if images_NCHW.ndim != 4 or images_NCHW.shape[1] != 3:
-        raise ValueError(f"images must be (N, 3, height, width), got shape {images_NCHW.shape}")
-    height, width = images_NCHW.shape[2:]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return images_NCHW[:, :, top : top + side, left : left + side]
 
 
 def as_bytes(images_NCHW: np.ndarray) -> np.ndarray:

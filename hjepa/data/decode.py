@@ -177,10 +177,15 @@ def decode_square(image: str | Path | bytes, size: int) -> np.ndarray:
     """
     with Image.open(BytesIO(image) if isinstance(image, bytes) else image) as opened:
         pixels = _rgb(opened, 2 * size)
-    side = min(pixels.size)
-    left, top = ((extent - side) // 2 for extent in pixels.size)
     # A copy, since torch takes no memory that it may not write to.
-    return resized(np.array(np.asarray(pixels)[top : top + side, left : left + side]), size)
+    return resized(np.array(np.asarray(pixels)[middle_square(pixels.height, pixels.width)]), size)
+
+
+def middle_square(height: int, width: int) -> tuple[slice, slice]:
+    """Rows and columns of the largest square in the middle of an image."""
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return slice(top, top + side), slice(left, left + side)
 
 
 def _rgb(image: Image.Image, least: int) -> Image.Image:

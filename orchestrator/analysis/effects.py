@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from orchestrator.analysis.design import Design, Term
-from orchestrator.analysis.findings import Effect, Effects, Estimate, Level
+from orchestrator.analysis.findings import STRAIGHT, Effect, Effects, Estimate, Level
 from orchestrator.analysis.model import LEAST_FREEDOM, Fit, Together, fit_effects
 from orchestrator.analysis.plain import level_mean, stratified
 from orchestrator.analysis.table import Table
@@ -141,9 +141,7 @@ def _key_note(table: Table, term: Term) -> str:
     if term.kind == "weights":
         notes.append("a list of weights has no levels; p is that of all of them together")
     if term.straight:
-        notes.append(
-            "a straight line, of too few trials for a bend: a best value in the middle does not show"
-        )
+        notes.append(STRAIGHT)
     if not term.columns_NC.shape[1]:
         notes.append("no two values were tried")
     return "; ".join(notes)

@@ -11,6 +11,10 @@ Verdict = Literal["better", "worse", "no difference shown", "survivors only", "n
 `no spread`: the differences of all seeds are the same, which tells nothing of how sure they are."""
 
 
+STRAIGHT = "a straight line, of too few trials for a bend: a best value in the middle does not show"
+"""What the effect of a range is where it is `straight`."""
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A value with its 95% interval, and how many trials or runs are behind it."""

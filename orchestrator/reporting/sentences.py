@@ -3,7 +3,15 @@
 A line that is indented belongs to the one above it.
 """
 
-from orchestrator.analysis.findings import Confirmation, Confirmed, Effect, Effects, Estimate, Findings
+from orchestrator.analysis.findings import (
+    STRAIGHT,
+    Confirmation,
+    Confirmed,
+    Effect,
+    Effects,
+    Estimate,
+    Findings,
+)
 from orchestrator.reporting.caption import counted, number
 
 TOLD = 6
@@ -149,8 +157,7 @@ def at_seed(found: Effects) -> str:
 def straight_lines(found: Effects) -> str:
     """Of which keys only a straight line could be told; empty where of none."""
     keys = [effect.key for effect in found.keys if effect.straight]
-    few = "a straight line, of too few trials for a bend: a best value in the middle does not show"
-    return f"The effect of {', '.join(keys)} is {few}." if keys else ""
+    return f"The effect of {', '.join(keys)} is {STRAIGHT}." if keys else ""
 
 
 def stopping(findings: Findings) -> list[str]:

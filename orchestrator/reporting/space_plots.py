@@ -15,7 +15,6 @@ from orchestrator.space.distribution import label
 from orchestrator.study.record import TrialRecord
 
 CATEGORICAL = ("choice", "grid_search")
-TICKS = 5
 
 
 def short(key: str, among: Sequence[str]) -> str:
