@@ -18,7 +18,7 @@ help:
 	@echo "make faults     real processes killed, hung, starved: the table in docs/reliability.md"
 	@echo "make coverage   the tests again, and which lines of hjepa/ none of them reaches"
 	@echo "make bench      the benchmarks, whose figures go to docs/performance.md; ONLY=step for one"
-	@echo "make docs       write configs/canonical.yaml, configs/README.md and docs/parameters.md anew"
+	@echo "make docs       write what is written from the code anew: configs/ and tables of docs/"
 	@echo "make install    only make the environment; VENV=PATH names another place for it"
 
 install: $(STAMP)
@@ -58,6 +58,7 @@ bench: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/python -m hjepa.docs
+	$(BIN)/python -m orchestrator.docs
 	$(BIN)/python -m orchestrator.cli.completion.write
 
 clean:

@@ -3,19 +3,17 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
-
 from hjepa.catalog import FOLDERS, REPLACED, ROOT, Entry, entries
 from hjepa.config import RunConfig
 from hjepa.legacy.rules import RENAMED, UNREAD
-from hjepa.schema import allowed, annotated_yaml, has_effect, leaves
+from hjepa.schema import annotated_yaml, flow_yaml, key_tables, leaves
 
 FOLDER_TITLES = {
     "core": "Baselines.",
     "quick": "Small and short, to see that things work.",
     "m1_max": "For Apple's GPUs.",
     "foundation": "Several data sets at once.",
-    "features": "The baseline with one thing changed.",
+    "features": "One feature each, shown on the baseline or on digits.",
     "archive": "Variants and older experiments; they run like the others.",
 }
 
@@ -114,29 +112,14 @@ def _parameter_lines(found: list[Entry]) -> Iterator[str]:
     yield (
         "Every key that a run's config may hold, written by `make docs` from the schema. *Set by* names the\n"
         "configs of `configs/` that set it themselves; what extends those has it too. A key of speed or\n"
-        "place cannot change a result, and a sweep refuses to vary it."
+        "place changes no result but by rounding, or by which damaged images are left out; a sweep\n"
+        "refuses to vary it."
     )
-    section = None
-    for key, field in leaves(RunConfig):
-        above, _, name = key.rpartition(".")
-        if above != section:
-            section = above
-            yield ""
-            yield f"## {above or 'top level'}"
-            yield ""
-            yield "| key | meaning | allowed | default | set by |"
-            yield "| --- | --- | --- | --- | --- |"
-        meaning = " ".join((field.description or "").split())
-        meaning += "" if has_effect(field) else " *Speed or place only.*"
-        default = yaml.safe_dump(_default(key), default_flow_style=True, width=1000)
-        cells = (
-            f"`{name}`",
-            meaning,
-            allowed(field),
-            f"`{default.removesuffix('...' + chr(10)).strip()}`",
-            ", ".join(entry.name for entry in found if key in entry.own),
-        )
-        yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+    yield from key_tables(
+        leaves(RunConfig),
+        _default,
+        more={"set by": lambda key: ", ".join(entry.name for entry in found if key in entry.own)},
+    )
 
 
 def _migration(page: str) -> str:
@@ -149,12 +132,12 @@ def _migration(page: str) -> str:
     return "\n".join([f"{before}<!-- table -->", *rows, f"<!-- end -->{after}"])
 
 
-def _default(key: str) -> object:
+def _default(key: str) -> str:
     value: object = RunConfig().model_dump(mode="json")
     for part in key.split("."):
         assert isinstance(value, dict)
         value = value[part]
-    return value
+    return f"`{flow_yaml(value)}`"
 
 
 if __name__ == "__main__":

@@ -19,14 +19,16 @@ class SmoothL1Config(Config):
     """Shape of the smooth L1 loss."""
 
     beta: float = Field(default=1.0, gt=0)
-    """Error at which the loss turns from quadratic to linear, in units of the target's deviation."""
+    """Error at which the loss turns from quadratic to linear, in units of the target's deviation; under
+    `loss.normalize_embeddings` of its length."""
 
 
 class HuberConfig(Config):
     """Shape of the Huber loss; at delta = beta = 1 it is smooth L1."""
 
     delta: float = Field(default=1.0, gt=0)
-    """Error at which the loss turns from quadratic to linear, in units of the target's deviation."""
+    """Error at which the loss turns from quadratic to linear, in units of the target's deviation; under
+    `loss.normalize_embeddings` of its length."""
 
 
 class VicregConfig(Config):

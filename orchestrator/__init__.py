@@ -15,7 +15,8 @@
     doctor      what is wrong with a machine
     cli         the commands
 
-`sweep` is a sweep from its beginning to its end, `running` what a running one does."""
+`sweep` is a sweep from its beginning to its end, `running` what a running one does, `docs` a
+page of its keys."""
 
 import os
 import sys

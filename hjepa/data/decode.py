@@ -18,7 +18,8 @@ from threading import Barrier
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
+from simplejpeg import decode_jpeg, decode_jpeg_header
 
 from hjepa.data.cache import records
 from hjepa.schema import ConfigError
@@ -26,6 +27,10 @@ from hjepa.schema import ConfigError
 PROGRESS_S = 10.0
 """Seconds between two lines about a long decoding."""
 _CHUNK_IMAGES = 512
+_JPEG = b"\xff\xd8\xff"
+_PLAIN_COLOURS = ("YCbCr", "Gray")
+_MOST_PIXELS = 2**26
+"""Of a plain JPEG; Pillow has a say in what may be a decompression bomb."""
 _SHOWN = 5
 
 log = logging.getLogger(__name__)
@@ -175,10 +180,31 @@ def decode_square(image: str | Path | bytes, size: int) -> np.ndarray:
     `image` is a file's path or what it holds. Raises OSError, or whatever else Pillow does, where the file is
     damaged.
     """
-    with Image.open(BytesIO(image) if isinstance(image, bytes) else image) as opened:
-        pixels = _rgb(opened, 2 * size)
-    # A copy, since torch takes no memory that it may not write to.
-    return resized(np.array(np.asarray(pixels)[middle_square(pixels.height, pixels.width)]), size)
+    content = image if isinstance(image, bytes) else Path(image).read_bytes()
+    pixels_HWC = _plain_jpeg(content, 2 * size)
+    if pixels_HWC is None:
+        try:
+            with Image.open(BytesIO(content)) as opened:
+                pixels_HWC = np.array(_rgb(opened, 2 * size))
+        except UnidentifiedImageError:
+            raise UnidentifiedImageError("it is no image of a known kind") from None
+    return resized(pixels_HWC[middle_square(*pixels_HWC.shape[:2])], size)
+
+
+def _plain_jpeg(content: bytes, least: int) -> np.ndarray | None:
+    """RGB pixels of an undamaged JPEG in colour or grey, the same as `_rgb` gives in two thirds of the time;
+    None for any other image."""
+    if not content.startswith(_JPEG):
+        return None
+    try:
+        *shape, colours, _ = decode_jpeg_header(content)
+        height, width = map(int, shape)
+        if colours not in _PLAIN_COLOURS or height * width > _MOST_PIXELS:
+            return None
+        part = next(part for part in (8, 4, 2, 1) if part == 1 or min(height, width) // part >= least)
+        return decode_jpeg(content, min_height=-(-height // part), min_width=-(-width // part))
+    except ValueError:
+        return None  # damaged; whether that matters, Pillow says
 
 
 def middle_square(height: int, width: int) -> tuple[slice, slice]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         resolve_key,
         section_types,
     )
-    from hjepa.schema.describe import allowed, annotated_yaml, to_yaml
+    from hjepa.schema.describe import allowed, annotated_yaml, flow_yaml, key_tables, to_yaml
     from hjepa.schema.layers import Layers, parse_overrides
     from hjepa.schema.yamlfile import MAX_FILE_BYTES, MAX_VALUES, one_line, parse_yaml, read_mapping
 
@@ -38,9 +38,11 @@ __all__ = [
     "allowed",
     "annotated_yaml",
     "dotted",
+    "flow_yaml",
     "has_effect",
     "inert_keys",
     "inert_reason",
+    "key_tables",
     "leaves",
     "nearest_key",
     "one_line",
@@ -65,7 +67,7 @@ _BASE = (
     "resolve_key",
     "section_types",
 )
-_DESCRIBE = ("allowed", "annotated_yaml", "to_yaml")
+_DESCRIBE = ("allowed", "annotated_yaml", "flow_yaml", "key_tables", "to_yaml")
 _LAYERS = ("Layers", "parse_overrides")
 _YAMLFILE = ("MAX_FILE_BYTES", "MAX_VALUES", "one_line", "parse_yaml", "read_mapping")
 

@@ -19,7 +19,9 @@ exit status: 0 it is here; 2 something is wrong with what was asked, and nothing
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("name", help="name of the sweep")
-    parser.add_argument("--to", required=True, metavar="PROFILE", help="the cluster that it was submitted to")
+    parser.add_argument(
+        "--to", required=True, metavar="PROFILE", help="the Ray cluster that it was submitted to"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

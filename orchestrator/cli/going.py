@@ -59,8 +59,9 @@ def add_address(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--address",
         metavar="ADDRESS",
-        help="run on the Ray cluster there, HOST:PORT or auto, whose nodes all see the results folder and "
-        "the data (default: RAY_ADDRESS, else a Ray of the sweep's own on this machine)",
+        help="run on the Ray cluster there, HOST:PORT or auto, whose nodes all see the data and, "
+        "without resources.checkpoints, the results folder (default: RAY_ADDRESS, else a Ray of the sweep's "
+        "own on this machine)",
     )
 
 

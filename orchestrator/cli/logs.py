@@ -13,7 +13,9 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("name", help="name of the sweep")
-    parser.add_argument("--to", required=True, metavar="PROFILE", help="the cluster that it was submitted to")
+    parser.add_argument(
+        "--to", required=True, metavar="PROFILE", help="the Ray cluster that it was submitted to"
+    )
     parser.add_argument("-f", "--follow", action="store_true", help="go on as it prints more")
 
 

@@ -1,7 +1,8 @@
 """What a search space will likely take: epochs, wall time, cost, memory and disk, with a range.
 
 Some steps and an evaluation of the base and of the dearest configurations are measured on this machine, as
-many at once as trials would run; the search is then played through with its own scheduler. Writes nothing.
+many at once as trials would run; the search is then played through with its own scheduler. Of the results
+nothing is written; images that runs would keep decoded are decoded first, if they are not yet.
 
 --simulate measures nothing and asks another question: would the search find what is good? It plays the whole
 of it, sampler, rungs and all, in worlds that are made up, beside the same trials without early stopping and

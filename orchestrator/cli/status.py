@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_storage(parser, "the sweep's")
     parser.add_argument("--json", action="store_true", help="the whole of it as one JSON object")
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--to", metavar="PROFILE", help="the cluster that the sweep was submitted to")
+    where.add_argument("--to", metavar="PROFILE", help="the Ray cluster that it was submitted to")
     where.add_argument(
         "--watch",
         nargs="?",

@@ -20,7 +20,8 @@ examples:
   hjepa-sweep stop fpn --now
   hjepa-sweep stop fpn --to slurm             the job that `submit` sent there; returns at once
 
-exit status: 0 stopped, or it did not run; 1 it runs on; 2 something is wrong with what was asked.
+exit status: 0 stopped, or it did not run, or SLURM was asked to stop it; 1 it runs on; 2 something is
+wrong with what was asked.
 """
 STOP_S, NOW_S = 30.0, 15.0
 ECHO_S = 0.5

@@ -105,7 +105,7 @@ class BaseProfile(Config):
     def _asked_there(self, command: str) -> ConfigError:
         kind = getattr(self, "type", "this")
         return ConfigError(
-            f"--to: a profile of type {kind} is for submit and stop alone. Ask where the results are seen, "
+            f"--to: a profile of type {kind} is for submit, stop and doctor. Ask where the results are seen, "
             f"without --to: {command}"
         )
 

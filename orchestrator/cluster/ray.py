@@ -75,11 +75,14 @@ class RayProfile(BaseProfile):
         return "\n".join(lines)
 
     def submit(self, submission: Submission, results: Path) -> str:
-        """Send the sweep, and say so. Sent already it is left alone, unless its job ended unfinished."""
+        """Send the sweep, and say so. One that is sent already is left alone, unless its job is over.
+
+        The new job goes on with the same results, which more trials or a raised budget make unfinished.
+        """
         environment = self._environment(pack(submission, self.files, results, package_limit()))
         with self._jobs() as jobs:
             found = jobs.newest(re.escape(submission.id))
-            if found is not None and found.status not in ("FAILED", "STOPPED"):
+            if found is not None and found.status not in OVER:
                 return f"{submission.name}: sent already: job {submission.id} is {_state(found)}."
             if found is not None:
                 jobs.forget(submission.id)

@@ -8,8 +8,10 @@ from orchestrator.space import ResourcesConfig
 
 HEAD = "node:__internal_head__"
 """Ray's name for a cluster's first node, and for something to ask for there: it has 1."""
-SHARE, TRAIN_SHARE = 0.01, 0.001
-"""What a trial takes of it, and what Ray Train takes besides for each of its runs."""
+SHARE = 0.001
+"""What a trial of one worker takes of it."""
+TRAIN_SHARE, TRAINS_OWN = 0.01, 0.001
+"""What a trial under Ray Train takes, and what Train takes besides for each of its runs."""
 
 
 class Gate:
@@ -18,12 +20,14 @@ class Gate:
     A trial under Ray Train has workers that are placed after it has begun, so it must not begin without
     room for them. Each trial takes a small share of a resource that the head node has 1 of, and a placement
     group holds what no trial may have. What is left for Train lets one trial in ten too many begin, at most,
-    until Train has taken it; such a trial waits for its workers' places.
+    until Train has taken it; such a trial waits for its workers' places. So a hundredth is large enough, and
+    89 trials under Train may run at a time, 999 others.
     """
 
     def __init__(self, config: ResourcesConfig, places: Places):
         self._places = places
-        self._each = SHARE + (TRAIN_SHARE if config.uses_train else 0)
+        self._share, beside = (TRAIN_SHARE, TRAINS_OWN) if config.uses_train else (SHARE, 0.0)
+        self._each = self._share + beside
         self._held: PlacementGroup | None = None
         self._let_in = 0
         self.adjust()
@@ -31,7 +35,7 @@ class Gate:
     @property
     def share(self) -> dict[str, float]:
         """What a trial takes."""
-        return {HEAD: SHARE}
+        return {HEAD: self._share}
 
     def adjust(self) -> None:
         """Let in as many as there are places by now."""

@@ -11,7 +11,16 @@ from hjepa.schema import ConfigError
 
 if TYPE_CHECKING:
     from hjepa.config import RunConfig
-    from hjepa.schema import Config, Layers, parse_overrides, read_mapping, to_yaml
+    from hjepa.schema import (
+        Config,
+        Layers,
+        flow_yaml,
+        key_tables,
+        leaves,
+        parse_overrides,
+        read_mapping,
+        to_yaml,
+    )
     from orchestrator.space.config import (
         ConfirmConfig,
         ObjectiveConfig,
@@ -42,6 +51,9 @@ __all__ = [
     "ConfigError",
     "Layers",
     "RunConfig",
+    "flow_yaml",
+    "key_tables",
+    "leaves",
     "parse_overrides",
     "read_mapping",
     "to_yaml",
@@ -55,7 +67,16 @@ _SECTIONS = (
     "SearchConfig",
     "SweepConfig",
 )
-_SCHEMA = ("Config", "Layers", "parse_overrides", "read_mapping", "to_yaml")
+_SCHEMA = (
+    "Config",
+    "Layers",
+    "flow_yaml",
+    "key_tables",
+    "leaves",
+    "parse_overrides",
+    "read_mapping",
+    "to_yaml",
+)
 
 offer(
     __name__,

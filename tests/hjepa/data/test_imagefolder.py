@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -254,6 +255,28 @@ def test_a_large_jpeg_decoded_small_is_close_to_one_decoded_whole(tmp_path: Path
     image.save(tmp_path / "image.png")
     small, whole = (decode_square(tmp_path / f"image.{kind}", 32) for kind in ("jpg", "png"))
     assert np.abs(small.astype(int) - whole).mean() < 2
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize(("width", "height"), [(50, 40), (64, 48), (101, 67), (640, 481)])
+def test_a_jpegs_pixels_are_pillows(tmp_path: Path, mode: str, width: int, height: int):
+    """Smaller ones as they are, larger ones decoded at a fraction."""
+    file = tmp_path / "image.jpg"
+    smooth_image(0, width, height).convert(mode).save(file, progressive=width % 2 == 1)
+    with Image.open(file) as image:
+        expected = np.asarray(decode._rgb(image, 24), np.int64)
+    found = decode._plain_jpeg(file.read_bytes(), 24)
+    assert found is not None
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= 1
+
+
+@pytest.mark.parametrize("damage", [lambda jpeg: jpeg[:-200], lambda jpeg: jpeg[:40], lambda jpeg: b""])
+def test_a_damaged_jpeg_is_what_pillow_says_it_is(tmp_path: Path, damage: Callable[[bytes], bytes]):
+    smooth_image(0, 64, 48).save(tmp_path / "whole.jpg")
+    part = damage((tmp_path / "whole.jpg").read_bytes())
+    with pytest.raises(OSError, match=r"[Tt]runcated|no image of a known kind"):
+        decode_square(part, 12)
 
 
 def test_the_default_stored_size_is_8_7_of_the_image_size(folder: Path):

@@ -266,7 +266,7 @@ def test_a_bad_streamed_image_is_named_counted_and_replaced_by_one_of_its_class(
         np.testing.assert_array_equal(image, decode_square(files[after - 20], 12))
     assert data.bad == 1
     assert [message for message in caplog.messages if str(bad) in message] == [
-        f"skipped {bad}: cannot identify image file {str(bad)!r}"
+        f"skipped {bad}: it is no image of a known kind"
     ]
 
 
