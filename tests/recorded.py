@@ -84,6 +84,7 @@ def finished(results: Path, sweep: Sweep, seed: int = 0, storage: BaseStorage | 
             for extra in range(sweep.config.confirm.seeds):
                 again = study.ask_again(chosen, sweep.base.seed + 1 + extra)
                 _run(study, again, sweep.max_epochs, rng)
+    study.answer()
     return folder
 
 

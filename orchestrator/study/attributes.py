@@ -1,7 +1,7 @@
 """A trial's record as the attributes that its study keeps of it, and back."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from types import MappingProxyType
@@ -16,7 +16,7 @@ that are kept from Optuna."""
 ENDED_BY = "ended_by"
 """The study's attribute that names the budget that ended its search."""
 ANSWERED = "answered"
-"""The study's attribute that says how far the sweep had come when its answer was last written."""
+"""The study's attribute that says how the sweep stood when its answer was last written; see `stands`."""
 EXHAUSTED = "exhausted"
 """The study's attribute that says why the search ended before its last trial: nothing was left to propose."""
 RUN = "run"
@@ -41,6 +41,26 @@ class StoredReport:
     def attribute(self) -> dict[str, Any]:
         """As it stands in an attribute."""
         return {"metrics": dict(self.metrics), "checkpoint": self.checkpoint, "facts": asdict(self.facts)}
+
+
+def stands(records: Iterable[TrialRecord], telling: Mapping[str, Any]) -> dict[str, Any]:
+    """What an answer is an answer to: how far the trials have come, of which the newest reports tell enough,
+    and how much was asked for by `telling`, as a sweep's definition.json has it."""
+    known, asked = list(records), telling["definition"]["sweep"]
+    newest = (record.facts[max(record.facts)].order for record in known if record.facts)
+    return {
+        "trials": len(known),
+        "over": sum(record.outcome is not None for record in known),
+        "newest": max(newest, default=None),
+        "of": telling["trials"],
+        "confirm": asked["confirm"],
+        "budgets": [asked["search"].get(key) for key in ("time_budget", "cost_budget")],
+    }
+
+
+def is_answer(answered: Mapping[str, Any] | None, now: Mapping[str, Any]) -> bool:
+    """Whether what ANSWERED says is true of a sweep that stands as `now`. What it does not say it may be."""
+    return answered is not None and all(now[key] == value for key, value in answered.items() if key in now)
 
 
 def identity(record: TrialRecord) -> dict[str, Any]:

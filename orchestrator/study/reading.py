@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.definition import JOURNAL
 from orchestrator.space import ConfigError
-from orchestrator.study.attributes import ENDED_BY, EXHAUSTED, record_of
+from orchestrator.study import replay
+from orchestrator.study.attributes import record_of
 from orchestrator.study.holder import Holder, holder
 from orchestrator.study.place import Place
 from orchestrator.study.record import TrialRecord
-from orchestrator.study.replay import read_trials
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage, JournalStorage
@@ -18,16 +18,21 @@ if TYPE_CHECKING:
 
 
 def read_study(folder: Path, place: Place | None) -> list[TrialRecord]:
-    """The trials of the sweep in `folder`, whether it runs or not. Takes no lock and writes nothing.
+    """The trials of the sweep in `folder`, as `read_record` has them."""
+    return read_record(folder, place)[0]
 
-    Raises ConfigError where there is no record of a sweep, or no way to it.
+
+def read_record(folder: Path, place: Place | None) -> tuple[list[TrialRecord], dict[str, Any]]:
+    """The trials of the sweep in `folder`, whether it runs or not, and the study's own attributes.
+
+    Takes no lock and writes nothing. Raises ConfigError where there is no record of a sweep, or no way to it.
     """
     if place is None:
-        return read_trials(folder)
+        return replay.read_record(folder)
     from orchestrator.study.database import reading
 
     with reading(place) as storage:
-        return trials_of(storage, folder.name)
+        return trials_of(storage, folder.name), attributes_of(storage, folder.name)
 
 
 def study_as_journal(folder: Path, place: Place) -> bytes:
@@ -44,16 +49,6 @@ def study_as_journal(folder: Path, place: Place) -> bytes:
         except KeyError:
             raise ConfigError(f"{folder.name}: {place} holds no study of that name.") from None
         return "".join(transcript(storage, study_id)).encode("utf-8")
-
-
-def read_ending(folder: Path, place: Place | None) -> tuple[dict[str, Any] | None, str | None]:
-    """What ended the search of the sweep in `folder` early: a budget, or that nothing was left to propose."""
-    if place is None:
-        return ending_of(read_journal(folder), folder.name)
-    from orchestrator.study.database import reading
-
-    with reading(place) as storage:
-        return ending_of(storage, folder.name)
 
 
 def who_runs(folder: Path, place: Place | None) -> Holder | None:
@@ -85,13 +80,12 @@ def read_journal(folder: Path) -> "JournalStorage":
     return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
 
 
-def ending_of(storage: "BaseStorage", name: str) -> tuple[dict[str, Any] | None, str | None]:
-    """What ended the search of the study `name` early: a budget, or that nothing was left to propose."""
+def attributes_of(storage: "BaseStorage", name: str) -> dict[str, Any]:
+    """The own attributes of the study `name`; none where there is no such study."""
     try:
-        known = storage.get_study_user_attrs(storage.get_study_id_from_name(name))
+        return storage.get_study_user_attrs(storage.get_study_id_from_name(name))
     except KeyError:
-        return None, None
-    return known.get(ENDED_BY), known.get(EXHAUSTED)
+        return {}
 
 
 def trials_of(storage: "BaseStorage", name: str) -> list[TrialRecord]:

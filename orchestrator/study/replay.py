@@ -32,6 +32,7 @@ BUFFER_BYTES = 2**20
 class Operation(IntEnum):
     """What a line does, as Optuna numbers it."""
 
+    SET_STUDY_USER_ATTR = 2
     CREATE_TRIAL = 4
     SET_TRIAL_PARAM = 5
     SET_TRIAL_STATE_VALUES = 6
@@ -71,12 +72,13 @@ class _Trial:
     datetime_complete: datetime | None = None
 
 
-def replay(lines: Iterable[bytes]) -> list[TrialRecord]:
-    """The trials that whole lines of a journal tell of.
+def replay(lines: Iterable[bytes]) -> tuple[list[TrialRecord], dict[str, Any]]:
+    """The trials that whole lines of a journal tell of, and the study's own attributes.
 
     Raises ValueError, KeyError, IndexError or TypeError for lines that are none of Optuna's.
     """
     trials: list[_Trial] = []
+    own: dict[str, Any] = {}
     for log in _parsed(lines):
         operation = log["op_code"]
         if operation == Operation.SET_TRIAL_USER_ATTR:
@@ -85,14 +87,22 @@ def replay(lines: Iterable[bytes]) -> list[TrialRecord]:
             trials.append(_created(len(trials), log))
         elif operation == Operation.SET_TRIAL_STATE_VALUES:
             _turn(trials[log["trial_id"]], log)
-    return [record for trial in trials if (record := record_of(trial)) is not None]
+        elif operation == Operation.SET_STUDY_USER_ATTR:
+            own |= log["user_attr"]
+    return [record for trial in trials if (record := record_of(trial)) is not None], own
+
+
+def read_trials(folder: Path) -> list[TrialRecord]:
+    """The trials of the journal in `folder`, as `read_record` has them."""
+    return read_record(folder)[0]
 
 
 @uncollected()
-def read_trials(folder: Path) -> list[TrialRecord]:
-    """The trials of the journal in `folder`, whether its sweep runs or not. Takes no lock and writes nothing.
+def read_record(folder: Path) -> tuple[list[TrialRecord], dict[str, Any]]:
+    """The trials of the journal in `folder`, whether its sweep runs or not, and the study's own attributes.
 
-    Raises ConfigError where there is no journal, or a line of it is none of Optuna's.
+    Takes no lock and writes nothing. Raises ConfigError where there is no journal, or a line of it is none of
+    Optuna's.
     """
     with readable(folder) as path, path.open("rb", BUFFER_BYTES) as lines:
         return replay(

@@ -5,6 +5,7 @@ Most lines are looked at only as far as it takes to know that a later one makes 
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from orchestrator.process.collector import uncollected
 from orchestrator.study.record import TrialRecord
@@ -24,8 +25,9 @@ _KEY_BYTES = 12 + len(_EPOCH)
 
 
 @uncollected()
-def skim_trials(folder: Path, metric: str) -> list[TrialRecord]:
-    """The trials of a journal, each with its newest report, and the newest that holds `metric`.
+def skim(folder: Path, metric: str) -> tuple[list[TrialRecord], dict[str, Any]]:
+    """The trials of a journal, each with its newest report, and the newest that holds `metric`; and the
+    study's own attributes.
 
     What a trial was created with, as one that takes another up, it has whole; of checkpoints it has those
     that these reports name. Takes no lock and writes nothing. Raises ConfigError where there is no journal or

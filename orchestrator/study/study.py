@@ -19,6 +19,7 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.study import StudyDirection
 from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState, create_trial
 
+from orchestrator.definition import telling
 from orchestrator.process.collector import uncollected
 from orchestrator.search.proposal import propose
 from orchestrator.space import objective_mode
@@ -31,7 +32,9 @@ from orchestrator.study.attributes import (
     RUN,
     StoredReport,
     identity,
+    is_answer,
     record_of,
+    stands,
 )
 from orchestrator.study.contenders import Contenders
 from orchestrator.study.journal import Journal
@@ -149,16 +152,15 @@ class Study:
 
     @property
     def is_answered(self) -> bool:
-        """Whether the answer was written in full, and nothing has happened since that could change it."""
-        return self.known(ANSWERED) == self._extent()
+        """Whether the answer was written in full, and nothing has happened or been asked for since."""
+        return is_answer(self.known(ANSWERED), self._stands())
 
     def answer(self) -> None:
         """Write down that the answer is written in full, as the sweep stands now."""
-        self.describe({ANSWERED: self._extent()})
+        self.describe({ANSWERED: self._stands()})
 
-    def _extent(self) -> dict[str, int]:
-        over = sum(record.outcome is not None for record in self.trials.values())
-        return {"trials": len(self.trials), "over": over, "reports": self._reports}
+    def _stands(self) -> dict[str, Any]:
+        return stands(self.trials.values(), telling(self.sweep))
 
     def describe(self, attributes: Mapping[str, Any]) -> None:
         """Write down what is known of the study as a whole."""

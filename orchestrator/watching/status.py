@@ -13,11 +13,12 @@ from orchestrator.budget import Budget, Ledger, Left, clock, is_over
 from orchestrator.definition import DEFINITION, JOURNAL, sweep_folders
 from orchestrator.reporting.caption import describe
 from orchestrator.space import ConfigError, objective_mode
+from orchestrator.study.attributes import ANSWERED, ENDED_BY, EXHAUSTED, is_answer, stands
 from orchestrator.study.holder import Holder
 from orchestrator.study.place import place_of
-from orchestrator.study.reading import has_begun, read_ending, read_study, who_runs
+from orchestrator.study.reading import has_begun, read_record, who_runs
 from orchestrator.study.record import TrialRecord, rank, standing
-from orchestrator.study.skim import skim_trials
+from orchestrator.study.skim import skim
 from orchestrator.tracking.spool import SPOOL
 from orchestrator.tracking.tracking import undelivered
 
@@ -50,6 +51,8 @@ class Status:
     """The budget that ended the search, where one did."""
     exhausted: str | None = None
     """Why nothing was left to propose, where that ended it."""
+    is_answered: bool = False
+    """Whether its answer was written in full, and nothing has happened or been asked for since."""
 
     def state_of(self, record: TrialRecord) -> str:
         """What a trial is doing, or how it ended."""
@@ -79,13 +82,7 @@ class Status:
         """`running`, `finished` or `interrupted`."""
         if self.runs:
             return "running"
-        trials = standing(self.trials)
-        if self.budget_ended:
-            over = all(record.outcome for record in trials if record.role == "confirm")
-        else:
-            all_begun = len(trials) >= self.total or self.exhausted is not None
-            over = all_begun and all(record.outcome for record in trials)
-        return "finished" if over else "interrupted"
+        return "finished" if self.is_answered else "interrupted"
 
     @cached_property
     def best(self) -> TrialRecord | None:
@@ -240,13 +237,9 @@ def read_status(folder: Path, storage: str | None = None, newest_only: bool = Fa
     # What budgets have been spent is told by all reports.
     skims = newest_only and place is None and not budget.is_set
     trials: list[TrialRecord] = []
+    known: dict[str, Any] = {}
     if begun:
-        trials = skim_trials(folder, metric) if skims else read_study(folder, place)
-    few = bool(trials) and len(standing(trials)) < total
-    stands_still = few and runs is None and all(record.outcome for record in trials)
-    # Asked for where a search may have ended early only, for the record is read once more for it.
-    early = begun and (budget.is_set or stands_still)
-    ended_by, exhausted = read_ending(folder, place) if early else (None, None)
+        trials, known = skim(folder, metric) if skims else read_record(folder, place)
     folders = folder / "trials"
     there = set(os.listdir(folders)) if folders.is_dir() else set()
     return Status(
@@ -262,8 +255,9 @@ def read_status(folder: Path, storage: str | None = None, newest_only: bool = Fa
         undelivered=undelivered(folder),
         reduction_factor=scheduler.get("reduction_factor", 3),
         budget=budget,
-        ended_by=ended_by,
-        exhausted=exhausted,
+        ended_by=known.get(ENDED_BY),
+        exhausted=known.get(EXHAUSTED),
+        is_answered=is_answer(known.get(ANSWERED), stands(trials, telling)),
     )
 
 

@@ -142,6 +142,7 @@ def test_where_nothing_is_left_to_propose_the_search_ends_and_what_follows_it_is
     again = opened(tmp_path, sweep)
     assert Agenda(sweep, again, Decisions(sweep, again), say=said.append).next() is None
     assert said == [], "once is enough"
+    study.answer()
     folder = (tmp_path / "results").rename(tmp_path / sweep.config.name)
     write_definition(folder, sweep)
     status = read_status(folder)

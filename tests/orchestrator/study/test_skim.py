@@ -14,7 +14,7 @@ from orchestrator.search.sampler import build_sampler
 from orchestrator.space import ConfigError
 from orchestrator.study.reading import read_journal, trials_of
 from orchestrator.study.replay import Operation, State, read_trials
-from orchestrator.study.skim import skim_trials
+from orchestrator.study.skim import skim
 from orchestrator.study.study import Study
 from orchestrator.watching.status import Status, read_status
 from tests.recorded import BROAD, begun, fates, finished, space
@@ -40,7 +40,7 @@ def assert_read_as_by_optuna(folder: Path) -> None:
 
 
 def assert_told_alike(folder: Path) -> None:
-    skimmed, whole = skim_trials(folder, METRIC), read_trials(folder)
+    skimmed, whole = skim(folder, METRIC)[0], read_trials(folder)
     assert [record.number for record in skimmed] == [record.number for record in whole]
     for short, full in zip(skimmed, whole, strict=True):
         assert str(short.last(METRIC)) == str(full.last(METRIC))  # as text, for NaN is like no other
@@ -76,18 +76,18 @@ def test_a_line_that_is_being_written_is_passed_over_at_every_length(tmp_path: P
     content = journal.read_bytes()
     last = content.rindex(b"\n", 0, -1) + 1
     journal.write_bytes(content[:last])
-    before = skim_trials(folder, METRIC)
+    before = skim(folder, METRIC)
     for length in range(last + 1, len(content)):
         journal.write_bytes(content[:length])
-        assert skim_trials(folder, METRIC) == before
+        assert skim(folder, METRIC) == before
 
 
 def test_a_journal_that_is_damaged_or_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such record"):
-        skim_trials(tmp_path, METRIC)
+        skim(tmp_path, METRIC)
     (tmp_path / JOURNAL).write_text('{"op_code":8,"worker_id":"x","trial_id":3,"user_attr":{}}\n')
     with pytest.raises(ConfigError, match="cannot be read"):
-        skim_trials(tmp_path, METRIC)
+        skim(tmp_path, METRIC)
 
 
 def test_a_report_is_one_line_for_the_sampler_and_one_for_us_and_comes_whole_or_not_at_all(
@@ -126,13 +126,13 @@ def test_a_trial_that_reports_late_without_a_value_keeps_the_newest_one_with_it(
         study.report(number, epoch, {METRIC: epoch / 10}, None)
     for epoch in (3, 4):
         study.report(number, epoch, {"train/loss": 1.0}, None)
-    (record,) = skim_trials(folder, METRIC)
+    ((record,), _) = skim(folder, METRIC)
     assert record.reports == {2: {METRIC: 0.2}, 4: {"train/loss": 1.0}}
 
 
 def test_the_collector_works_again_after_a_record_has_been_read_or_could_not_be(tmp_path: Path) -> None:
     folder = everything_that_happens(tmp_path)
-    skim_trials(folder, METRIC)
+    skim(folder, METRIC)
     read_trials(folder)
     (folder / JOURNAL).write_text("{}\n")
     with pytest.raises(ConfigError):
@@ -146,8 +146,9 @@ def test_asking_how_a_sweep_stands_imports_nothing_that_takes_long(tmp_path: Pat
         "import sys; from orchestrator.cli import main; main(sys.argv[1:]); "
         "print({'torch', 'ray', 'optuna', 'sqlalchemy', 'pydantic', 'numpy'} & set(sys.modules))"
     )
-    for words in (["status", folder.name], ["list"]):
+    finished(tmp_path, space(tmp_path, search={"algorithm": "random", "num_trials": 3, "time_budget": "9h"}))
+    for words in (["status", folder.name], ["status", "tiny"], ["list"]):
         command = [sys.executable, "-c", code, *words, "--results", str(folder.parent)]
         found = subprocess.run(command, capture_output=True, text=True, check=True)
-        assert folder.name in found.stdout
+        assert words[-1] in ("list", *found.stdout.partition(":")[:1])
         assert found.stdout.splitlines()[-1] == "set()"
