@@ -108,9 +108,11 @@ def _as_here(
         return "without a value"
     run = other.resolve(record.values)
     data = run.model_dump(mode="json")
-    if record.role == "base":
-        if effective(run) != effective(sweep.base):
-            return "the base config is another one"
+    if effective(run) == effective(sweep.base):
+        if study.base() is not None:
+            return "the base config again"
+        if record.outcome == "pruned":
+            return "the base config, which is run to the end here"
         return "base", sweep.base_values() or {}
     values = sweep.complete(lambda key: value_at(data, key))
     outside = [key for key, value in values.items() if value not in sweep.config.space[key]]

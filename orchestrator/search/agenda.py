@@ -37,7 +37,21 @@ def fresh_seeds(sweep: Sweep, chosen: Iterable[TrialRecord]) -> list[int]:
 
 def search_is_left(sweep: Sweep, study: Study) -> bool:
     """Whether the search has yet to ask for trials, whatever the budgets say."""
+    listed = listed_left(sweep, study)
+    if listed is not None:
+        return bool(listed)
     return study.searched < sweep.num_trials and study.exhausted is None
+
+
+def listed_left(sweep: Sweep, study: Study) -> deque[dict[str, Any]] | None:
+    """Of a design's list what has not been run; None where there is no list.
+
+    By run, not by count: trials that were taken over from another sweep may not be in the list.
+    """
+    if sweep.listed_runs is None:
+        return None
+    runs = sweep.listed_runs.items()
+    return deque(values for identity, values in runs if not study.has_run(identity))
 
 
 def work_is_left(sweep: Sweep, study: Study) -> bool:
@@ -69,7 +83,7 @@ class Agenda:
         self._allows, self._say = allows, say
         self.waiting = deque(study.at_work())
         """Trials that have begun and are to go on, as far as the budgets allow."""
-        self._grid = self._grid_left()
+        self._listed = listed_left(sweep, study)
 
     def next(self) -> TrialRecord | None:
         """The next trial; None where it depends on those that run, or nothing is left."""
@@ -95,15 +109,19 @@ class Agenda:
 
     def _propose(self) -> TrialRecord | None:
         """The search's next trial; None where it has had its last one."""
-        if not search_is_left(self._sweep, self._study):
+        if not self._search_is_left():
             return None
         try:
-            return self._study.ask("search", self._grid.popleft() if self._grid is not None else None)
+            return self._study.ask("search", self._listed.popleft() if self._listed else None)
         except NothingLeftError as error:
             count = f"{self._study.searched} of {self._sweep.num_trials} trials"
             self._study.exhaust(f"the search ends with {count}: {error}")
             self._say(f"search.num_trials: {self._study.exhausted}")
             return None
+
+    def _search_is_left(self) -> bool:
+        """As `search_is_left`, which looks through the whole of a list."""
+        return search_is_left(self._sweep, self._study) if self._listed is None else bool(self._listed)
 
     def out(self) -> list[TrialRecord]:
         """Trials that have been given out and are not over, nor back among those that wait."""
@@ -112,15 +130,9 @@ class Agenda:
 
     def given_up(self) -> list[tuple[TrialRecord, Verdict]]:
         """The trials at a rung that nothing can promote any more, for the search is over."""
-        if self.waiting or search_is_left(self._sweep, self._study) or self._study.base() is None:
+        if self.waiting or self._search_is_left() or self._study.base() is None:
             return []
         busy = any(record.role != "confirm" for record in self._study.at_work())
         if busy or self._decisions.promotable() or self._decisions.last_resort():
             return []
         return self._decisions.left_waiting()
-
-    def _grid_left(self) -> deque[dict[str, Any]] | None:
-        if self._sweep.listed is None:
-            return None
-        done = [record.values for record in self._study.trials.values() if record.role == "search"]
-        return deque(values for values in self._sweep.listed if values not in done)

@@ -71,8 +71,7 @@ def propose(
             return Proposal(values, identity, dict(passed_over))
         pass_over(f"is trial {twin:04d} again")
     countable = every_run(sweep)
-    for values in () if countable is None else countable:
-        identity = sweep.identity(values)
+    for identity, values in () if countable is None else countable:
         if identity not in known:
             return Proposal(values, identity, dict(passed_over))
     if countable is None:

@@ -43,8 +43,9 @@ def with_parents(sweep: Space, wanted: Mapping[str, Any]) -> dict[str, Any]:
     return forced
 
 
-def distinct(sweep: Space, proposals: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Of `proposals` each that may run and is neither the base nor the same run as one before it."""
+def distinct(sweep: Space, proposals: Iterable[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Of `proposals` each that may run and is neither the base nor the same run as one before it, with the
+    identity of its run."""
     seen = {sweep.identity({})}
     for values in proposals:
         if sweep.refused(values) is not None:
@@ -52,7 +53,7 @@ def distinct(sweep: Space, proposals: Iterable[dict[str, Any]]) -> Iterator[dict
         same = sweep.identity(values)
         if same not in seen:
             seen.add(same)
-            yield values
+            yield same, values
 
 
 def count_distinct(sweep: Space, limit: int) -> int | None:
@@ -64,8 +65,9 @@ def count_distinct(sweep: Space, limit: int) -> int | None:
     return None if countable is None else sum(1 for _ in islice(countable, limit))
 
 
-def every_run(sweep: Space) -> Iterator[dict[str, Any]] | None:
-    """The different runs that a space has beside the base, in a stable order; None where there are many."""
+def every_run(sweep: Space) -> Iterator[tuple[str, dict[str, Any]]] | None:
+    """The different runs that a space has beside the base, identity and values, in a stable order; None where
+    there are many."""
     points = {key: distribution.points for key, distribution in sweep.config.space.items()}
     listed = {key: values for key, values in points.items() if values is not None}
     if len(listed) < len(points) or math.prod(map(len, listed.values())) > MAX_COUNTED:

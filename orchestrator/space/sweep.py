@@ -35,21 +35,26 @@ class Sweep(Space):
             points[key] = distribution.points
         return (values for values in self.combinations(points) if self.broken(values) is None)
 
-    @cached_property
+    @property
     def listed(self) -> list[dict[str, Any]] | None:
         """The trials of a design that lists them, each a run of its own and none the base's."""
+        return None if self.listed_runs is None else list(self.listed_runs.values())
+
+    @cached_property
+    def listed_runs(self) -> dict[str, dict[str, Any]] | None:
+        """The same by the identity of their runs."""
         search = self.config.search
         if search.algorithm != "grid":
             return None
         alone = self.config.design == "one_at_a_time"
         every = distinct(self, one_at_a_time(self) if alone else self.grid())
-        return list(islice(every, search.num_trials or MAX_GRID))
+        return dict(islice(every, search.num_trials or MAX_GRID))
 
     @cached_property
     def num_trials(self) -> int:
         """Trials of the search: search.num_trials, or as many different ones as there are beside the base."""
-        if self.listed is not None:
-            return len(self.listed)
+        if self.listed_runs is not None:
+            return len(self.listed_runs)
         limit = self.config.search.num_trials
         assert limit is not None
         count = count_distinct(self, limit)

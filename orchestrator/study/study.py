@@ -171,6 +171,10 @@ class Study:
         """What was described under that key; None where nothing was."""
         return self._study.user_attrs.get(key)
 
+    def has_run(self, identity: str) -> bool:
+        """Whether the base or a trial of the search is the run of that identity."""
+        return identity in self._runs
+
     def unfinished(self) -> list[TrialRecord]:
         """Trials that have begun and not ended, oldest first."""
         return [self.trials[number] for number in sorted(self._open)]

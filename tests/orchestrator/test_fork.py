@@ -11,6 +11,8 @@ import yaml
 
 from orchestrator.definition import write_definition
 from orchestrator.fork import fork
+from orchestrator.search.agenda import Agenda, work_is_left
+from orchestrator.search.decision import Decisions
 from orchestrator.search.sampler import build_sampler
 from orchestrator.space import ConfigError, Sweep, load_sweep
 from orchestrator.storage.depot import PLACE
@@ -69,17 +71,70 @@ def test_what_fits_is_taken_over_with_its_reports_and_files(results: Path) -> No
     assert fork(results, "old", new) == ["new: is there already, and goes on"]
 
 
-def test_a_value_that_is_now_the_bases_still_fits(results: Path) -> None:
+def test_a_trial_that_is_now_the_base_is_taken_for_it(results: Path) -> None:
     """The old space varied the rate, the new one fixes it at 0.0002 and varies the weight decay."""
     base = TINY | {"training": TINY["training"] | {"lr": 0.0002}}
     space = {"training.weight_decay": {"choice": [0.05, 0.1]}}
     new = written(results.parent, "new", base, space=space)
     lines = fork(results, "old", new)
     assert lines[0] == "new: 1 finished trials of old taken over"
-    assert "  not taken: 1, the base config is another one" in lines
-    assert "  not taken: 2, its config differs in what the new space does not vary" in lines
+    assert "  not taken: 3, its config differs in what the new space does not vary" in lines
     (taken,) = read_trials(results / "new")
-    assert (taken.role, taken.values) == ("search", {"training.weight_decay": 0.05})
+    assert (taken.role, taken.values) == ("base", {"training.weight_decay": 0.05})
+
+
+def test_a_base_that_was_stopped_early_as_a_trial_is_run_to_its_end(results: Path) -> None:
+    """The rate of 0.002 was pruned after an epoch; the old base is a trial like others now."""
+    base = TINY | {"training": TINY["training"] | {"lr": 0.002}}
+    new = written(results.parent, "new", base, space={"training.lr": {"loguniform": [1e-4, 1e-1]}})
+    lines = fork(results, "old", new)
+    assert "  not taken: 1, the base config, which is run to the end here" in lines
+    assert [(r.role, r.values) for r in read_trials(results / "new")] == [
+        ("search", {"training.lr": lr}) for lr in (0.001, 0.0002, 0.02)
+    ]
+
+
+def lists(folder: Path, name: str, weight_decay: float, lr: float, rates: list[float], design: str) -> Sweep:
+    """A design that lists its trials, of two weight decays and `rates`, from a base with one of each."""
+    return written(
+        folder,
+        name,
+        TINY | {"training": TINY["training"] | {"weight_decay": weight_decay, "lr": lr}},
+        space={"training.weight_decay": {"choice": [0.01, 0.05]}, "training.lr": {"choice": rates}},
+        search={"algorithm": "grid"},
+        design=design,
+    )
+
+
+def run_all(study: Study, sweep: Sweep) -> None:
+    agenda = Agenda(sweep, study, Decisions(sweep, study))
+    while (record := agenda.next()) is not None:
+        study.report(record.number, sweep.max_epochs, {study.metric: 0.5}, None)
+        study.end(record.number, "completed")
+
+
+@pytest.mark.parametrize("design", ["factorial", "one_at_a_time"])
+def test_every_configuration_of_a_list_is_run_or_taken_over_once(tmp_path: Path, design: str) -> None:
+    """The winner of a grid is the base of the next one. One that is not in the list is taken as well."""
+    old = lists(tmp_path, "old", 0.01, 1e-3, [1e-3, 2e-3], "factorial")
+    folder = tmp_path / "results/old"
+    folder.mkdir(parents=True)
+    write_definition(folder, old)
+    run_all(Study(folder, old, build_sampler(old)), old)
+    new = lists(tmp_path, "new", 0.05, 2e-3, [1e-3, 2e-3, 3e-3], design)
+    assert fork(folder.parent, "old", new) == ["new: 4 finished trials of old taken over"]
+    study = Study(folder.parent / "new", new, build_sampler(new))
+    assert work_is_left(new, study)
+    run_all(study, new)
+    assert not work_is_left(new, study)
+    runs = [(r.values["training.weight_decay"], r.values["training.lr"]) for r in study.trials.values()]
+    everything = {(weight_decay, lr) for weight_decay in (0.01, 0.05) for lr in (1e-3, 2e-3, 3e-3)}
+    # Of both keys at a time only what was there is there.
+    wanted = everything if design == "factorial" else everything - {(0.01, 3e-3)}
+    assert sorted(runs) == sorted(wanted)
+    base_trial = study.base()
+    assert base_trial is not None
+    assert (base_trial.values["training.lr"], base_trial.origin) == (2e-3, "trial 0003 of old")
 
 
 def test_longer_trials_take_over_nothing(results: Path) -> None:
