@@ -389,3 +389,9 @@ class Study:
         """The base config's trial, once it has begun."""
         # One that was taken up again after it failed stands before the one that counts.
         return self._bases[-1] if self._bases else None
+
+    def base_to_confirm(self) -> TrialRecord | None:
+        """The base's trial that runs with fresh seeds go by: one that failed has those that it had before it was
+        taken up again."""
+        rerun = {number for number, _ in self.rerun}
+        return next((record for record in self._bases if record.number in rerun), self.base())
