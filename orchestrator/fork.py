@@ -54,6 +54,7 @@ def fork(results: Path, name: str, sweep: Sweep, place: Place | None = None) -> 
         record_place(half_made, place)
     known = read_study(source, place_of(source, None))
     refused: Counter[str] = Counter()
+    gone = 0
     with ExitStack() as stack:
         study = open_study(half_made, sweep, place, Patience(), stack, forking=target)
         here, there = open_depot(half_made, sweep, study), depot_in(source)
@@ -68,22 +69,32 @@ def fork(results: Path, name: str, sweep: Sweep, place: Place | None = None) -> 
             if files.exists():
                 shutil.copytree(files, copies)
             if record.kept:
-                _carry(record.kept, there and there.folder(record), here and here.folder(taken), copies)
+                own = there and there.folder(record), here and here.folder(taken)
+                gone += not _carry(record.kept, *own, copies)
         shutil.rmtree(target, ignore_errors=True)
         os.rename(half_made, target)
     lines = [f"{sweep.config.name}: {len(study.trials)} finished trials of {name} taken over"]
+    if gone and there is not None:
+        lines.append(f"  {gone} of them without the checkpoint, which is no longer in {there.store}")
     return [*lines, *(f"  not taken: {count}, {reason}" for reason, count in sorted(refused.items()))]
 
 
-def _carry(name: str, there: Store | None, here: Store | None, folder: Path) -> None:
-    """Bring a checkpoint from the one sweep's store to the other's; None: the trial's own `folder` has it."""
-    if there and here:
-        there.send(name, here)
-    elif there:
-        there.fetch(name, folder / name)
-    elif here and (folder / name).exists():
-        here.put(folder / name, name)
-        (folder / name).unlink()
+def _carry(name: str, there: Store | None, here: Store | None, folder: Path) -> bool:
+    """Bring a checkpoint from the one sweep's store to the other's; None: the trial's own `folder` has it.
+
+    False where the store has it no more: buckets have rules by which files expire.
+    """
+    try:
+        if there and here:
+            there.send(name, here)
+        elif there:
+            there.fetch(name, folder / name)
+        elif here and (folder / name).exists():
+            here.put(folder / name, name)
+            (folder / name).unlink()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def write_definition_into(folder: Path, sweep: Sweep) -> None:

@@ -161,6 +161,24 @@ def test_a_fork_under_its_own_name_is_refused(results: Path) -> None:
         fork(results, "nothing", other)
 
 
+@pytest.mark.parametrize("stored", ["source", "both"])
+def test_a_checkpoint_that_has_expired_in_a_store_keeps_no_trial_back(results: Path, stored: str) -> None:
+    resources = {"checkpoints": (results.parent / "store").as_uri()} if stored == "both" else {}
+    space = {"training.lr": {"loguniform": [1e-4, 1e-1]}}
+    new = written(results.parent, "new", space=space, resources=resources)
+    store = results.parent / "store/old"
+    (store / "trials/0003").mkdir(parents=True)
+    (store / "trials/0003/epoch_00003.pt").write_text("kept")
+    (results / "old" / PLACE).write_text(json.dumps({"url": store.as_uri()}))
+    assert fork(results, "old", new) == [
+        "new: 4 finished trials of old taken over",
+        f"  2 of them without the checkpoint, which is no longer in {store.as_uri()}",
+        "  not taken: 1, not finished",
+    ]
+    found = [*results.glob("new/trials/*/epoch_*"), *results.parent.glob("store/new-*/trials/*/*")]
+    assert [(file.parent.name, file.read_text()) for file in found] == [("0003", "kept")]
+
+
 @pytest.mark.parametrize("stored", ["source", "target", "both"])
 def test_kept_checkpoints_come_along_to_and_from_a_store(results: Path, stored: str) -> None:
     resources = {"checkpoints": (results.parent / "store").as_uri()}
