@@ -156,11 +156,13 @@ class SweepRun:
         record = self.study.trials[task.number]
         if record.outcome is not None:
             return False
+        # Tune tells once more of a trial that has been stopped.
+        again = record.number not in self.heard and outcome.epoch in record.reports
         self.heard[record.number] = time.monotonic()
         if outcome.paused is not None:
             self._pause(record, outcome.paused)
             return True
-        for note in outcome.notes:
+        for note in () if again else outcome.notes:
             self._note(record, note)
         if outcome.failure is not None:
             self._end(record, "failed", outcome.failure)
