@@ -46,6 +46,7 @@ from orchestrator.running import SweepRun
 from orchestrator.search.sampler import build_sampler
 from orchestrator.space import Sweep, load_sweep
 from orchestrator.storage.checkpoints import checkpoint_name
+from orchestrator.storage.depot import open_depot
 from orchestrator.storage.disk import Patience
 from orchestrator.study.study import Study
 from orchestrator.tracking.tracking import Tracker
@@ -177,7 +178,8 @@ def opened(folder: Path, sweep: Sweep) -> tuple[SweepRun, Study]:
     study = Study(folder, sweep, build_sampler(sweep), patience)
     tracker = Tracker(folder, MLFLOW, NAME, study.id, patience)
     counts = Counts(total=sweep.num_trials + 1 + sweep.num_confirmations)
-    run = SweepRun(folder, sweep, study, tracker, counts, stop, patience)
+    depot = open_depot(folder, sweep, study)
+    run = SweepRun(folder, sweep, study, tracker, counts, stop, patience, depot)
     keep_for_good()
     return run, study
 

@@ -31,6 +31,8 @@ from orchestrator.watching.status import Status
 
 ENDED_AT_ONCE = 100
 """Trials that are given up in one write: there are thousands, and each write waits for the disk."""
+LOOKED_AT = 3
+"""Trials of which a store is asked for what they have left in it, each time that one ends."""
 
 
 class SweepRun:
@@ -70,7 +72,7 @@ class SweepRun:
             self._count(record.outcome)
         # The process may have died between an end, or the last of many, and what it makes superfluous.
         for record in heapq.nlargest(ENDED_AT_ONCE, over, key=_ended_at):
-            self._tidy(record)
+            self._tidy(record, later=True)
         self.chronicle.opened()
         self.chronicle.make_up_for(study.trials.values())
         self.purse = Purse(sweep, study)
@@ -319,15 +321,18 @@ class SweepRun:
                 parts.append(f"{name} {last[1]:.4f} (trial {record.id}, epoch {last[0]})")
         return ", ".join(parts)
 
-    def _tidy(self, record: TrialRecord) -> None:
-        """Keep the last checkpoint of a completed trial, none of a weak one, all of a failed one."""
+    def _tidy(self, record: TrialRecord, later: bool = False) -> None:
+        """Keep the last checkpoint of a completed trial, none of a weak one, all of a failed one; `later`: of
+        those in a store when other trials end, for each has to be asked for."""
         if record.outcome == "failed":
             return
         for file in trial_folder(self.folder, record).glob("epoch_*"):
             if file.name != record.kept:
                 file.unlink(missing_ok=True)
         if self.depot is not None:
-            self.depot.tidy(record)
+            self.depot.enter(record)
+            if not later:
+                self.depot.tidy(LOOKED_AT)
 
     def _count(self, outcome: Fate) -> None:
         self.counts.ended[outcome] = self.counts.ended.get(outcome, 0) + 1

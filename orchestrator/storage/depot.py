@@ -34,12 +34,14 @@ class Depot:
             found.append(self.folder(record).url)
         return tuple(found)
 
-    def tidy(self, record: TrialRecord | None = None) -> None:
-        """Remove what is no longer needed of an ended trial, and of those before it at whose end the store
-        did not answer."""
-        if record is not None:
-            self.untidy[record.number] = record
-        for number, one in list(self.untidy.items()):
+    def enter(self, record: TrialRecord) -> None:
+        """Take note of a trial that has ended."""
+        self.untidy[record.number] = record
+
+    def tidy(self, count: int | None = None) -> None:
+        """Remove what is no longer needed of the `count` trials that were entered last, None: of all. They
+        stay entered where the store does not answer."""
+        for number, one in list(reversed(self.untidy.items()))[:count]:
             folder = self.folder(one)
             try:
                 for name in folder.names():
