@@ -76,13 +76,15 @@ class SweepRun:
         self.chronicle.opened()
         self.chronicle.make_up_for(study.trials.values())
         self.purse = Purse(sweep, study)
-        self.held: set[int] = set()
-        """Trials that a budget holds up."""
         self.surplus: list[int] = []
-        """Of these, those whose processes have begun nevertheless."""
+        """Trials that a budget holds up, and whose processes have begun nevertheless."""
         for record, verdict in self.decisions.replay():
             self._apply(record, verdict)
         self.agenda = Agenda(sweep, study, self.decisions, self._allows, self._say)
+        # The process may have died before it could hold them up, and those that are held up are ranked.
+        for record in self.agenda.waiting:
+            if record.role != "confirm" and not self._allows(record.role):
+                study.hold(record.number)
         self._give_up()  # else Ray would be started for nothing, and Tune waits for ever where none begins
 
     # What Tune asks
@@ -96,7 +98,7 @@ class SweepRun:
         record = self.agenda.next()
         if record is None:
             return None if self.agenda.out() else FINISHED
-        self.held.discard(record.number)
+        self.study.hold(record.number, held=False)
         folder = trial_folder(self.folder, record)
         resume = checkpoints_of(self.folder, self.study, record)
         if record.checkpoint is not None and not resume and self.depot is None:
@@ -187,8 +189,8 @@ class SweepRun:
 
     def _hold(self, record: TrialRecord) -> None:
         """Hold a trial up, to go on where a budget is raised."""
-        if record.number not in self.held:
-            self.held.add(record.number)
+        if not record.held:
+            self.study.hold(record.number)
             self.agenda.waiting.append(record)
             self.chronicle.held(record)
             self.progress.held(record)
@@ -245,7 +247,7 @@ class SweepRun:
         record = self.study.trials[Task.of(config).number]
         self.heard.pop(record.number, None)
         over = record.outcome is not None or record.parked is not None
-        if over or self.stop.asked or record.number in self.held:
+        if over or self.stop.asked or record.held:
             return
         failure = Failure.of(self.silent.pop(record.number, None) or error)
         if failure.gpu_memory and not record.halved and half_micro_batch(run_config(self.sweep, record)):
@@ -365,6 +367,7 @@ def _alike(copy: TrialRecord, record: TrialRecord) -> bool:
     return (
         len(copy.reports) == len(record.reports)
         and copy.parked == record.parked
+        and copy.held == record.held
         and copy.turn == record.turn
         and copy.halved == record.halved
         and copy.notes is record.notes

@@ -50,7 +50,7 @@ def begun(results: Path, sweep: Sweep, storage: BaseStorage | None = None) -> tu
 
 
 def fates(study: Study) -> None:
-    """The base and six trials that go on, wait, are promoted, tried again, collapse and fail."""
+    """The base and six trials that go on, wait, are promoted, held up, tried again, collapse and fail."""
     metric = study.metric
     study.ask("base", study.sweep.base_values())
     for number in range(6):
@@ -63,6 +63,9 @@ def fates(study: Study) -> None:
     study.promote(3)
     study.halve(4)
     study.note(4, "tried again")
+    study.hold(0)
+    study.hold(4)
+    study.hold(4, held=False)
     study.report(5, 2, {metric: float("nan"), "train/loss": float("inf")}, None, "no spread")
     study.end(5, "collapsed", "no spread")
     study.end(6, "failed", "out of memory")

@@ -55,7 +55,7 @@ class Material:
 
     @cached_property
     def ranking(self) -> list[TrialRecord]:
-        """Trials that are over, those that ran longest first, better ones first."""
+        """Trials that are over or wait, those that ran longest first, better ones first."""
         return rank(self.records, self.metric, self.sweep.objective_mode)
 
     @property

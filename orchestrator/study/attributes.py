@@ -114,6 +114,7 @@ def record_of(frozen: Told, reports: Mapping[str, StoredReport] = MappingProxyTy
         record.parked = None if "end" in attributes else place["parked"]
         record.passed = place["passed"]
         record.turn = tuple(place["turn"]) if place["turn"] else None
+    record.held = attributes.get("held", False) and "end" not in attributes
     if "end" in attributes:
         record.outcome, record.reason = attributes["end"]["outcome"], attributes["end"]["reason"]
     elif frozen.state.is_finished():

@@ -61,6 +61,8 @@ class TrialRecord:
     """The last rung at which it waited and was let go on; 0: none."""
     turn: tuple[int, int] | None = None
     """When that was: trials asked for, and promotions made, before it."""
+    held: bool = False
+    """Whether it waits for a budget to be raised."""
     outcome: Outcome | None = None
     """None while it is not over."""
     reason: str = ""
@@ -109,8 +111,8 @@ def rank(records: Iterable[TrialRecord], metric: str, mode: str) -> list[TrialRe
 
 def place_of(record: TrialRecord, metric: str, mode: str) -> tuple[int, float] | None:
     """What a trial is ranked by, more being better; None where it is not ranked."""
-    over = record.outcome in ("completed", "pruned") or record.parked is not None
-    last = record.last(metric) if over and record.role != "confirm" else None
+    rests = record.outcome in ("completed", "pruned") or record.parked is not None or record.held
+    last = record.last(metric) if rests and record.role != "confirm" else None
     return None if last is None else (last[0], last[1] if mode == "max" else -last[1])
 
 

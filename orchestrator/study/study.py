@@ -52,7 +52,14 @@ _STATES = {
     "failed": TrialState.FAIL,
 }
 
-_NEW: dict[str, Any] = {"outcome": None, "reason": "", "passed_over": {}, "parked": None, "turn": None}
+_NEW: dict[str, Any] = {
+    "outcome": None,
+    "reason": "",
+    "passed_over": {},
+    "parked": None,
+    "turn": None,
+    "held": False,
+}
 """What a trial made of another one does not take from it."""
 
 
@@ -308,6 +315,14 @@ class Study:
         self._promotions += 1
         return record
 
+    def hold(self, number: int, held: bool = True) -> None:
+        """Let an open trial wait for a budget to be raised, or no longer."""
+        record = self.trials[number]
+        if record.held != held:
+            self._open[number].set_user_attr("held", held)
+            record.held = held
+            self._contenders.enter(record)
+
     def _place(
         self, record: TrialRecord, parked: int | None, passed: int, turn: tuple[int, int] | None
     ) -> None:
@@ -345,6 +360,7 @@ class Study:
                     trial.report(kept[self.metric], epoch)
             record.reports[epoch] = kept
             self._reports += 1
+            self._contenders.enter(record)  # one that is held up may have been in an epoch
         record.checkpoint = checkpoint or record.checkpoint
         return record
 
@@ -362,7 +378,7 @@ class Study:
                 state = _STATES[outcome] if values is not None and outcome != "completed" else TrialState.FAIL
                 self._study.tell(trial, state=state)
         # The outcome last: who draws the record meanwhile takes it for unchanging from then on.
-        record.reason, record.parked, record.outcome = reason, None, outcome
+        record.reason, record.parked, record.held, record.outcome = reason, None, False, outcome
         self._contenders.enter(record)
         return record
 
@@ -391,7 +407,6 @@ class Study:
         return self._bases[-1] if self._bases else None
 
     def base_to_confirm(self) -> TrialRecord | None:
-        """The base's trial that runs with fresh seeds go by: one that failed has those that it had before it was
-        taken up again."""
+        """The base's trial to run with fresh seeds: taken up again it keeps those that it has had."""
         rerun = {number for number, _ in self.rerun}
         return next((record for record in self._bases if record.number in rerun), self.base())

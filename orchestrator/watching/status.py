@@ -61,11 +61,11 @@ class Status:
             return f"{record.outcome}, taken up as {taken_up}" if taken_up else record.outcome
         if record.parked is not None:
             return "parked"
+        if record.held:
+            return "held"
         if record.number not in self.begun:
             return "waiting"
-        if self.runs:
-            return "running"
-        return "held" if self.budget_ended else "interrupted"
+        return "running" if self.runs else "interrupted"
 
     @cached_property
     def _taken_up(self) -> dict[int, str]:

@@ -2,26 +2,30 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks.scale import opened
 from orchestrator.engine.trial import Outcome
-from orchestrator.running import SweepRun
+from orchestrator.running import LOOKED_AT, SweepRun
+from orchestrator.space import Sweep
 from orchestrator.study.study import Study
+from orchestrator.watching.status import read_status
 from tests.recorded import space
 
-Open = Callable[[], tuple[SweepRun, Study]]
+Open = Callable[..., tuple[SweepRun, Study]]
+HOUR_S = 3600.0
 
 
 @pytest.fixture
 def open_(tmp_path: Path) -> Iterator[Open]:
     """Opens the sweep in a folder, with a tracking server that is away."""
-    sweep, runs = space(tmp_path, confirm={"top_k": 0}), []
-    folder = tmp_path / "results" / sweep.config.name
-    folder.mkdir(parents=True)
+    usual, runs = space(tmp_path, confirm={"top_k": 0}), []
 
-    def again() -> tuple[SweepRun, Study]:
+    def again(sweep: Sweep = usual) -> tuple[SweepRun, Study]:
+        folder = tmp_path / "results" / sweep.config.name
+        folder.mkdir(parents=True, exist_ok=True)
         run, study = opened(folder, sweep)
         runs.append(run)
         return run, study
@@ -31,17 +35,29 @@ def open_(tmp_path: Path) -> Iterator[Open]:
         run.tracker.close(0.0)
 
 
-def reported(run: SweepRun, task: dict[str, object], epoch: int, collapsed: str | None = None) -> bool:
+def reported(run: SweepRun, task: dict[str, object], epoch: int, **told: Any) -> bool:
     metrics = {run.study.metric: 0.5}
-    outcome = Outcome(epoch, metrics, f"epoch_{epoch:05d}.pt", finished=False, collapsed=collapsed)
+    outcome = Outcome(epoch, metrics, f"epoch_{epoch:05d}.pt", finished=False, **told)
     return run.reported(task, outcome.result())
+
+
+def begin(run: SweepRun) -> dict[str, Any]:
+    """The next trial, begun."""
+    task = run.next_trial()
+    assert isinstance(task, dict)
+    run.started(task)
+    return task
+
+
+def run_base(run: SweepRun, **told: Any) -> None:
+    task = begin(run)
+    for epoch in (1, 2, 3):
+        assert reported(run, task, epoch, **told) == (epoch < 3)
 
 
 def test_an_epoch_that_is_run_again_and_then_collapses_ends_its_trial(open_: Open) -> None:
     run, study = open_()
-    task = run.next_trial()
-    assert isinstance(task, dict)
-    run.started(task)
+    task = begin(run)
     assert reported(run, task, 1)
     assert not reported(run, task, 1, collapsed="no spread")
     assert (study.trials[0].outcome, study.trials[0].reason) == ("collapsed", "no spread")
@@ -50,9 +66,7 @@ def test_an_epoch_that_is_run_again_and_then_collapses_ends_its_trial(open_: Ope
 
 def test_what_an_end_makes_superfluous_is_removed_though_the_process_died_before(open_: Open) -> None:
     run, study = open_()
-    task = run.next_trial()
-    assert isinstance(task, dict)
-    run.started(task)
+    task = begin(run)
     for epoch in (1, 2):
         assert reported(run, task, epoch)
     folder = run.folder / "trials" / study.trials[0].id
@@ -62,3 +76,106 @@ def test_what_an_end_makes_superfluous_is_removed_though_the_process_died_before
     study.end(0, "completed")
     open_()
     assert [file.name for file in folder.iterdir()] == ["epoch_00002.pt"]
+
+
+def test_what_is_told_twice_of_a_trial_that_waits_is_noted_once(open_: Open) -> None:
+    """As Tune does it with the report by which a trial was stopped."""
+    run, study = open_()
+    run_base(run)
+    task = begin(run)
+    assert not reported(run, task, 1, notes=("goes on after epoch 0: torn",))
+    assert not reported(run, task, 1, notes=("goes on after epoch 0: torn",))
+    assert (study.trials[1].parked, study.trials[1].notes) == (1, ["goes on after epoch 0: torn"])
+
+
+def test_why_an_epoch_is_run_again_is_noted(open_: Open) -> None:
+    run, study = open_()
+    assert reported(run, begin(run), 1)
+    again, study = open_()
+    assert reported(again, begin(again), 1, notes=("goes on after epoch 0: torn",))
+    assert study.trials[0].notes[-1] == "goes on after epoch 0: torn"
+
+
+def in_budget(folder: Path, hours: float) -> Sweep:
+    search = {"algorithm": "random", "num_trials": 2, "cost_budget": hours}
+    scheduler = {"type": "fifo", "max_epochs": 3}
+    return space(folder, search=search, scheduler=scheduler, confirm={"top_k": 0})
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_trial_that_a_budget_holds_up_is_ranked_until_it_goes_on(
+    tmp_path: Path, open_: Open, killed: bool
+) -> None:
+    """The budget is used up with its second epoch of three; or the process dies before it knows."""
+    sweep = in_budget(tmp_path, 4.5)
+    run, study = open_(sweep)
+    run_base(run, seconds=HOUR_S)
+    task = begin(run)
+    assert reported(run, task, 1, seconds=HOUR_S)
+    if killed:
+        study.report(1, 2, {study.metric: 0.5}, "epoch_00002.pt", seconds=HOUR_S)
+        run, study = open_(sweep)
+    else:
+        assert not reported(run, task, 2, seconds=HOUR_S, notes=("cold",))
+        assert not reported(run, task, 2, seconds=HOUR_S, notes=("cold",))
+        assert study.trials[1].notes == ["cold"]
+    assert not isinstance(run.next_trial(), dict)
+    for known in (study, open_(sweep)[1]):
+        assert [record.number for record in known.best_found(2)] == [1]
+        assert [record.number for record in known.ranking()] == [0, 1]
+    status = read_status(run.folder)
+    assert [status.state_of(record) for record in status.trials] == ["completed", "held"]
+
+    run, study = open_(in_budget(tmp_path, 20))
+    assert reported(run, begin(run), 3) is False
+    assert (study.trials[1].outcome, study.trials[1].held) == ("completed", False)
+    begin(run)
+    run, study = open_(in_budget(tmp_path, 20))
+    assert study.best_found(2) == [study.trials[1]], "what goes on is not ranked on its way"
+
+
+def test_what_a_trial_reports_after_it_was_held_up_counts(tmp_path: Path, open_: Open) -> None:
+    """Tune asks for trials ahead of a free place, and its process has begun."""
+    run, study = open_(in_budget(tmp_path, 3.5))
+    run_base(run, seconds=HOUR_S)
+    first, ahead = begin(run), run.next_trial()
+    assert not reported(run, first, 1, seconds=HOUR_S)
+    assert isinstance(ahead, dict)
+    run.started(ahead)
+    assert study.trials[2].held
+    assert not reported(run, ahead, 1, seconds=HOUR_S)
+    assert study.best_found(2) == [study.trials[1], study.trials[2]]
+    assert [record.number for record in study.ranking()] == [0, 1, 2]
+
+
+def test_a_sweep_that_goes_on_looks_for_what_was_left_in_a_store_little_by_little(
+    tmp_path: Path, open_: Open
+) -> None:
+    store = tmp_path / "store"
+    sweep = space(tmp_path, confirm={"top_k": 0}, resources={"checkpoints": store.as_uri()})
+    _, study = open_(sweep)
+    study.ask("base", sweep.base_values())
+    study.report(0, 3, {study.metric: 0.5}, "epoch_00003.pt")
+    study.end(0, "completed")
+    run, study = open_(sweep)
+    assert run.depot is not None
+    for number in range(4):
+        if number:
+            study.ask()
+            study.report(number, 1, {study.metric: 0.1}, "epoch_00001.pt")
+        left = Path(run.depot.store.path) / "trials" / study.trials[number].id
+        left.mkdir(parents=True)
+        (left / "epoch_00001.pt").touch()
+    ended = dict.fromkeys((1, 2, 3), "weak")
+    study.end_all(ended, "pruned")
+
+    def there() -> int:
+        return len(list(store.glob("*/trials/*/*.pt")))
+
+    run, study = open_(sweep)
+    assert there() == 4
+    assert not reported(run, begin(run), 1, collapsed="no spread")
+    assert there() == 4 - (LOOKED_AT - 1), "one of them is its own"
+    assert run.depot is not None
+    assert run.depot.take_in(run.folder, []) == []
+    assert there() == 0

@@ -8,7 +8,7 @@ from orchestrator.study.record import Role, TrialRecord, rank
 
 METRIC = "val/knn_top1"
 TRIALS = 6
-STEPS = ("report", "park", "promote", "end", "fail")
+STEPS = ("report", "park", "promote", "hold", "go on", "end", "fail")
 
 
 def happens(record: TrialRecord, step: str, value: float) -> None:
@@ -19,9 +19,11 @@ def happens(record: TrialRecord, step: str, value: float) -> None:
         record.parked = max(record.reports, default=None)
     elif step == "promote":
         record.parked = None
+    elif step in ("hold", "go on"):
+        record.held = step == "hold"
     else:
         record.outcome = "completed" if step == "end" else "failed"
-        record.parked = None
+        record.parked, record.held = None, False
 
 
 @given(

@@ -47,7 +47,7 @@ def assert_told_alike(folder: Path) -> None:
         newest = max(full.reports, default=None)
         assert max(short.reports, default=None) == newest
         assert newest is None or short.facts[newest] == full.facts[newest]
-        for name in ("role", "values", "retries", "notes", "halved", "parked", "passed", "turn"):
+        for name in ("role", "values", "retries", "notes", "halved", "parked", "held", "passed", "turn"):
             assert getattr(short, name) == getattr(full, name), (full.id, name)
         for name in ("outcome", "reason", "began", "ended"):
             assert getattr(short, name) == getattr(full, name), (full.id, name)
