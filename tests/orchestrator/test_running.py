@@ -166,7 +166,7 @@ def test_a_sweep_that_goes_on_looks_for_what_was_left_in_a_store_little_by_littl
         left = Path(run.depot.store.path) / "trials" / study.trials[number].id
         left.mkdir(parents=True)
         (left / "epoch_00001.pt").touch()
-    ended = dict.fromkeys((1, 2, 3), "weak")
+    ended: dict[int, str] = dict.fromkeys((1, 2, 3), "weak")
     study.end_all(ended, "pruned")
 
     def there() -> int:
