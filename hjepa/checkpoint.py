@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-import tempfile
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any, Literal, Self
 import torch
 from pydantic import Field, model_validator
 
+from hjepa.folders import free_folder, whole_file
 from hjepa.metrics import METRIC_MODES, metric_mode
 from hjepa.schema import NO_EFFECT, Config, ConfigError
 
@@ -34,7 +33,7 @@ class CheckpointConfig(Config):
     checkpoint_dir: str | None = Field(default=None, json_schema_extra=NO_EFFECT)
     """Folder of the checkpoints; null: checkpoints/ inside logging.log_dir."""
     resume: str | None = Field(default=None, json_schema_extra=NO_EFFECT)
-    """Checkpoint file to go on from, or `auto`: the newest in the folder, if any; null: start anew."""
+    """Checkpoint file to go on from; `auto`: the newest of this very run, if any; null: start anew."""
 
     @model_validator(mode="after")
     def _metric_is_reported(self) -> Self:
@@ -52,23 +51,14 @@ class UnreadableCheckpointError(ConfigError):
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write `state` to a temporary file beside `path`, flush it to disk, and rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    """Write `state`, whole or not at all."""
     try:
-        with os.fdopen(handle, "wb") as file:
+        with whole_file(path) as file:
             torch.save({"format": FORMAT} | state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
     except RuntimeError as error:
-        Path(temporary).unlink(missing_ok=True)
         if isinstance(error.__context__, OSError):  # torch's words for a full disk name neither
             cause = error.__context__
             raise OSError(cause.errno, cause.strerror, str(path)) from None
-        raise
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
         raise
 
 
@@ -114,6 +104,10 @@ class CheckpointFolder:
         self.folder = folder
         # On disk too, so that a resumed run does not delete the best of what came before.
         self.scores_file = folder / "scores.json"
+        self.notes: tuple[str, ...] = ()
+        """What the user has to know, line by line."""
+        self.unscored: set[Path] = set()
+        """Checkpoints that are not deleted, for their scores have been lost."""
         self.scores = self._read_scores()
 
     def path(self, epoch: int) -> Path:
@@ -150,31 +144,46 @@ class CheckpointFolder:
             )
         return None, []
 
-    def prune(self, epoch: int, score: float | None) -> None:
-        """After saving `epoch`: delete what is neither among the newest nor among the best.
+    def begin(self, epoch: int) -> str | None:
+        """Before a run goes on after `epoch`: move later checkpoints, which are of the branch that it leaves,
+        to a folder aside/ of their own; what was moved, in words."""
+        later = [file for file in sorted(self.folder.glob("epoch_*.pt")) if file > self.path(epoch)]
+        if not later:
+            return None
+        aside = free_folder(self.folder / "aside")
+        aside.mkdir()
+        self.scores = {scored: score for scored, score in self.scores.items() if scored <= epoch}
+        self._write_scores()
+        for file in later:
+            file.replace(aside / file.name)
+        many = f"{len(later)} checkpoints" if len(later) > 1 else "a checkpoint"
+        return f"{self.folder}: {many} of epochs after {epoch}, which come anew, moved to {aside}."
 
-        Checkpoints of later epochs, which a run that went on from an earlier one has not come to again,
-        neither count nor are deleted.
-        """
+    def prune(self, epoch: int, score: float | None) -> None:
+        """After saving `epoch`: delete what is neither among the newest nor among the best."""
         self.scores.pop(epoch, None)
         if score is not None and math.isfinite(score):
             self.scores[epoch] = score
         self._write_scores()
-        files = [file for file in sorted(self.folder.glob("epoch_*.pt")) if file <= self.path(epoch)]
-        known = [scored for scored in self.scores if scored <= epoch]
-        ranked = sorted(known, key=lambda e: self.scores[e], reverse=self.config.mode == "max")
+        files = sorted(self.folder.glob("epoch_*.pt"))
+        ranked = sorted(self.scores, key=lambda e: self.scores[e], reverse=self.config.mode == "max")
         best = ranked[: self.config.keep_best_n]
         keep = {*files[-self.config.keep_last_k :], *(self.path(e) for e in best)}
-        for file in set(files) - keep:
+        for file in set(files) - keep - self.unscored:
             file.unlink(missing_ok=True)
 
     def _read_scores(self) -> dict[int, float]:
         try:
-            return {int(epoch): score for epoch, score in json.loads(self.scores_file.read_text()).items()}
-        except FileNotFoundError:
+            found = json.loads(self.scores_file.read_bytes())
+            return {int(epoch): float(score) for epoch, score in found.items()}
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        except (ValueError, TypeError, AttributeError):
+            told = "cannot be read, so this run deletes none of the checkpoints that are there."
+            self.notes = (f"{self.scores_file}: {told}",)
+            self.unscored = set(self.folder.glob("epoch_*.pt"))
             return {}
 
     def _write_scores(self) -> None:
-        temporary = self.scores_file.with_suffix(".tmp")
-        temporary.write_text(json.dumps(self.scores))
-        os.replace(temporary, self.scores_file)
+        with whole_file(self.scores_file) as file:
+            file.write(json.dumps(self.scores).encode())

@@ -6,7 +6,7 @@ Shape letters: B images of a step, P of them a rank's own, S samples, D features
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -136,6 +136,21 @@ class Team:
         with _reaching_others():
             dist.broadcast_object_list(values, src=0)
         return values[0]
+
+    def lead(self, work: Callable[[], T]) -> T:
+        """What rank 0's `work` gives, or its ConfigError or OSError, on all ranks; no other runs it."""
+        if not self.grouped:
+            return work()
+        outcome: T | ConfigError | OSError | None = None
+        if self.leads:
+            try:
+                outcome = work()
+            except (ConfigError, OSError) as error:
+                outcome = error
+        outcome = self.agree(outcome)
+        if isinstance(outcome, ConfigError | OSError):
+            raise outcome
+        return outcome  # pyright: ignore[reportReturnType]
 
 
 class _Gather(torch.autograd.Function):

@@ -1,7 +1,8 @@
-"""What a run has in common with the checkpoint that it goes on from."""
+"""What a run has in common with the checkpoint that it goes on from, or with an earlier run."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from hjepa.config import RunConfig
@@ -25,15 +26,45 @@ def differences(saved: Mapping[str, Any], config: RunConfig) -> list[str]:
 
     Keys that have no effect in the run, and those that the checkpoint's version had not, are passed over.
     """
-    present, found = config.model_dump(mode="json"), []
+    return [_told(*found) for found in _changed(saved, config) if _must_be_the_same(found[0])]
+
+
+def changes(saved: Mapping[str, Any], config: RunConfig) -> list[str]:
+    """Of the config `saved` of an earlier run and the present one's: what keeps them from being one run.
+
+    As `differences`, of every key that has an effect but training.epochs. Of a path only the last part
+    counts: a job's scratch disk has another name each time.
+    """
+    changed = [found for found in _changed(saved, config) if found[0] != "training.epochs"]
+    return [_told(*found) for found in changed if _plain(found[1]) != _plain(found[2])]
+
+
+def _changed(saved: Mapping[str, Any], config: RunConfig) -> Iterator[tuple[str, Any, Any]]:
+    """Each key that has an effect and another value: the key, its value in `saved`, its value now."""
+    present = config.model_dump(mode="json")
     for key, field in leaves(RunConfig):
-        wanted = key in _SAME or (key.startswith("model.") and not key.startswith(_FREE))
-        if not wanted or not has_effect(field) or inert_reason(config, key):
-            continue
         was, now = _value(saved, key), _value(present, key)
-        if was is not _ABSENT and was != now:
-            found.append(f"{key} was {json.dumps(was)}, is {json.dumps(now)}")
-    return found
+        if was == now or _ABSENT in (was, now) or not has_effect(field):
+            continue
+        if not inert_reason(config, key):
+            yield key, was, now
+
+
+def _must_be_the_same(key: str) -> bool:
+    return key in _SAME or (key.startswith("model.") and not key.startswith(_FREE))
+
+
+def _told(key: str, was: Any, now: Any) -> str:
+    return f"{key} was {json.dumps(was)}, is {json.dumps(now)}"
+
+
+def _plain(value: Any) -> Any:
+    """`value` with the last part of each path for the path."""
+    if isinstance(value, str):
+        return Path(value).name
+    if isinstance(value, Mapping):
+        return {name: _plain(below) for name, below in value.items()}
+    return [_plain(below) for below in value] if isinstance(value, list) else value
 
 
 def _value(nested: Mapping[str, Any], key: str) -> Any:

@@ -3,12 +3,18 @@
 import argparse
 import difflib
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 from hjepa.cli import check, fetch, migrate, train
 from hjepa.schema import ConfigError
 
 USER_ERROR = 2
+INTERRUPTED = 130
 UNHEARD = 128 + 13
 """As of a program that SIGPIPE ends."""
 
@@ -21,7 +27,7 @@ A config in place of a command means `train`: hjepa-train configs/quick/digits.y
 `hjepa-train COMMAND --help` tells more of each.
 
 exit status: 0 done, 1 the run failed or collapsed, 2 something is wrong with what was asked,
-130 interrupted.
+130 interrupted, by Ctrl-C or SIGTERM.
 """
 
 
@@ -40,9 +46,13 @@ def main(arguments: list[str] | None = None) -> int:
         given = ["train", *given]
     options = root.parse_args(given)
     try:
-        status = COMMANDS[options.command].run(options)
-        sys.stdout.flush()
+        with _sigterm_interrupts():
+            status = COMMANDS[options.command].run(options)
+            sys.stdout.flush()
         return status
+    except KeyboardInterrupt:
+        print("\nhjepa-train: interrupted.", file=sys.stderr)
+        return INTERRUPTED
     except BrokenPipeError:  # whoever read the output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python complains of what is left in its buffer
         return UNHEARD
@@ -53,6 +63,23 @@ def main(arguments: list[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         print(f"hjepa-train: {where}{error.strerror or error}", file=sys.stderr)
         return USER_ERROR
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Within, SIGTERM, as a scheduler sends it, is as Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def parser() -> argparse.ArgumentParser:

@@ -13,8 +13,9 @@ from hjepa.checkpoint import CheckpointFolder
 from hjepa.cli.baselines import measured_once
 from hjepa.cli.place import Place, find_place
 from hjepa.config import RunConfig, load_config
-from hjepa.data import Data
+from hjepa.data import Data, load_test
 from hjepa.distributed import LostRankError, Team, team_of
+from hjepa.folders import whole_file
 from hjepa.judge import test_accuracy
 from hjepa.pictures import epoch_pictures, first_pictures
 from hjepa.records import Outcome, Records
@@ -78,9 +79,15 @@ def _one_voice(team: Team) -> Iterator[None]:
 
 
 def _train(config: RunConfig, test: bool) -> int:
-    place = team_of(config.distributed).agree(find_place(config))
+    with find_place(config, team_of(config.distributed)) as place:
+        return _train_at(place, config, test)
+
+
+def _train_at(place: Place, config: RunConfig, test: bool) -> int:
     for note in place.notes:
         print(note)
+    if test:
+        load_test(config.data)  # what is wrong with it is told before training
     run = build_run(config, pretrained=place.resume is None)
     if place.resume is not None:
         run.load(place.resume)
@@ -104,13 +111,14 @@ def _record(run: Run, place: Place) -> int:
     """Train to the end, with all records; the exit status."""
     config, folder = run.config, place.folder
     records = None
-    if run.team.leads:
-        records = Records(config.logging, folder, config.model_dump(mode="json"), after=run.epoch)
     outcome: Outcome = "failed"
     try:
-        if records is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+        if run.team.leads:
+            records = Records(config.logging, folder, config.model_dump(mode="json"), after=run.epoch)
+            if moved := place.checkpoints.begin(run.epoch):
+                print(moved)
+            with whole_file(folder / "config.yaml") as file:
+                file.write(to_yaml(config).encode())
         for name, value in measured_once(run, folder).items():
             print(f"{name.replace('_', ' ').replace('/', ', ')}: {value:.4f}")
         if records is not None:

@@ -145,9 +145,9 @@ def _outcomes(jobs: Iterator[Job], num_workers: int) -> Iterator[Iterator[Outcom
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C comes through at the end only: half-started workers could not be ended. They inherit the
-    block, so that only this process answers to Ctrl-C."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Ctrl-C and SIGTERM come through at the end only: half-started workers could not be ended. They inherit
+    the block, so that only this process answers to them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:

@@ -20,17 +20,7 @@ __all__ = [
     "Records",
     "Outcome",
     "JsonLines",
-    "free_folder",
 ]
-
-
-def free_folder(folder: Path) -> Path:
-    """`folder` where it is empty or missing, else the first of folder-2, folder-3, ... that is."""
-    candidate, number = folder, 1
-    while candidate.exists() and any(candidate.iterdir()):
-        number += 1
-        candidate = folder.with_name(f"{folder.name}-{number}")
-    return candidate
 
 
 class Records:
@@ -48,7 +38,7 @@ class Records:
         if config.wandb.enabled:
             self._sinks.append(WandbSink(config, folder, settings))
         if config.mlflow.enabled:
-            self._sinks.append(MlflowSink(config, folder, settings, resumed=after > 0))
+            self._sinks.append(MlflowSink(config, folder, settings))
         self._lines = JsonLines(folder / "metrics.jsonl")
         self._lines.keep(lambda record: record["epoch"] <= after)
 

@@ -1,5 +1,6 @@
 """The `logging` section of a run's config."""
 
+import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -96,4 +97,4 @@ class LoggingConfig(Config):
     @property
     def folder(self) -> Path:
         """Folder of the records."""
-        return Path(self.log_dir or f"results/runs/{self.experiment_name}")
+        return Path(os.path.expanduser(self.log_dir or f"results/runs/{self.experiment_name}"))

@@ -27,12 +27,12 @@ _STATUS = {"done": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 class MlflowSink:
     """A run at MLflow: parameters by dotted key, metrics at step = epoch.
 
-    A resumed run goes on under the id that it had. A store that fails on the way does not stop the
-    training: what it did not take is offered again with the next epoch, and what is left at the end is
-    said; the files have it all.
+    A run that goes on, or begins again, in its folder keeps the id that it had. A store that fails on the
+    way does not stop the training: what it did not take is offered again with the next epoch, and what is
+    left at the end is said; the files have it all.
     """
 
-    def __init__(self, config: LoggingConfig, folder: Path, settings: Mapping[str, Any], resumed: bool):
+    def __init__(self, config: LoggingConfig, folder: Path, settings: Mapping[str, Any]):
         """Raises ConfigError where the package is missing or the store cannot be reached."""
         # By itself MLflow tries for minutes before it gives a dead server up.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -49,7 +49,7 @@ class MlflowSink:
             database = _database(uri)
             self._own_database = database is not None
             self._client = mlflow.MlflowClient(f"sqlite:///{database}" if database else uri)
-            self._run_id = self._open(config, folder, database, resumed)
+            self._run_id = self._open(config, folder, database)
             self._describe(config, settings)
         except self._errors as error:
             raise ConfigError(
@@ -75,13 +75,17 @@ class MlflowSink:
         except self._errors as error:
             self._tell(error)
 
-    def _open(self, config: LoggingConfig, folder: Path, database: Path | None, resumed: bool) -> str:
-        """The run's id, of a new run or of the one that goes on."""
+    def _open(self, config: LoggingConfig, folder: Path, database: Path | None) -> str:
+        """The run's id, of a new run or of the one that the folder has had, where the store knows it."""
         known = folder / "mlflow_run"
-        if resumed and known.exists():
+        if known.exists():
             run_id = known.read_text(encoding="utf-8").strip()
-            self._client.update_run(run_id, status="RUNNING")
-            return run_id
+            try:
+                self._client.update_run(run_id, status="RUNNING")
+                return run_id
+            except self._errors as error:
+                if getattr(error, "error_code", None) != "RESOURCE_DOES_NOT_EXIST":
+                    raise
         name = config.mlflow.experiment
         experiment = self._client.get_experiment_by_name(name)
         if experiment is not None:
@@ -120,8 +124,8 @@ class MlflowSink:
         return True
 
     def _whole(self) -> AbstractContextManager[None]:
-        """Within, Ctrl-C waits: a transaction that it broke off would keep the database locked, and the
-        run's end could not be written. A server's answer it does not wait for.
+        """Within, Ctrl-C and SIGTERM wait: a transaction that they broke off would keep the database locked,
+        and the run's end could not be written. A server's answer they do not wait for.
         """
         return _interrupt_later() if self._own_database else nullcontext()
 
@@ -141,13 +145,17 @@ def _interrupt_later() -> Iterator[None]:
         yield
         return
     heard: list[tuple[int, FrameType | None]] = []
-    before = signal.signal(signal.SIGINT, lambda *given: heard.append(given))
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in before:
+        signal.signal(number, lambda *given: heard.append(given))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before if before is not None else signal.SIG_DFL)
-        if heard and callable(before):
-            before(*heard[0])
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if heard:
+            before[signal.Signals(heard[0][0])](*heard[0])
 
 
 def _database(uri: str) -> Path | None:

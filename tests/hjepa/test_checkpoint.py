@@ -227,14 +227,45 @@ def test_checkpoints_of_which_none_can_be_read_are_an_error_that_names_all(tmp_p
         checkpoints.newest_readable()
 
 
-def test_going_on_from_an_earlier_epoch_keeps_what_it_saves_and_deletes_no_later_one(tmp_path: Path):
+def test_going_on_from_an_earlier_epoch_moves_later_checkpoints_aside(tmp_path: Path):
     config = CheckpointConfig(keep_last_k=1, keep_best_n=1)
-    save_scores(CheckpointFolder(config, tmp_path), {10: 0.1, 20: 0.9})
-    assert kept(tmp_path) == [20]
-    save_scores(CheckpointFolder(config, tmp_path), {12: 0.3, 14: 0.2})
-    assert kept(tmp_path) == [12, 14, 20]
-    save_scores(CheckpointFolder(config, tmp_path), {20: 0.1})
-    assert kept(tmp_path) == [12, 20]
+    save_scores(CheckpointFolder(config, tmp_path), {10: 0.1, 20: 0.9, 30: 0.2})
+    assert kept(tmp_path) == [20, 30]
+    assert CheckpointFolder(config, tmp_path).begin(30) is None
+    checkpoints = CheckpointFolder(config, tmp_path)
+    assert checkpoints.begin(10) == (
+        f"{tmp_path}: 2 checkpoints of epochs after 10, which come anew, moved to {tmp_path / 'aside'}."
+    )
+    assert checkpoints.newest() is None
+    assert kept(tmp_path / "aside") == [20, 30]
+    save_scores(checkpoints, {12: 0.3, 14: 0.2})
+    assert kept(tmp_path) == [12, 14], "a score of the other branch counts no more"
+    assert "moved to" in str(CheckpointFolder(config, tmp_path).begin(12))
+    assert (kept(tmp_path), kept(tmp_path / "aside-2")) == ([12], [14])
+
+
+@pytest.mark.parametrize("text", ['{"1": 0.9, ', "", "[1, 2]", '{"1": null}', '{"one": 1}'])
+def test_torn_scores_are_told_and_cost_no_checkpoint(tmp_path: Path, text: str):
+    config = CheckpointConfig(keep_last_k=1, keep_best_n=1)
+    save_scores(CheckpointFolder(config, tmp_path), {1: 0.9, 2: 0.1})
+    (tmp_path / "scores.json").write_text(text)
+    checkpoints = CheckpointFolder(config, tmp_path)
+    (note,) = checkpoints.notes
+    assert note.startswith(f"{tmp_path / 'scores.json'}: cannot be read")
+    save_scores(checkpoints, {3: 0.2, 4: 0.3, 5: 0.1})
+    assert kept(tmp_path) == [1, 2, 4, 5]
+    assert CheckpointFolder(config, tmp_path).notes == ()
+
+
+def test_scores_that_cannot_be_written_leave_the_old_ones_whole(tmp_path: Path):
+    checkpoints = CheckpointFolder(CheckpointConfig(), tmp_path)
+    save_scores(checkpoints, {1: 0.9})
+    before = checkpoints.scores_file.read_bytes()
+    checkpoints.scores = {2: object()}  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(TypeError):
+        checkpoints.prune(3, 0.5)
+    assert checkpoints.scores_file.read_bytes() == before
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_every_nth_epoch_and_the_last_make_a_checkpoint(tmp_path: Path):

@@ -20,6 +20,7 @@ from hjepa import RunConfig, train
 from hjepa.cli import main
 from hjepa.data import Augmentation, AugmentationConfig
 from hjepa.distributed import Share, Team
+from hjepa.folders import Claim
 from hjepa.run import build_run
 from hjepa.schema import ConfigError, to_yaml
 from hjepa.step import model_stream
@@ -412,6 +413,21 @@ def test_torchrun_trains_with_one_voice_and_a_lost_rank_ends_the_run(
     more = [f"--set=training.epochs={done + 1}", "--set=distributed.enabled=false"]
     assert main(["train", str(tmp_path / "run.yaml"), *settings, *more]) == 0
     assert f"goes on after epoch {done} from" in capfd.readouterr().out
+
+
+def test_what_the_first_process_finds_wrong_with_the_folder_ends_all(tiny: Tiny, tmp_path: Path):
+    config = to_yaml(tiny({"data.batch_size": 240}))
+    (tmp_path / "run.yaml").write_text(config)
+    with Claim(tmp_path / "run", config):
+        settings = [f"--set=logging.log_dir={tmp_path / 'run'}", "--set=checkpoint.resume=auto"]
+        command = [*START, "-m", "hjepa", "train", str(tmp_path / "run.yaml"), *settings]
+        done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    assert (
+        f"hjepa-train: {tmp_path / 'run'}: a run is going on there, process {os.getpid()} on" in done.stderr
+    )
+    assert "exitcode  : 2" in done.stderr
+    assert "LostRankError" not in done.stderr
 
 
 # GPUs

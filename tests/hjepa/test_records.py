@@ -22,7 +22,6 @@ from hjepa.records import (
     Records,
     TensorboardConfig,
     WandbConfig,
-    free_folder,
 )
 from hjepa.schema import ConfigError
 
@@ -161,15 +160,6 @@ def test_a_missing_package_is_named_with_the_mend(
         Records(config, tmp_path, {})
 
 
-def test_a_second_run_of_one_name_gets_a_folder_of_its_own(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    assert free_folder(folder) == folder
-    folder.mkdir()
-    assert free_folder(folder) == folder
-    (folder / "metrics.jsonl").touch()
-    assert free_folder(folder) == tmp_path / "run-2"
-
-
 # MLflow
 
 # Of SQLAlchemy's newest versions on what MLflow does.
@@ -248,21 +238,26 @@ def test_mlflow_takes_more_parameters_and_metrics_than_fit_a_batch(
 
 
 @of_mlflow
-def test_ctrl_c_within_a_transaction_of_mlflow_waits_for_its_end(
-    mlflow_config: LoggingConfig, tmp_path: Path
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_within_a_transaction_of_mlflow_waits_for_its_end(
+    mlflow_config: LoggingConfig, tmp_path: Path, number: signal.Signals
 ) -> None:
     from sqlalchemy import event
     from sqlalchemy.engine import Engine
 
-    def press_ctrl_c(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+    def interrupt(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
         if statement.startswith("INSERT INTO metrics"):
-            event.remove(Engine, "after_cursor_execute", press_ctrl_c)
-            signal.raise_signal(signal.SIGINT)
+            event.remove(Engine, "after_cursor_execute", interrupt)
+            signal.raise_signal(number)
 
     records = Records(mlflow_config, tmp_path / "run", {"seed": 42})
-    event.listen(Engine, "after_cursor_execute", press_ctrl_c)
-    with pytest.raises(KeyboardInterrupt):
-        records.write(1, 10, METRICS)
+    event.listen(Engine, "after_cursor_execute", interrupt)
+    before = signal.signal(number, signal.default_int_handler)  # as hjepa-train takes both
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            records.write(1, 10, METRICS)
+    finally:
+        signal.signal(number, before)
     records.close("interrupted")
     (run,) = runs(mlflow_config)
     assert run.info.status == "KILLED"
@@ -281,6 +276,22 @@ def test_mlflow_goes_on_with_the_run_that_is_resumed(mlflow_config: LoggingConfi
     assert run.info.status == "FINISHED"
     assert history(mlflow_config, run, "val/knn_top1") == [(1, 0.5), (2, 0.5)]
     assert run.data.tags["changed.training.epochs"] == "9"
+
+
+@of_mlflow
+def test_mlflow_goes_on_with_the_run_that_begins_again_in_its_folder(
+    mlflow_config: LoggingConfig, tmp_path: Path
+) -> None:
+    Records(mlflow_config, tmp_path / "run", {"seed": 42})  # and dies
+    Records(mlflow_config, tmp_path / "run", {"seed": 42}).close("done")
+    (run,) = runs(mlflow_config)
+    assert run.info.status == "FINISHED"
+    # Of another store, which does not know that run.
+    (tmp_path / "run" / "mlflow_run").write_text("0" * 32)
+    Records(mlflow_config, tmp_path / "run", {"seed": 42}).close("done")
+    assert {run.info.run_id, (tmp_path / "run" / "mlflow_run").read_text()} == {
+        found.info.run_id for found in runs(mlflow_config)
+    }
 
 
 @of_mlflow

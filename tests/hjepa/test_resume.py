@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,12 +14,16 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from hjepa import RunConfig
 from hjepa.cli import main
+from hjepa.data.cache import alone_in
 from hjepa.features import Features, write_features
+from hjepa.folders import LOCK, Claim, is_used
+from hjepa.resume import changes
 from hjepa.run import build_run
-from hjepa.schema import ConfigError
+from hjepa.schema import ConfigError, to_yaml
 
 Tiny = Callable[..., RunConfig]
 
@@ -120,7 +125,9 @@ def test_a_run_that_goes_on_takes_its_baselines_from_its_folder(
         assert trained("checkpoint.resume=auto", "training.epochs=2") == 0
     assert [line for line in capsys.readouterr().out.splitlines() if "knn top1" in line] == told
     # Of another number of neighbours they are others.
-    assert trained("checkpoint.resume=auto", "training.epochs=3", "evaluation.knn.k=1") == 0
+    assert (
+        trained(f"checkpoint.resume={checkpoint('run', 2)}", "training.epochs=3", "evaluation.knn.k=1") == 0
+    )
     assert [line for line in capsys.readouterr().out.splitlines() if "knn top1" in line] != told
 
 
@@ -180,12 +187,220 @@ def test_a_second_run_does_not_mix_its_checkpoints_with_the_firsts(
     assert [file.name for file in Path("kept-2").glob("*.pt")] == ["epoch_00001.pt"]
 
 
+def test_auto_goes_on_with_the_run_of_the_same_result(
+    write: Callable[..., None], capsys: pytest.CaptureFixture[str]
+):
+    write(**{"training.epochs": 1})
+    assert trained("seed=1") == 0
+    first = (Path("run") / "metrics.jsonl").read_bytes()
+    capsys.readouterr()
+    # None is there yet: it begins one of its own, and says what is another one's.
+    assert trained("seed=2", "loss.type=smoothl1", "checkpoint.resume=auto") == 0
+    told = capsys.readouterr().out
+    assert "finished already" not in told
+    assert (
+        'checkpoint.resume auto: run/checkpoints is of another run: loss.type was "mse", is "smoothl1"; '
+        "seed was 1, is 2. This one starts anew. To go on from it all the same: "
+        f"--set checkpoint.resume={checkpoint('run', 1)}"
+    ) in told.splitlines()
+    assert "run holds an earlier run; this one goes to run-2." in told.splitlines()
+    # Now it is; more epochs, and what changes no result, keep it that.
+    more = ("training.epochs=2", "checkpoint.save_frequency=2", "logging.log_frequency=1")
+    assert trained("seed=2", "loss.type=smoothl1", "checkpoint.resume=auto", *more) == 0
+    assert f"goes on after epoch 1 from {checkpoint('run-2', 1)}" in capsys.readouterr().out
+    assert epochs("run-2") == [1, 2]
+    assert (Path("run") / "metrics.jsonl").read_bytes() == first
+    assert not Path("run-3").exists()
+
+
+def test_auto_finds_the_run_in_a_folder_of_checkpoints_that_several_have(
+    write: Callable[..., None], capsys: pytest.CaptureFixture[str]
+):
+    write(**{"training.epochs": 1, "checkpoint.checkpoint_dir": "kept"})
+    assert trained("seed=1") == 0
+    assert trained("seed=2", "checkpoint.resume=auto") == 0
+    told = capsys.readouterr().out
+    assert "checkpoint.resume auto: kept is of another run: seed was 1, is 2." in told
+    assert "kept holds checkpoints of an earlier run; new ones go to kept-2." in told.splitlines()
+    assert trained("seed=2", "checkpoint.resume=auto", "training.epochs=2") == 0
+    assert "goes on after epoch 1 from kept-2/epoch_00001.pt" in capsys.readouterr().out
+    assert (epochs("run"), epochs("run-2")) == ([1], [1, 2])
+    # Its records lost, as those on a disk of the job alone.
+    shutil.rmtree("run-2")
+    assert trained("seed=2", "checkpoint.resume=auto", "training.epochs=3") == 0
+    assert "goes on after epoch 2 from kept-2/epoch_00002.pt" in capsys.readouterr().out
+    assert (epochs("run"), epochs("run-2")) == ([1], [3])
+
+
+def test_auto_knows_a_run_whose_config_is_lost_by_its_checkpoint(write: Callable[..., None]):
+    write(**{"training.epochs": 1})
+    assert trained() == 0
+    Path("run/config.yaml").unlink()
+    assert trained("checkpoint.resume=auto", "training.epochs=2") == 0
+    assert epochs("run") == [1, 2]
+    Path("run/config.yaml").unlink()
+    assert trained("checkpoint.resume=auto", "training.epochs=2", "seed=7") == 0
+    assert epochs("run-2") == [1, 2]
+
+
+def test_of_a_path_its_last_part_says_whether_a_run_is_the_same(tiny: Tiny):
+    here = {"data.dataset": "cifar10", "data.data_path": "/scratch/job1/cifar"}
+    saved = tiny(here).model_dump(mode="json")
+    assert changes(saved, tiny(here | {"data.data_path": "/scratch/job2/cifar"})) == []
+    (told,) = changes(saved, tiny(here | {"data.data_path": "/scratch/job1/other"}))
+    assert told == 'data.data_path was "/scratch/job1/cifar", is "/scratch/job1/other"'
+    assert changes(saved, tiny(here | {"data.num_workers": 3, "threads": None, "training.epochs": 9})) == []
+
+
+def test_auto_goes_on_with_the_branch_that_was_trained_last(
+    write: Callable[..., None], capsys: pytest.CaptureFixture[str]
+):
+    write()
+    assert trained() == 0
+    assert trained(f"checkpoint.resume={checkpoint('run', 1)}", "training.lr=0.02", "training.epochs=2") == 0
+    assert (
+        "run/checkpoints: 2 checkpoints of epochs after 1, which come anew, moved to run/checkpoints/aside."
+    ) in capsys.readouterr().out.splitlines()
+    branch = numbers("run")
+    assert trained("checkpoint.resume=auto", "training.lr=0.02") == 0
+    assert f"goes on after epoch 2 from {checkpoint('run', 2)}" in capsys.readouterr().out
+    assert numbers("run")[:2] == branch
+    assert [file.name for file in sorted(Path("run/checkpoints/aside").iterdir())] == [
+        "epoch_00002.pt",
+        "epoch_00003.pt",
+    ]
+
+
+def test_auto_goes_on_with_a_branch_that_has_no_checkpoint_of_its_own_yet(
+    write: Callable[..., None], capsys: pytest.CaptureFixture[str]
+):
+    write()
+    assert trained() == 0
+    absurd = ("training.lr=1e30", "training.optimizer=adamw", "training.clip_grad=null")
+    assert trained(f"checkpoint.resume={checkpoint('run', 1)}", *absurd) == 1
+    capsys.readouterr()
+    assert trained("checkpoint.resume=auto", *absurd) == 1
+    assert f"goes on after epoch 1 from {checkpoint('run', 1)}" in capsys.readouterr().out
+
+
+def test_a_run_that_is_going_on_keeps_its_folder(
+    write: Callable[..., None], tiny: Tiny, capsys: pytest.CaptureFixture[str]
+):
+    write(**{"training.epochs": 1})
+    assert trained() == 0
+    before = (Path("run") / "metrics.jsonl").read_bytes()
+    with Claim(Path("run"), to_yaml(tiny())):
+        for resume in ("auto", checkpoint("run", 1)):
+            assert trained(f"checkpoint.resume={resume}", "training.epochs=2") == 2
+            told = capsys.readouterr().err
+            assert f"hjepa-train: run: a run is going on there, process {os.getpid()} on " in told
+        assert trained("seed=7", "checkpoint.resume=auto") == 0
+        assert trained() == 0
+    assert (Path("run") / "metrics.jsonl").read_bytes() == before
+    assert (epochs("run-2"), epochs("run-3")) == ([1], [1])
+    assert not list(Path().glob(f"*/{LOCK}"))
+
+
+def test_of_a_run_that_has_written_nothing_yet_auto_knows_whose_it_is(
+    write: Callable[..., None], tiny: Tiny, capsys: pytest.CaptureFixture[str]
+):
+    write(**{"training.epochs": 1})
+    with Claim(Path("run"), to_yaml(tiny({"seed": 1}))):
+        assert trained("seed=1", "checkpoint.resume=auto") == 2
+        assert "run: a run is going on there" in capsys.readouterr().err
+        assert trained("seed=2", "checkpoint.resume=auto") == 0
+    assert epochs("run-2") == [1]
+
+
+def test_runs_of_other_folders_do_not_share_one_of_checkpoints(
+    write: Callable[..., None], tiny: Tiny, capsys: pytest.CaptureFixture[str]
+):
+    write(**{"training.epochs": 1, "checkpoint.checkpoint_dir": "kept"})
+    with Claim(Path("kept"), to_yaml(tiny())):
+        assert trained("logging.log_dir=other") == 0
+        assert "new ones go to kept-2." in capsys.readouterr().out
+    assert [file.name for file in Path("kept-2").glob("*.pt")] == ["epoch_00001.pt"]
+    with Claim(Path("kept-2"), to_yaml(tiny())):
+        assert trained("checkpoint.resume=auto", "logging.log_dir=third") == 2
+        assert "kept-2: a run is going on there" in capsys.readouterr().err
+    assert not Path("third").exists()
+
+
+def test_records_and_checkpoints_may_share_a_folder(write: Callable[..., None]):
+    write(**{"training.epochs": 1, "checkpoint.checkpoint_dir": "run"})
+    assert trained() == 0
+    assert trained("checkpoint.resume=auto", "training.epochs=2") == 0
+    assert epochs("run") == [1, 2]
+    assert trained("seed=7") == 0
+    assert epochs("run-2") == [1]
+    assert Path("run-2/epoch_00001.pt").exists()
+
+
+def test_torn_scores_are_told_and_the_run_goes_on(
+    write: Callable[..., None], capsys: pytest.CaptureFixture[str]
+):
+    write(**{"training.epochs": 1})
+    assert trained() == 0
+    Path("run/checkpoints/scores.json").write_text('{"1": 0.')
+    assert trained("checkpoint.resume=auto", "training.epochs=2") == 0
+    assert "run/checkpoints/scores.json: cannot be read" in capsys.readouterr().out
+    assert json.loads(Path("run/checkpoints/scores.json").read_text()).keys() == {"2"}
+
+
+def test_a_tilde_is_the_users_own_folder(
+    write: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    write(
+        **{"training.epochs": 1, "logging.log_dir": "~/run", "checkpoint.checkpoint_dir": "~/kept"},
+    )
+    assert trained() == 0
+    assert trained("checkpoint.resume=~/kept/epoch_00001.pt", "training.epochs=2") == 0
+    assert epochs("home/run") == [1, 2]
+    assert not Path("~").exists()
+
+
+# Before training
+
+
+def test_a_missing_test_set_is_told_before_training(
+    write: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    for label in ("a", "b"):
+        (tmp_path / "images" / "train" / label).mkdir(parents=True)
+        for number in range(6):
+            image = Image.new("RGB", (8, 8), (40 * number, 99, 9 * number))
+            image.save(tmp_path / "images" / "train" / label / f"{number}.png")
+    write(
+        **{"data.dataset": "imagefolder", "data.data_path": "images", "data.batch_size": 4},
+    )
+    assert main(["train", "run.yaml", "--test"]) == 2
+    said = capsys.readouterr()
+    assert "epoch 1/" not in said.out
+    assert str(Path("images")) in said.err
+    assert "test" in said.err
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize("key", ["checkpoint.checkpoint_dir", "logging.log_dir"])
+def test_a_folder_that_cannot_be_is_told_before_training(
+    write: Callable[..., None], capsys: pytest.CaptureFixture[str], key: str
+):
+    Path("file").touch()
+    write()
+    assert trained(f"{key}=file/below") == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith(f"hjepa-train: {key}: file/below cannot be written: ")
+    assert not Path("run").exists()
+
+
 # Real processes
 
 
-def started() -> subprocess.Popen[str]:
+def started(*sets: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "hjepa", "run.yaml"],
+        [sys.executable, "-m", "hjepa", "train", "run.yaml", *(f"--set={text}" for text in sets)],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -198,6 +413,36 @@ def wait_for_epochs(child: subprocess.Popen[str], count: int) -> None:
     while not lines.exists() or lines.read_text().count("\n") < count:
         assert child.poll() is None, child.communicate()[1]
         time.sleep(0.01)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks as POSIX does")
+def test_two_runs_started_at_once_have_a_folder_each(write: Callable[..., None]):
+    write(**{"training.epochs": 1})
+    with started("seed=1") as first, started("seed=2") as second:
+        for child in (first, second):
+            _, told = child.communicate(timeout=120)
+            assert child.returncode == 0, told
+    assert (epochs("run"), epochs("run-2")) == ([1], [1])
+    seeds = [yaml.safe_load(Path(folder, "config.yaml").read_text())["seed"] for folder in ("run", "run-2")]
+    assert sorted(seeds) == [1, 2]
+    assert not Path("run-3").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="stops a process by signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_training_is_one_line_and_leaves_nothing(
+    write: Callable[..., None], number: signal.Signals
+):
+    write(**{"data.cache_dir": "cache"})
+    with alone_in(Path("cache")), started() as child:  # which waits for the images that we seem to decode
+        while not Path("run", LOCK).exists():
+            assert child.poll() is None, child.communicate()[1]
+            time.sleep(0.01)
+        child.send_signal(number)
+        _, told = child.communicate(timeout=60)
+    assert told == "\nhjepa-train: interrupted.\n"
+    assert child.returncode == 130
+    assert not is_used(Path("run"))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="stops a process by signals")
@@ -213,11 +458,14 @@ def test_a_killed_run_gone_on_with_gives_the_numbers_of_an_uninterrupted_one(wri
 
 
 @pytest.mark.skipif(os.name != "posix", reason="stops a process by signals")
-def test_an_interrupted_run_saves_nothing_half_done_and_says_how_to_go_on(write: Callable[..., None]):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_saves_nothing_half_done_and_says_how_to_go_on(
+    write: Callable[..., None], number: signal.Signals
+):
     write(**{"training.epochs": 500, "checkpoint.save_frequency": 2})
     with started() as child:
         wait_for_epochs(child, 3)
-        child.send_signal(signal.SIGINT)
+        child.send_signal(number)
         _, told = child.communicate(timeout=60)
         assert child.returncode == 130
     newest = max(Path("run/checkpoints").glob("*.pt"))
@@ -239,7 +487,7 @@ def test_an_interrupted_run_is_killed_at_mlflow_and_a_failed_one_failed(
     write(**{"training.epochs": 500, "logging.mlflow.enabled": True, "logging.mlflow.tracking_uri": store})
     with started() as child:
         wait_for_epochs(child, 1)
-        child.send_signal(signal.SIGINT)
+        child.send_signal(signal.SIGTERM)
         child.communicate(timeout=60)
     absurd = ("training.lr=1e30", "training.optimizer=sgd", "training.clip_grad=null", "training.epochs=2")
     assert trained(*absurd, "training.lr_schedule=constant") == 1

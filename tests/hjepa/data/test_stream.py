@@ -132,7 +132,10 @@ def test_a_closed_run_leaves_no_worker(tiny: Tiny, folder: Path):
     assert workers() == []
 
 
-def test_ctrl_c_in_an_epoch_leaves_no_process(tiny: Tiny, folder: Path, tmp_path: Path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_an_epoch_leaves_no_process(
+    tiny: Tiny, folder: Path, tmp_path: Path, number: signal.Signals
+):
     endless = tiny_run(tiny, folder, **OVER)
     training = endless.training.model_copy(update={"epochs": 100_000})
     logging = endless.logging.model_copy(update={"log_dir": str(tmp_path / "run")})
@@ -153,8 +156,8 @@ def test_ctrl_c_in_an_epoch_leaves_no_process(tiny: Tiny, folder: Path, tmp_path
         ) in told
         below = psutil.Process(process.pid).children(recursive=True)
         assert below
-        # As a terminal does: to the workers too.
-        os.killpg(process.pid, signal.SIGINT)
+        # As a terminal and a scheduler do: to the workers too.
+        os.killpg(process.pid, number)
         _, told = process.communicate(timeout=60)
     assert process.returncode == 130, told
     assert "interrupted" in told
