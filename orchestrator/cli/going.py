@@ -125,11 +125,10 @@ def go(
     """Let a sweep run, and say what it found; the exit status. `again` are the words that go on with it,
     and `work` takes the whole command, and what ends this process where the sweep's Ray has died."""
     from orchestrator.reporting.terminal import summary
-    from orchestrator.study.place import VARIABLE
+    from orchestrator.study.place import VARIABLE, withheld
     from orchestrator.tracking.tracking import bare_uri
 
     secret = place is not None and place.is_secret
-    os.environ.pop(VARIABLE, None)  # trials have no business with the database
     command = ["hjepa-sweep", *again]
     way_on = (
         f"what was reported is kept. Go on with:\n  {shlex.join(command)}"
@@ -142,7 +141,8 @@ def go(
         os._exit(INTERRUPTED if stopping else FAILED)  # for threads that wait for Ray hear nothing
 
     try:
-        result = work(command, leave)
+        with withheld():
+            result = work(command, leave)
     except KeyboardInterrupt:
         print(f"\nhjepa-sweep: interrupted; {way_on}", file=sys.stderr)
         return INTERRUPTED
