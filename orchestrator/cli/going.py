@@ -107,7 +107,7 @@ def store_of(folder: Path, given: str | None) -> str:
     if given is not None:
         return checked_uri(given)
     cursor = Cursor.load(folder)
-    return cursor.store if cursor is not None else default_store(folder.parent)
+    return cursor.uri or cursor.store if cursor is not None else default_store(folder.parent)
 
 
 def default_store(results: Path) -> str:
