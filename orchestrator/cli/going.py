@@ -65,6 +65,18 @@ def add_address(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def require_alone(options: argparse.Namespace, *here: str) -> None:
+    """ConfigError where `--to` stands beside one of the options `here`, which would count for nothing."""
+    from orchestrator.space import ConfigError
+
+    given = [f"--{name.replace('_', '-')}" for name in here if getattr(options, name) is not None]
+    if given:
+        raise ConfigError(
+            f"--to {options.to}: excludes {', '.join(given)}: there the sweep's own record and the profile "
+            "say that."
+        )
+
+
 def hide_passwords(options: argparse.Namespace) -> list[str]:
     """The command line without the secrets of `--storage` and `--tracking-uri`, which go to the environment.
 
