@@ -1,7 +1,8 @@
 """What a run's epochs take here: some real steps, an evaluation and a checkpoint, measured.
 
-`python -m hjepa.pace` takes a run config as a line of JSON on standard input, says `ready` when the run is
-built, measures at the next line, and answers with a line of JSON; so that several can measure at once.
+`python -m hjepa.pace` takes a run config, and a folder for its checkpoint, as a line of JSON on standard
+input, says `ready` when the run is built, measures at the next line, and answers with a line of JSON; so
+that several can measure at once.
 """
 
 import json
@@ -52,14 +53,19 @@ class Pace:
     gpu_peak_bytes: int
 
 
-def measure_pace(run: Run, steps: int, build_s: float = 0.0, with_baselines: bool = False) -> Pace:
-    """Train `run` for some steps, evaluate and save it; an epoch has `steps` of them. Leaves it changed."""
+def measure_pace(
+    run: Run, steps: int, build_s: float = 0.0, with_baselines: bool = False, folder: Path | None = None
+) -> Pace:
+    """Train `run` for some steps, evaluate and save it; an epoch has `steps` of them. Leaves it changed.
+
+    The checkpoint is removed again; it is below `folder`, None: the system's for temporary files.
+    """
     for data in {run.data, run.probe_data or run.data}:
         data.fill()  # once in a run, so no part of what an epoch takes
     measured = _measured_steps(run, min(run.steps_per_epoch, MOST_STEPS + WARM_STEPS))
     evaluation_s = _seconds(run, lambda: evaluate(run))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "checkpoint.pt"
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        path = Path(scratch) / "checkpoint.pt"
         save_s = _seconds(run, lambda: run.save(path))
         checkpoint_bytes = path.stat().st_size
     return Pace(
@@ -131,7 +137,8 @@ def main() -> int:
     print("ready", flush=True)
     if not sys.stdin.readline():
         return 0  # whoever asked has gone
-    pace = measure_pace(run, steps, time.perf_counter() - began, asked["baselines"])
+    build_s = time.perf_counter() - began
+    pace = measure_pace(run, steps, build_s, asked["baselines"], Path(asked["folder"]))
     print(json.dumps(asdict(pace)), flush=True)
     return 0
 

@@ -1,7 +1,6 @@
 """What a sweep that is over leaves behind: the best config and its model, the report, the last records."""
 
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,12 +9,13 @@ from orchestrator.budget import Purse
 from orchestrator.config_file import config_yaml
 from orchestrator.definition import BASE, PLAN, REPORT, SPACE, write_whole
 from orchestrator.process.environment import ENVIRONMENT
+from orchestrator.process.state import OwnFolder
 from orchestrator.process.stopping import Stop
 from orchestrator.reporting.terminal import SweepResult
 from orchestrator.space import ConfigError, Sweep
 from orchestrator.storage.checkpoints import checkpoints_of
 from orchestrator.storage.depot import Depot
-from orchestrator.storage.disk import Patience
+from orchestrator.storage.disk import Patience, explain
 from orchestrator.study.record import TrialRecord, standing
 from orchestrator.study.study import Study
 from orchestrator.tracking.chronicle import Chronicle
@@ -48,29 +48,31 @@ class Ending:
         self.chronicle, self.patience, self.depot, self.say = chronicle, patience, depot, say
 
     def write(self) -> None:
-        """Write the best config and the report, for MLflow too, and last of all that this is done."""
-        best, base = self.study.best(), self.study.base()
+        """Write the best config and the report, for MLflow too, and last of all that this is done.
+
+        What could not be done is said, and left for the next start.
+        """
+        best, base, whole = self.study.best(), self.study.base(), True
         if best is not None:
             path = self.folder / BEST
             text = config_yaml(self.sweep, best, str(path), chosen=True)
             self.patience(lambda: write_whole(path, text))
             self.tracker.log_artifact(path)
-            self._keep_model(best)
+            whole = self._keep_model(best)
         for name in SETTING:
             if (self.folder / name).exists():
                 self.tracker.log_artifact(self.folder / name)
         self._draw()
         if self.depot is not None:
-            answer = (BEST, *SETTING, MODEL, REPORT)
-            for line in self.depot.take_in(self.folder, [self.folder / name for name in answer]):
-                self.say(line)
+            whole = self._hand_over(self.depot) and whole
         summary = {}
         for name, record in (("best", best), ("base", base)):
             last = record.last(self.study.metric) if record else None
             if last is not None:
                 summary[f"{name}/{self.study.metric}"] = last[1]
         self.tracker.end_sweep("FINISHED", {"best_trial": best.id if best else ""}, summary)
-        self.study.answer()
+        if whole:
+            self.study.answer()
 
     def abandon(self, stop: Stop) -> None:
         """Stop in the middle: MLflow's open runs are closed, the study keeps its trials open."""
@@ -79,15 +81,19 @@ class Ending:
         self.tracker.end_sweep("KILLED", {}, {})
         self.tracker.leave(stop.time_left(), lambda: stop.twice)
 
-    def _keep_model(self, best: TrialRecord) -> None:
-        """Keep the best trial's features as a function. What was found does not depend on it."""
+    def _keep_model(self, best: TrialRecord) -> bool:
+        """Keep the best trial's features as a function; whether that was done. What was found does not depend
+        on it."""
         try:
-            with tempfile.TemporaryDirectory() as scratch:
-                kept = self._last_checkpoint(best, Path(scratch))
+            with OwnFolder("s") as scratch:
+                kept = self.patience(lambda: self._last_checkpoint(best, scratch))
                 if kept is not None:
                     self.patience(lambda: self.chronicle.found(best, kept, self.folder / MODEL))
         except (ConfigError, OSError) as error:
-            self.say(f"the best trial's features are not kept as a model: {error}")
+            why = explain(error) if isinstance(error, OSError) else str(error).rstrip(".")
+            self.say(f"the best trial's features are not kept as a model: {why}; {self._again}")
+            return False
+        return True
 
     def _last_checkpoint(self, record: TrialRecord, scratch: Path) -> Path | None:
         """A trial's newest checkpoint as a local file, where need be fetched into `scratch`."""
@@ -95,6 +101,24 @@ class Ending:
             return next(iter(checkpoints_of(self.folder, self.study, record)), None)
         self.depot.folder(record).fetch(record.checkpoint, scratch / record.checkpoint)
         return scratch / record.checkpoint
+
+    def _hand_over(self, depot: Depot) -> bool:
+        """Put the answer where the checkpoints are; whether that was done."""
+        answer = [self.folder / name for name in (BEST, *SETTING, MODEL, REPORT)]
+        try:
+            depot.take_in(self.folder, answer, self.patience)
+        except OSError as error:
+            self.say(f"the results could not be copied to {depot.store}: {explain(error)}; {self._again}")
+            return False
+        depot.tidy()
+        if depot.untidy:
+            ids = ", ".join(record.id for record in depot.untidy.values())
+            self.say(f"{depot.store} may hold checkpoints that are no longer needed, of trials {ids}")
+        return True
+
+    @property
+    def _again(self) -> str:
+        return f"hjepa-sweep resume {self.sweep.config.name} tries again"
 
     def _draw(self) -> None:
         """Write the report, for MLflow too. What was found does not depend on its being drawn."""

@@ -1,12 +1,11 @@
 """A trial once more, by itself, and whether it reports the same again."""
 
 import math
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from orchestrator.engine.trial import Task, TrialWork
+from orchestrator.process.state import OwnFolder
 from orchestrator.space import Sweep
 from orchestrator.study.record import TrialRecord
 from orchestrator.tracking.chronicle import run_config
@@ -29,8 +28,8 @@ class Repetition:
 def repeat(sweep: Sweep, record: TrialRecord) -> Iterator[Repetition]:
     """Run a trial's config again in a scratch folder, in one process, as far as it has reported."""
     run = run_config(sweep, record).model_copy(update={"distributed": sweep.base.distributed})
-    with tempfile.TemporaryDirectory(prefix="hjepa-reproduce-") as scratch:
-        task = Task(record.number, run.model_dump_json(), str(Path(scratch)), baselines=record.role == "base")
+    with OwnFolder("s") as scratch:
+        task = Task(record.number, run.model_dump_json(), str(scratch), baselines=record.role == "base")
         work = TrialWork(task)
         try:
             for epoch in sorted(record.reports):

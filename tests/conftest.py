@@ -71,10 +71,11 @@ def tiny() -> Callable[..., RunConfig]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Decoded images go to the session's temporary folder, in subprocesses too."""
+def own_folders(tmp_path_factory: pytest.TempPathFactory, state_folder: Path) -> Iterator[None]:
+    """Decoded images and scratch go to the session's temporary folders, in subprocesses too."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("HJEPA_STATE_DIR", str(state_folder))
         yield
 
 

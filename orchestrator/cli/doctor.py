@@ -16,6 +16,7 @@ from orchestrator.cli.going import (
     add_tracking,
     checked_uri,
     default_store,
+    require_alone,
 )
 
 EPILOG = """\
@@ -56,6 +57,7 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError("doctor: --base, --set and --trials change a search space; name one.")
     profile = None
     if options.to:
+        require_alone(options, "storage", "tracking_uri", "address")
         from orchestrator.cluster.profile import load_profile
 
         profile = load_profile(options.to)

@@ -65,6 +65,18 @@ def add_address(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def require_alone(options: argparse.Namespace, *here: str) -> None:
+    """ConfigError where `--to` stands beside one of the options `here`, which would count for nothing."""
+    from orchestrator.space import ConfigError
+
+    given = [f"--{name.replace('_', '-')}" for name in here if getattr(options, name) is not None]
+    if given:
+        raise ConfigError(
+            f"--to {options.to}: excludes {', '.join(given)}: there the sweep's own record and the profile "
+            "say that."
+        )
+
+
 def hide_passwords(options: argparse.Namespace) -> list[str]:
     """The command line without the secrets of `--storage` and `--tracking-uri`, which go to the environment.
 
@@ -107,7 +119,7 @@ def store_of(folder: Path, given: str | None) -> str:
     if given is not None:
         return checked_uri(given)
     cursor = Cursor.load(folder)
-    return cursor.store if cursor is not None else default_store(folder.parent)
+    return cursor.uri or cursor.store if cursor is not None else default_store(folder.parent)
 
 
 def default_store(results: Path) -> str:
@@ -125,11 +137,10 @@ def go(
     """Let a sweep run, and say what it found; the exit status. `again` are the words that go on with it,
     and `work` takes the whole command, and what ends this process where the sweep's Ray has died."""
     from orchestrator.reporting.terminal import summary
-    from orchestrator.study.place import VARIABLE
+    from orchestrator.study.place import VARIABLE, withheld
     from orchestrator.tracking.tracking import bare_uri
 
     secret = place is not None and place.is_secret
-    os.environ.pop(VARIABLE, None)  # trials have no business with the database
     command = ["hjepa-sweep", *again]
     way_on = (
         f"what was reported is kept. Go on with:\n  {shlex.join(command)}"
@@ -142,7 +153,8 @@ def go(
         os._exit(INTERRUPTED if stopping else FAILED)  # for threads that wait for Ray hear nothing
 
     try:
-        result = work(command, leave)
+        with withheld():
+            result = work(command, leave)
     except KeyboardInterrupt:
         print(f"\nhjepa-sweep: interrupted; {way_on}", file=sys.stderr)
         return INTERRUPTED

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.cli.going import add_storage
+from orchestrator.cli.going import add_storage, require_alone
 
 if TYPE_CHECKING:
     from orchestrator.watching.status import Status
@@ -75,6 +75,7 @@ def _elsewhere(options: argparse.Namespace) -> int:
     from orchestrator.cluster.profile import load_profile  # imports torch
     from orchestrator.space import ConfigError
 
+    require_alone(options, "storage")
     if not options.name:
         raise ConfigError("--to: name the sweep too.")
     answer = load_profile(options.to).status(options.name, options.json)

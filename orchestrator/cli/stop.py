@@ -12,7 +12,7 @@ import signal
 import socket
 from pathlib import Path
 
-from orchestrator.cli.going import add_storage
+from orchestrator.cli.going import add_storage, require_alone
 
 EPILOG = """\
 examples:
@@ -45,6 +45,7 @@ def run(options: argparse.Namespace) -> int:
     from orchestrator.study.reading import who_runs
 
     if options.to:
+        require_alone(options, "storage")
         from orchestrator.cluster.profile import load_profile  # imports torch
 
         print(load_profile(options.to).stop(options.name))

@@ -2,7 +2,8 @@
 
 The cluster is a profile: one of ~/.config/hjepa/clusters.yaml by its name, or clusters/NAME.yaml of this
 folder. The sweep is validated here first, and sent whole: what is edited afterwards does not reach it. Sent
-twice, it is the same job. docs/cluster.md walks through each kind.
+again while its job is queued or runs, it is the same job; when that is over, the sweep goes on with the same
+results, as with more --trials. docs/cluster.md walks through each kind.
 """
 
 import argparse

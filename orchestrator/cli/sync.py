@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("name", help="name of the sweep; `hjepa-sweep list` shows them")
     parser.add_argument(
-        "--timeout", type=float, default=600.0, metavar="S", help="seconds to try (default: 600)"
+        "--timeout", type=_seconds, default=600.0, metavar="S", help="seconds to try (default: 600)"
     )
     add_tracking(parser, "the sweep's; one with a password has to be given again")
 
@@ -47,3 +47,10 @@ def run(options: argparse.Namespace) -> int:
         return 1
     print(f"{options.name}: MLflow has everything; it lacked {before} records.")
     return 0
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not seconds > 0:
+        raise argparse.ArgumentTypeError(f"{text}: must be more than 0 seconds")
+    return seconds

@@ -22,7 +22,7 @@ from orchestrator.space import ConfigError
 from orchestrator.study.place import STORAGE, copy_in, place_of, record_of_copy
 from orchestrator.study.reading import study_as_journal
 
-STAYS = ("*.pt", "*.lock", "lock", "model", ".*", "tracking.log")
+STAYS = ("*.pt", "*.pt.unreadable", "*.lock", "lock", "model", ".*", "tracking.log")
 """Names of files and folders that are not taken along."""
 FETCHED = ".fetched"
 """Marks a folder as a copy; a copy may be replaced by a newer one. Where the study is in a database, it holds

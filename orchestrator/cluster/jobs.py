@@ -6,7 +6,6 @@ import logging
 import os
 import re
 import secrets
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import ADDRESS, forget_local
 from orchestrator.cluster.base import Answer
+from orchestrator.process.state import OwnFolder
 from orchestrator.space import ConfigError
 
 if TYPE_CHECKING:
@@ -37,10 +37,10 @@ class Jobs:
 
     def send(self, job: str, entrypoint: str, environment: Mapping[str, Any]) -> None:
         """Submit a job. A package that is in `environment` as the bytes of a zip is uploaded first."""
-        environment = dict(environment)
-        with tempfile.TemporaryDirectory() as folder:
+        with contextlib.ExitStack() as stack:
+            environment = dict(environment)
             if isinstance(packed := environment.get(PACKAGE), bytes):
-                path = Path(folder) / "hjepa.zip"
+                path = stack.enter_context(OwnFolder("s")) / "hjepa.zip"
                 path.write_bytes(packed)
                 environment[PACKAGE] = str(path)
             self._client.submit_job(entrypoint=entrypoint, submission_id=job, runtime_env=environment)

@@ -4,7 +4,6 @@ import hashlib
 import re
 import secrets
 import shlex
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +17,7 @@ from orchestrator.cluster.program import call
 from orchestrator.definition import SPACE, write_whole
 from orchestrator.doctor.finding import Finding, look
 from orchestrator.engine.capacity import Node, places, workers_on
+from orchestrator.process.state import OwnFolder
 from orchestrator.space import ConfigError
 
 CONFIG, RUN, STOP, TOKEN = "cluster.yaml", "run.sh", "stop.sh", "token"
@@ -115,8 +115,8 @@ class RayUpProfile(MachinesConfig):
         The machines stay: its results may be on them alone.
         """
         config = self._config(name, least=self.min_workers, mounts={})
-        with tempfile.TemporaryDirectory(prefix="hjepa-") as folder:
-            file = Path(folder) / CONFIG
+        with OwnFolder("s") as scratch:
+            file = scratch / CONFIG
             write_whole(file, write_yaml(config))
             script = f"bash {there(name)}/{STOP}"
             call("ray", "exec", str(file), script, missing=MISSING, timeout_s=STOP_S)

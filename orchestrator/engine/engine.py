@@ -27,7 +27,7 @@ from orchestrator.engine.group import GroupActor
 from orchestrator.engine.queue import TuneSearcher
 from orchestrator.engine.schedule import Listener, TuneEvents, TuneScheduler
 from orchestrator.engine.trial import TrialActor
-from orchestrator.process.state import own_folder
+from orchestrator.process.state import OwnFolder
 from orchestrator.process.stopping import Stop
 from orchestrator.space import ConfigError, ResourcesConfig
 
@@ -108,14 +108,12 @@ def connected(address: str) -> Iterator[None]:
 @contextlib.contextmanager
 def local_ray(config: ResourcesConfig) -> Iterator[Path]:
     """A Ray of our own on this machine with room for `places` trials; gives a folder for its scratch."""
-    temporary = own_folder("r")
-    if len(os.fsencode(temporary)) + 70 > MAX_SOCKET_PATH:
-        temporary.rmdir()
-        raise ConfigError(
-            f"HJEPA_STATE_DIR: {temporary.parent} is too long a path for Ray's sockets; "
-            f"name a folder of at most {MAX_SOCKET_PATH - 80} characters."
-        )
-    try:
+    with OwnFolder("r") as temporary:
+        if len(os.fsencode(temporary)) + 70 > MAX_SOCKET_PATH:
+            raise ConfigError(
+                f"HJEPA_STATE_DIR: {temporary.parent} is too long a path for Ray's sockets; "
+                f"name a folder of at most {MAX_SOCKET_PATH - 70 - len('/r0000')} characters."
+            )
         _make_token(temporary / "token")
         with _apart():
             ray.init(
@@ -132,8 +130,6 @@ def local_ray(config: ResourcesConfig) -> Iterator[Path]:
             yield temporary / "tune"
         finally:
             ray.shutdown()
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from orchestrator.engine.trial import Pace
 from orchestrator.planning.measuring import Measuring
+from orchestrator.process.state import OwnFolder
 from orchestrator.space import ResourcesConfig, RunConfig
 
 
@@ -30,8 +31,10 @@ class Probe(Pace):
 
 def probe(run: RunConfig, resources: ResourcesConfig, at_once: int, baselines: bool = False) -> Probe:
     """Measure `run` in `at_once` processes at the same time. ConfigError where one cannot."""
-    asked = json.dumps({"run": run.model_dump(mode="json"), "baselines": baselines})
     with ExitStack() as stack:
+        scratch = stack.enter_context(OwnFolder("s"))
+        given = {"run": run.model_dump(mode="json"), "baselines": baselines, "folder": str(scratch)}
+        asked = json.dumps(given)
         started = [
             stack.enter_context(Measuring("hjepa.pace", asked, _gpu(resources, number)))
             for number in range(at_once)

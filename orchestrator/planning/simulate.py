@@ -5,7 +5,6 @@ that decide it in a real sweep.
 """
 
 import heapq
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -44,9 +43,9 @@ def simulate(
     `workers` trials run at a time, and an epoch of a trial takes `epoch_s` of it. As Ray Tune does, it asks
     for one trial more than it has room for.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        study = Study(Path(folder), sweep, build_sampler(sweep), storage=InMemoryStorage())
-        yield from _Simulation(sweep, study, curve, workers, epoch_s).run()
+    # Kept in memory, a study writes nothing into its folder.
+    study = Study(Path(), sweep, build_sampler(sweep), storage=InMemoryStorage())
+    yield from _Simulation(sweep, study, curve, workers, epoch_s).run()
 
 
 class _Simulation:

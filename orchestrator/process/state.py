@@ -1,8 +1,21 @@
-"""The private folder of a user's sweeps on a machine, and what processes keep in it while they live."""
+"""The private folder of a user's sweeps, and what processes keep in it while they live.
 
+The folder may be on a disk that several machines see, or several containers of one: a process's number says
+nothing there. Each process holds a lock beside what is its own, and the kernel lets go of it at its end.
+"""
+
+import contextlib
+import fcntl
 import os
+import platform
+import secrets
 import shutil
 from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+OWNER = ".owner"
+"""What is added to a folder's name for the file that its process has locked."""
 
 
 def state_folder() -> Path:
@@ -12,27 +25,81 @@ def state_folder() -> Path:
     return Path(given) if given else Path(home) / "hjepa"
 
 
-def own_folder(kind: str) -> Path:
-    """An empty folder of this process's own, which it has to remove; what killed ones left goes first.
+class OwnFolder:
+    """An empty folder of this process's own until it is removed, as at the end of `with`.
 
-    `kind` is what its name begins with, and tells such folders apart.
+    What killed processes of this machine left goes first.
     """
-    folder = state_folder()
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    folder.chmod(0o700)  # Ray opens its own folder below to everybody
-    _sweep_out(folder, kind)
-    own = folder / f"{kind}{os.getpid()}"
-    shutil.rmtree(own, ignore_errors=True)  # of an earlier process of that number
-    own.mkdir(mode=0o700)
-    return own
 
+    def __init__(self, kind: str):
+        """Its name begins with the letter `kind`, and is short, for Ray's sockets lie below it."""
+        top = state_folder()
+        top.mkdir(parents=True, exist_ok=True, mode=0o700)
+        top.chmod(0o700)  # Ray opens its own folder below to everybody
+        for left in top.glob(f"*{OWNER}"):
+            _remove_if_left(left)
+        while not self._claim(top / f"{kind}{secrets.token_hex(2)}"):
+            pass
 
-def _sweep_out(folder: Path, kind: str) -> None:
-    """Remove what processes that were killed left behind."""
-    for left in folder.glob(f"{kind}[0-9]*"):
+    def _claim(self, path: Path) -> bool:
+        """Whether the folder was free, and is this process's now."""
+        self.path, self._owner = path, path.with_suffix(OWNER)
         try:
-            os.kill(int(left.name.removeprefix(kind)), 0)
-        except (ProcessLookupError, ValueError):
-            shutil.rmtree(left, ignore_errors=True)
-        except PermissionError:
-            pass  # alive, and another user's
+            self._lock: IO[bytes] = self._owner.open("xb", buffering=0)
+        except FileExistsError:
+            return False
+        # Where there are no locks it names no machine, and nobody else removes it.
+        with contextlib.suppress(OSError):
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            self._lock.write("\n".join(_machine()).encode())
+        try:
+            path.mkdir(mode=0o700)
+        except FileExistsError:
+            self._let_go()
+            return False
+        return True
+
+    def __enter__(self) -> Path:
+        return self.path
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.remove()
+
+    def remove(self) -> None:
+        """Remove it with all that is in it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._owner.unlink(missing_ok=True)
+        self._lock.close()
+
+
+def _remove_if_left(owner: Path) -> None:
+    """Remove a folder whose process has died, where that is sure.
+
+    A lock that can be had is no proof by itself: some network file systems keep locks on each machine apart.
+    """
+    with contextlib.suppress(OSError), owner.open("r+", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        folder, theirs = owner.with_suffix(""), file.read().split("\n")
+        if not any(one and one == other for one, other in zip(_machine(), theirs, strict=False)):
+            return
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            owner.unlink(missing_ok=True)
+
+
+def _machine() -> tuple[str, str]:
+    """This machine's name, and its kernel's since it was booted, which containers share."""
+    return platform.node(), boot_id()
+
+
+def boot_id() -> str:
+    """The running kernel's own name for itself, another at each start; empty where it has none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""

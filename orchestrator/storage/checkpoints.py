@@ -1,15 +1,13 @@
 """A trial's checkpoints: where they are kept, and what it may go on from."""
 
 import os
-import platform
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.definition import DEFINITION
-from orchestrator.process.state import own_folder
+from orchestrator.process.state import OwnFolder
 from orchestrator.storage.store import Store, open_store
 
 if TYPE_CHECKING:  # trial processes need neither, nor what they import
@@ -109,8 +107,8 @@ class StoredCheckpoints(Checkpoints):
         """
         super().__init__(folder, resume)
         self._urls, self._reported = stores, reported
-        self._apart = False
-        """Whether this node does not see the sweep's folder."""
+        self._apart: OwnFolder | None = None
+        """What stands in for the sweep's folder where this node does not see that."""
         self._saved = 0
         """The last epoch whose checkpoint was written here on its way to the URL."""
 
@@ -120,11 +118,11 @@ class StoredCheckpoints(Checkpoints):
 
     def begin(self, leads: bool) -> None:
         """Put the folder in order, or one in its place where the sweep's is not on this node."""
-        if not self._apart and not (self.folder.parents[1] / DEFINITION).exists():
-            self._apart = True
-            self.folder = own_folder(f"t-{platform.node()}-") / self.folder.name
+        if self._apart is None and not (self.folder.parents[1] / DEFINITION).exists():
+            self._apart = OwnFolder("t")
+            self.folder = self._apart.path / self.folder.name
         super().begin(leads)
-        if self._apart and leads and METRICS in self._store.names():
+        if self._apart is not None and leads and METRICS in self._store.names():
             self._store.fetch(METRICS, self.folder / METRICS)
 
     def found(self) -> list[str]:
@@ -182,11 +180,11 @@ class StoredCheckpoints(Checkpoints):
 
     def recorded(self) -> None:
         """An epoch's line has been written into the folder."""
-        if self._apart:
+        if self._apart is not None:
             for name in (CONFIG, METRICS):
                 self._store.put(self.folder / name, name)
 
     def close(self) -> None:
         """Remove the folder that stood in for the sweep's."""
-        if self._apart:
-            shutil.rmtree(self.folder.parent, ignore_errors=True)
+        if self._apart is not None:
+            self._apart.remove()

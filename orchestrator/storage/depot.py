@@ -1,12 +1,13 @@
 """A sweep's own folder at `resources.checkpoints`: its trials' checkpoints, and at the end its answer."""
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from orchestrator.definition import write_whole
 from orchestrator.space import ConfigError, Sweep
-from orchestrator.storage.disk import explain
+from orchestrator.storage.disk import Patience
 from orchestrator.storage.store import Store, open_store
 from orchestrator.study.record import TrialRecord
 from orchestrator.study.study import Study
@@ -51,21 +52,15 @@ class Depot:
                 return
             del self.untidy[number]
 
-    def take_in(self, root: Path, files: Sequence[Path]) -> list[str]:
-        """Copy files and folders below `root` there; what could not be done, in words."""
-        said: list[str] = []
-        try:
-            for top in files:
-                for file in sorted(top.rglob("*")) if top.is_dir() else [top]:
-                    if file.is_file():
-                        self.store.below(*file.relative_to(root).parts[:-1]).put(file, file.name)
-        except OSError as error:
-            said.append(f"the results could not be copied to {self.store}: {explain(error)}")
-        self.tidy()
-        if self.untidy:
-            ids = ", ".join(record.id for record in self.untidy.values())
-            said.append(f"{self.store} may hold checkpoints that are no longer needed, of trials {ids}")
-        return said
+    def take_in(self, root: Path, files: Sequence[Path], patience: Patience) -> None:
+        """Copy files and folders below `root` there. Raises OSError where the store refuses."""
+        for top in files:
+            for file in sorted(top.rglob("*")) if top.is_dir() else [top]:
+                if file.is_file():
+                    patience(functools.partial(self._put, root, file))
+
+    def _put(self, root: Path, file: Path) -> None:
+        self.store.below(*file.relative_to(root).parts[:-1]).put(file, file.name)
 
 
 def open_depot(folder: Path, sweep: Sweep, study: Study) -> Depot | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from sqlalchemy import Column, Engine, Integer, MetaData, Row, String, Table, insert, select, update
 from sqlalchemy.exc import DatabaseError, IntegrityError, SQLAlchemyError
 
+from orchestrator.process.state import boot_id
 from orchestrator.space import ConfigError
 from orchestrator.study.holder import Holder
 
@@ -133,12 +134,11 @@ def this_process() -> str:
 
 
 def _process(pid: int) -> str:
-    proc = Path("/proc")
+    boot = boot_id()
     try:
-        boot = (proc / "sys/kernel/random/boot_id").read_text().strip()
         # Field 22 counts from behind the command's name, which may hold spaces.
-        started = (proc / str(pid) / "stat").read_text().rpartition(")")[2].split()[19]
-        return f"{boot} {os.readlink('/proc/self/ns/pid')} {pid} {started}"
+        started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        return f"{boot} {os.readlink('/proc/self/ns/pid')} {pid} {started}" if boot else ""
     except (OSError, IndexError):
         return ""
 

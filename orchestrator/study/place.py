@@ -6,6 +6,9 @@ The folder may be a copy, with a journal of what the database had when it was ma
 import json
 import os
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +28,9 @@ VARIABLE = "HJEPA_STORAGE"
 
 # All else in a URL's query may be a secret, and stays out of the records.
 _PLAIN_OPTIONS = {"host", "port", "sslmode", "sslrootcert", "channel_binding", "service"}
+
+
+_withheld: ContextVar[str | None] = ContextVar("withheld", default=None)
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,7 @@ def place_of(folder: Path, option: str | None) -> Place | None:
     original. ConfigError where `option` contradicts what is there.
     """
     asked = Place.parse(option, "--storage") if option else None
-    variable = os.environ.get(VARIABLE)
+    variable = os.environ.get(VARIABLE, _withheld.get())
     known = Place.parse(variable, VARIABLE) if variable else None
     if asked is not None and known is not None and asked.is_same(known) and not asked.is_secret:
         asked = known
@@ -108,6 +114,20 @@ def place_of(folder: Path, option: str | None) -> Place | None:
             )
         return None
     return asked or known
+
+
+@contextmanager
+def withheld() -> Iterator[None]:
+    """Within, the environment does not name the database, which is none of the trials' business, and
+    `place_of` knows of it all the same."""
+    given = os.environ.pop(VARIABLE, None)
+    token = _withheld.set(given)
+    try:
+        yield
+    finally:
+        _withheld.reset(token)
+        if given is not None:
+            os.environ[VARIABLE] = given
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 It is the one process that writes there for the sweep. Delivery may be cut off anywhere and repeated:
 runs are found by tags before they are made, MLflow takes the same (key, step, time, value) once, and
 statuses are repeated in order. It ends when the driver has ended and the spool is delivered, or when a
-minute passes after the driver's end in which nothing could be delivered.
+minute passes after the driver's end in which nothing could be delivered; or, where whoever started it lives
+and waits for that, its patience.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import threading
 import time
 from pathlib import Path
 from typing import NoReturn, TextIO
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
@@ -23,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from orchestrator.process.lock import exclusive
 from orchestrator.tracking.delivery import Delivery
 from orchestrator.tracking.spool import SPOOL, Cursor, Record, read
-from orchestrator.tracking.tracking import without_credentials
+from orchestrator.tracking.tracking import bare_uri, without_credentials
 
 LOCK = "tracking.lock"
 POLL_S = 0.3
@@ -41,8 +42,10 @@ class Leash(threading.Thread):
     A thread, because calls into MLflow can block for longer than that.
     """
 
-    def __init__(self):
+    def __init__(self, patience_s: float = GIVE_UP_S):
+        """`patience_s` counts instead while the process that started this one lives."""
         super().__init__(daemon=True)
+        self._patience_s = patience_s
         self.driver_gone = threading.Event()
         self._driver_pid = os.getppid()
         self._progress_s = time.monotonic()
@@ -60,16 +63,22 @@ class Leash(threading.Thread):
     def run(self) -> None:
         # The driver never writes: its pipe turns readable at its end. The parent's pid stands in where
         # a fork of the driver keeps the pipe open.
-        while os.getppid() == self._driver_pid and not select.select([sys.stdin], [], [], 1.0)[0]:
+        while self._is_waited_for() and not select.select([sys.stdin], [], [], 1.0)[0]:
             pass
         self.progress()
         self.driver_gone.set()
-        while time.monotonic() - self._progress_s < GIVE_UP_S:
+        while (waited_s := time.monotonic() - self._progress_s) < self._limit_s():
             time.sleep(0.5)
-        self._give_up()
+        self._give_up(waited_s)
 
-    def _give_up(self) -> NoReturn:
-        log.error("giving up: the sweep has ended and nothing was delivered for %.0f s", GIVE_UP_S)
+    def _is_waited_for(self) -> bool:
+        return os.getppid() == self._driver_pid
+
+    def _limit_s(self) -> float:
+        return self._patience_s if self._is_waited_for() else GIVE_UP_S
+
+    def _give_up(self, waited_s: float) -> NoReturn:
+        log.error("giving up: the sweep has ended and nothing was delivered for %.0f s", waited_s)
         os._exit(1)
 
 
@@ -77,14 +86,14 @@ def drain(folder: Path, uri: str, session: str, leash: Leash) -> None:
     """Deliver the folder's spool until the driver has gone and all is delivered.
 
     Stops where a driver later than `session` has opened the spool: its own drainer goes on from there.
-    Without a session, everything is delivered.
+    Without a session, everything is delivered. `uri` is as the sweep was given it, with its secrets.
     """
     cursor = _cursor(folder, uri)
     delivery, failures = None, 0
     while True:
         last = leash.driver_gone.is_set()  # before reading: nothing is appended after the driver's end
         try:
-            delivery = delivery or Delivery(folder, uri, cursor)
+            delivery = delivery or Delivery(folder, logged_in(uri), cursor)
             window = list(read(folder / SPOOL, cursor.offset, WINDOW))
             mine = until_next_session(window, cursor.session, session)
             if mine:
@@ -113,13 +122,26 @@ def drain(folder: Path, uri: str, session: str, leash: Leash) -> None:
 
 def _cursor(folder: Path, uri: str) -> Cursor:
     """The folder's cursor; a new one if the folder's speaks of another store, which gets everything."""
-    store = without_credentials(uri)
+    store, shown = without_credentials(uri), bare_uri(uri)
     cursor = Cursor.load(folder)
     lost = cursor is not None and cursor.offset > (folder / SPOOL).stat().st_size  # the spool was cut
     if cursor is None or cursor.store != store or lost:
         cursor = Cursor(store)
+    if cursor.uri != shown:
+        cursor.uri = shown
         cursor.save(folder)
     return cursor
+
+
+def logged_in(uri: str) -> str:
+    """`uri` as MLflow takes it: who logs in to a server stands in this process's environment from now on."""
+    parts = urlsplit(uri)
+    if parts.scheme not in ("http", "https") or not parts.username:
+        return uri
+    os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username)
+    if parts.password is not None:  # else the environment may hold it
+        os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def until_next_session(
@@ -139,7 +161,7 @@ def _first_line(error: Exception) -> str:
 
 
 class _Redacted:
-    """A text stream that never shows a database URL's password, whoever logs it."""
+    """A text stream that never shows a URL's password, whoever logs it."""
 
     def __init__(self, stream: TextIO, password: str):
         self._stream, self._secrets = stream, (password, unquote(password), quote(password, safe=""))
@@ -157,13 +179,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m orchestrator.tracking.drainer", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("session")
+    parser.add_argument("--patience", type=float, default=GIVE_UP_S, metavar="S")
     arguments = parser.parse_args()
     uri = os.environ["HJEPA_TRACKING_URI"]
     if password := urlsplit(uri).password:
         sys.stdout = sys.stderr = _Redacted(sys.stderr, password)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     os.nice(10)
-    leash = Leash()
+    leash = Leash(arguments.patience)
     leash.start()
     with exclusive(arguments.folder / LOCK):
         drain(arguments.folder, uri, arguments.session, leash)

@@ -1,7 +1,6 @@
 """The best trial's features as a model of MLflow's own kind, for whoever loads or serves it."""
 
 import re
-import tempfile
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +11,8 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
+
+from orchestrator.process.state import OwnFolder
 
 MODEL = "features"
 """Its name in MLflow."""
@@ -31,8 +32,8 @@ def log_feature_model(
     for left in mine:
         client.delete_logged_model(left.model_id)
     model = client.create_logged_model(experiment_id, MODEL, run_id, model_type="features")
-    with tempfile.TemporaryDirectory() as temporary:
-        packed = Path(temporary) / "model"
+    with OwnFolder("s") as scratch:
+        packed = scratch / "model"
         _pack(example, packed, Model(run_id=run_id, model_id=model.model_id))
         client.log_model_artifacts(model.model_id, str(packed))
     client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)

@@ -91,6 +91,8 @@ class Cursor:
     """Keys of `runs` that the store holds as RUNNING."""
     refused: int = 0
     """Records that the store would not take."""
+    uri: str = ""
+    """How the store was named last, with its user and without secrets. Empty: by an older version."""
 
     @classmethod
     def load(cls, folder: Path) -> "Cursor | None":

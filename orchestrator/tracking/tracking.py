@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from orchestrator.process.stopping import wait_for
 from orchestrator.storage.disk import Patience
@@ -173,13 +173,13 @@ def drain(folder: Path, uri: str, timeout_s: float, hurry: Callable[[], bool] = 
     """Deliver the spool that a sweep left in `folder`; returns the number of records not delivered.
 
     To be called while the sweep does not run: runs that are still open are ended as KILLED. A store other
-    than the sweep's own gets the whole record. Gives up after `timeout_s`, a minute without progress, or
-    once `hurry`.
+    than the sweep's own gets the whole record. Gives up after `timeout_s`, or once `hurry`.
     Raises FileNotFoundError if there is no spool.
     """
     if not (folder / SPOOL).exists():
         raise FileNotFoundError(f"{folder / SPOOL}: no such tracking spool")
-    _finish(_spawn(folder, absolute_uri(uri), session="", stdin=subprocess.DEVNULL), timeout_s, hurry)
+    drainer = _spawn(folder, absolute_uri(uri), "", subprocess.DEVNULL, "--patience", str(timeout_s))
+    _finish(drainer, timeout_s, hurry)
     return undelivered(folder)
 
 
@@ -220,11 +220,11 @@ def _check_owner(spool: Path, sweep_id: str) -> None:
         raise ValueError(f"{spool}: belongs to sweep {first['sweep']!r}, not to {sweep_id!r}")
 
 
-def _spawn(folder: Path, uri: str, session: str, stdin: int) -> subprocess.Popen[bytes]:
+def _spawn(folder: Path, uri: str, session: str, stdin: int, *more: str) -> subprocess.Popen[bytes]:
     """Start a drainer; it takes the end of its standard input for the end of the driver."""
     with (folder / LOG).open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "orchestrator.tracking.drainer", str(folder.absolute()), session],
+            [sys.executable, "-m", "orchestrator.tracking.drainer", str(folder.absolute()), session, *more],
             env=_environment(uri),
             stdin=stdin,
             stdout=log,
@@ -236,7 +236,7 @@ def _spawn(folder: Path, uri: str, session: str, stdin: int) -> subprocess.Popen
 
 def _environment(uri: str) -> dict[str, str]:
     """The drainer's environment. Credentials go this way only: a command line is public, a log stays."""
-    environment = os.environ | {
+    return os.environ | {
         VARIABLE: uri,
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
@@ -248,13 +248,6 @@ def _environment(uri: str) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
     }
-    parts = urlsplit(uri)
-    if parts.scheme in ("http", "https") and parts.username:
-        environment[VARIABLE] = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-        environment["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username)
-        if parts.password is not None:  # else the environment may hold it
-            environment["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password)
-    return environment
 
 
 def _finish(

@@ -1,5 +1,6 @@
 """A sweep on one machine is nobody else's business: who can reach it, and what it leaves written."""
 
+import ast
 import ipaddress
 import json
 import os
@@ -13,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+import orchestrator
 from orchestrator.space import ConfigError, load_sweep
 from tests.workplace import SPACE, Workplace, end_session, wait_for
 
@@ -152,6 +154,20 @@ def test_a_secret_of_a_tracking_url_stands_in_no_file_nor_on_a_command_line(work
     holders = [name for name, value in given.items() if SECRET in value]
     assert holders == ["AWS_SECRET_ACCESS_KEY"]  # the user's own
     assert holding(workplace.folder, Path(workplace.env["HJEPA_STATE_DIR"])) == []
+
+
+def test_nothing_is_put_where_all_users_put_theirs_but_the_word_that_tries_a_store() -> None:
+    """In TMPDIR, where what makes temporary files is not told another folder."""
+    makers = {"TemporaryDirectory", "TemporaryFile", "NamedTemporaryFile", "mkdtemp", "mkstemp", "gettempdir"}
+    found = {
+        file.name
+        for file in Path(orchestrator.__file__).parent.rglob("*.py")
+        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call)
+        and getattr(call.func, "attr", getattr(call.func, "id", "")) in makers
+        and not any(keyword.arg == "dir" for keyword in call.keywords)
+    }
+    assert found == {"store.py"}
 
 
 @pytest.mark.parametrize("name", ["../out", "a/b", ".hidden", "", "x" * 65, "a b", "-rf"])

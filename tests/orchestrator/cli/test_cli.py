@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.cli import main
 from tests.workplace import SPACE, TINY, Workplace
 
 LR = {"training.lr": {"loguniform": [1e-4, 1e-2]}}
@@ -53,6 +54,29 @@ def test_bad_input_gets_one_message_and_touches_nothing(
     assert done.stderr.startswith("hjepa-sweep: ")
     assert "Traceback" not in done.stderr
     assert workplace.files() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["status", "tiny", "--storage", "postgresql://db/s"], "--storage"),
+        (["stop", "tiny", "--storage", "postgresql://db/s"], "--storage"),
+        (["doctor", "--address", "auto", "--tracking-uri", "http://h"], "--tracking-uri, --address"),
+    ],
+)
+def test_what_counts_for_nothing_beside_a_cluster_is_refused(
+    words: list[str], named: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("orchestrator.cli.use_cluster", lambda address: None)  # for a process without Ray
+    assert main([*words, "--to", "ray"]) == 2
+    assert capsys.readouterr().err.startswith(f"hjepa-sweep: --to ray: excludes {named}: ")
+
+
+def test_a_time_to_try_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for none in ("nan", "0", "-1"):
+        with pytest.raises(SystemExit, match="2"):
+            main(["sync", "tiny", "--timeout", none])
+        assert f"--timeout: {none}: must be more than 0 seconds" in capsys.readouterr().err
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(workplace: Workplace) -> None:

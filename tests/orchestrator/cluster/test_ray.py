@@ -13,6 +13,7 @@ import pytest
 from orchestrator.cluster.bundle import FETCHED, NotACopyError, from_text, main, to_lines
 from orchestrator.cluster.package import pack, requirements
 from orchestrator.space import ConfigError
+from orchestrator.storage.checkpoints import UNREADABLE, checkpoint_name
 from orchestrator.study.record import TrialRecord
 from tests.programs.networked import Networked, missing, networked_cluster, status_of
 from tests.workplace import SPACE, Workplace, learnt, records
@@ -116,6 +117,15 @@ def test_a_stopped_sweep_goes_on_when_it_is_sent_again(workplace: Workplace, clu
     for number, reports in before.items():
         assert reports.items() <= now[number].reports.items()
 
+    # Its job is over, and there is more to do.
+    assert "goes on where it was" in asked(workplace, "submit", "tiny.yaml", "--trials", "2")
+    asked(workplace, "logs", "tiny", "-f")
+    asked(workplace, "fetch", "tiny")
+    more = {record.number: record for record in records(workplace)}
+    assert len(more) == len(now) + 1
+    assert {record.outcome for record in more.values()} == {"completed"}
+    assert told([more[number] for number in now]) == told(list(now.values()))
+
 
 @pytest.mark.slow
 def test_doctor_looks_from_the_head(workplace: Workplace, cluster: Networked):
@@ -212,7 +222,9 @@ def bundle(folder: Path) -> str:
 def test_a_bundle_brings_all_but_the_checkpoints(tmp_path: Path):
     there, here = tmp_path / "there", tmp_path / "here/tiny"
     (there / "trials/0000").mkdir(parents=True)
-    for name in ("study.journal", "lock", "trials/0000/metrics.jsonl", "trials/0000/epoch_00001.pt"):
+    newest = checkpoint_name(1)
+    stays = ("lock", f"trials/0000/{newest}", f"trials/0000/{newest}{UNREADABLE}")
+    for name in ("study.journal", "trials/0000/metrics.jsonl", *stays):
         (there / name).write_text("line\n" * 5000)
     from_text(bundle(there), here)
     assert (here / "study.journal").read_text() == "line\n" * 5000

@@ -1,15 +1,21 @@
 """A new sweep learns from earlier ones: its first proposals are good, and the same after an interruption."""
 
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import yaml
+from optuna.storages import BaseStorage
 
+from orchestrator.cli.going import INTERRUPTED, go
 from orchestrator.definition import write_definition
 from orchestrator.search.earlier import Lore, learn, read_earlier
 from orchestrator.search.sampler import build_sampler
 from orchestrator.space import ConfigError, Sweep, load_sweep
+from orchestrator.storage.disk import Patience
+from orchestrator.study.database import open_database
+from orchestrator.study.place import VARIABLE, Place, record_place
 from orchestrator.study.study import Study
 from tests.workplace import SPACE, TINY, Workplace, records
 
@@ -24,10 +30,10 @@ def load(folder: Path, name: str, **changes: Any) -> Sweep:
     return load_sweep(folder / f"{name}.yaml")
 
 
-def run(folder: Path, sweep: Sweep) -> Study:
+def run(folder: Path, sweep: Sweep, storage: BaseStorage | None = None) -> Study:
     """A sweep that has run: the nearer a learning rate to 1e-2, the better; the weaker half stopped at 3."""
     results = folder / "results"
-    study = Study(results / sweep.config.name, sweep, build_sampler(sweep))
+    study = Study(results / sweep.config.name, sweep, build_sampler(sweep), storage=storage)
     write_definition(results / sweep.config.name, sweep)
     for number in range(20):
         lr = 10 ** (-5 + number / 5)
@@ -138,6 +144,27 @@ def test_what_cannot_be_learnt_from_is_refused(
     search = {"algorithm": "tpe", "num_trials": 9} | search
     with pytest.raises(ConfigError, match=message):
         read_earlier(tmp_path / "results", load(tmp_path, "after", search=search, **changes))
+
+
+def test_a_sweep_in_a_database_is_learnt_from_by_the_password_of_the_environment(
+    tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which a running sweep keeps from its trials."""
+    there, seen = Place.parse(database, "test"), []
+    storage = open_database(there, Patience())
+    run(tmp_path, load(tmp_path, "before"), storage)
+    record_place(tmp_path / "results/before", there)
+    storage.engine.dispose()
+    search = {"algorithm": "tpe", "num_trials": 9, "warm_start": ["before"]}
+    warm = load(tmp_path, "warm", search=search)
+    monkeypatch.setenv(VARIABLE, database)
+
+    def work(*_: object) -> NoReturn:
+        seen.append((os.environ.get(VARIABLE), len(read_earlier(tmp_path / "results", warm))))
+        raise KeyboardInterrupt
+
+    assert go(work, warm, "sqlite:///mlflow.db", ["resume", "warm"], there) == INTERRUPTED
+    assert seen == [(None, 20)]
 
 
 def test_a_search_without_it_is_fingerprinted_as_ever(tmp_path: Path) -> None:

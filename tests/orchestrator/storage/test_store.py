@@ -15,7 +15,7 @@ from orchestrator.engine.trial import Outcome, Task, TrialActor
 from orchestrator.space import ConfigError, ResourcesConfig
 from orchestrator.storage.checkpoints import checkpoints
 from orchestrator.storage.depot import Depot
-from orchestrator.storage.disk import StoreAway
+from orchestrator.storage.disk import Patience, StoreAway
 from orchestrator.storage.store import Store, open_store
 from tests.programs.s3 import KEY, S3, SECRET
 from tests.workplace import SPACE, Workplace, end_session, records, uninterrupted, wait_for
@@ -101,13 +101,13 @@ def test_a_store_that_nobody_knows_is_refused_by_name():
         open_store("zz://bucket")
 
 
-def test_a_depot_takes_files_and_folders_in_and_says_what_it_cannot(store: Store, tmp_path: Path):
+def test_a_depot_takes_files_and_folders_in_that_are_there(store: Store, tmp_path: Path):
     results = tmp_path / "results"
     (results / "report").mkdir(parents=True)
     for name in ("best.yaml", "report/index.html"):
         (results / name).write_text(name)
     depot = Depot(store)
-    assert depot.take_in(results, [results / name for name in ("best.yaml", "report", "missing.yaml")]) == []
+    depot.take_in(results, [results / name for name in ("best.yaml", "report", "missing.yaml")], Patience())
     assert (store.names(), store.below("report").names()) == (["best.yaml"], ["index.html"])
 
 

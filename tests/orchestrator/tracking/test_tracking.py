@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from mlflow import MlflowClient
 
@@ -18,7 +19,7 @@ from orchestrator.cli.going import store_of
 from orchestrator.doctor.stores import tracking
 from orchestrator.process.lock import exclusive
 from orchestrator.tracking.delivery import create_database
-from orchestrator.tracking.drainer import LOCK, until_next_session
+from orchestrator.tracking.drainer import LOCK, logged_in, until_next_session
 from orchestrator.tracking.spool import CURSOR, SPOOL, Cursor, read, undelivered
 from orchestrator.tracking.tracking import Tracker, absolute_uri, bare_uri, drain
 
@@ -326,6 +327,83 @@ def test_the_cursor_names_a_database_as_it_was_given(folder, uri):
     assert Cursor.load(folder).store == uri
     assert store_of(folder, None) == uri
     assert tracker.close(timeout_s=30) == 0
+
+
+@pytest.mark.parametrize("given", ["", ":se%2Fcret"])
+def test_who_goes_on_by_the_folder_alone_is_the_same_user_there(folder, dead_uri, given):
+    """Whose password is in MLFLOW_TRACKING_PASSWORD, or was in the URL and stands in no file."""
+    for uri in (dead_uri, "postgresql+psycopg2://127.0.0.1:1/mlflow"):
+        tracker = Tracker(folder, uri.replace("://", f"://alice{given}@"), "fpn", "fpn-1")
+        wait_until(lambda uri=uri: (found := Cursor.load(folder)) is not None and found.store == uri)
+        assert store_of(folder, None) == uri.replace("://", "://alice@")
+        assert tracker.close(timeout_s=0) > 0
+
+
+def test_a_folder_of_an_older_version_goes_on_with_the_store_that_it_names(folder, dead_uri):
+    folder.mkdir()
+    (folder / CURSOR).write_text(json.dumps({"store": dead_uri}))
+    assert store_of(folder, None) == dead_uri
+
+
+@pytest.mark.parametrize(
+    ("uri", "name", "password"),
+    [
+        ("http://alice:se%2Fcret@host/a", "alice", "se/cret"),
+        ("https://alice@host/a", "alice", "of the environment"),
+        ("https://host/a", "somebody", "of the environment"),
+    ],
+)
+def test_a_server_is_told_who_logs_in(monkeypatch, uri, name, password):
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "somebody")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "of the environment")
+    assert logged_in(uri).partition("://")[2] == "host/a"
+    assert os.environ["MLFLOW_TRACKING_USERNAME"] == name
+    assert os.environ["MLFLOW_TRACKING_PASSWORD"] == password
+
+
+# A drainer of a version that, unless it has to be patient, gives up at once.
+PATIENT = """
+from orchestrator.tracking import drainer
+drainer.GIVE_UP_S = 0.0
+drainer.main()
+"""
+
+
+def test_a_drainer_that_is_waited_for_tries_as_long_as_it_is_told(folder, uri, tmp_path):
+    tracker = Tracker(folder, uri, "fpn", "fpn-1")
+    a_short_sweep(tracker)
+    tracker.close(timeout_s=0)
+    away = tmp_path / "away"
+    away.write_text("a file, where the database's folder should be")
+    given = os.environ | {"HJEPA_TRACKING_URI": f"sqlite:///{away / 'mlflow.db'}"}
+    with (tmp_path / "said").open("w") as said:
+        patient = subprocess.Popen(
+            [sys.executable, "-c", PATIENT, str(folder), "", "--patience", "600"],
+            env=given,
+            stdin=subprocess.DEVNULL,
+            stderr=said,
+        )
+    try:
+        wait_until(lambda: "not delivered, attempt 2" in (tmp_path / "said").read_text(), timeout_s=60)
+        away.unlink()
+        assert patient.wait(60) == 0, (tmp_path / "said").read_text()
+    finally:
+        patient.kill()
+        patient.wait()
+    assert undelivered(folder) == 0
+
+
+def test_a_spool_that_is_sent_later_is_tried_for_as_long_as_was_asked(folder, dead_uri):
+    Tracker(folder, dead_uri, "fpn", "fpn-1").close(timeout_s=0)
+    lines = []
+
+    def seen():
+        found = [line for child in psutil.Process().children() if (line := child.cmdline())]
+        lines.extend(line for line in found if "orchestrator.tracking.drainer" in line)
+        return bool(lines)
+
+    assert drain(folder, dead_uri, 300, hurry=seen) > 0
+    assert lines[0][-2:] == ["--patience", "300"]
 
 
 def test_a_spool_that_was_cut_short_is_delivered_again_from_its_start(folder, uri):
