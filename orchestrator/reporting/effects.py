@@ -41,11 +41,14 @@ def effects(findings: Findings) -> Figure | None:
     axes.set_yticks([-height for height in range(len(rows))], names)
     for text, (_, level) in zip(axes.get_yticklabels(), rows, strict=True):
         text.set_fontweight("bold" if level is None else "normal")
-    axes.set(xlabel=f"difference of {findings.metric} from the reference", ylim=(-len(rows) + 0.4, 0.6))
+    words = (
+        f"difference of {findings.metric}\nfrom the reference"  # in two lines, for long names leave little
+    )
+    axes.set(xlabel=words, ylim=(-len(rows) + 0.4, 0.6))
     axes.grid(axis="x")
     axes.set_axisbelow(True)
     axes.tick_params(axis="y", length=0)
-    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.xaxis.set_major_locator(MaxNLocator(4))
     return figure
 
 
@@ -61,7 +64,7 @@ def importance(findings: Findings) -> Figure | None:
         return None
     keys = sorted(found.keys, key=lambda key: key.fanova)[-MAX_ROWS // 2 :]
     names = [short(key.key, [other.key for other in found.keys]) for key in keys]
-    figure, axes = canvas(1.2 + 0.36 * len(keys))
+    figure, axes = canvas(1.3 + 0.36 * len(keys))
     heights = range(len(keys))
     fanova, impurity = [key.fanova for key in keys], [key.impurity for key in keys]
     _bars(axes, [h + 0.18 for h in heights], fanova, found.fanova_floor, BEST, label="fANOVA")
@@ -72,7 +75,7 @@ def importance(findings: Findings) -> Figure | None:
     axes.grid(axis="x")
     axes.set_axisbelow(True)
     axes.tick_params(axis="y", length=0)
-    axes.legend(loc="lower right")
+    figure.legend(loc="outside lower center", ncols=2)  # beside the bars it would hide the dotted lines
     return figure
 
 
@@ -111,8 +114,8 @@ def rung_agreement(findings: Findings) -> Figure | None:
 
 def effects_table(findings: Findings) -> Table:
     """Every value of every key, with what is behind its effect."""
-    rows = [_row(effect, level) for effect in findings.effects.keys for level in effect.levels]
     found = findings.effects
+    rows = [row for effect in found.keys for row in _effect_rows(effect)]
     note = (
         f"Difference from the reference at epoch {found.epoch}{at_seed(found)}, all else equal, by a model "
         f"of {counted(found.trials, 'trial')} that reckons with the early-stopped ones. The 95% intervals "
@@ -128,6 +131,13 @@ def effects_table(findings: Findings) -> Table:
 
 def _sureness(effect: Effect) -> tuple[float, float]:
     return (1.0 if effect.p_together is None else effect.p_together, 1.0 if effect.p is None else effect.p)
+
+
+def _effect_rows(effect: Effect) -> list[list[str]]:
+    """A row for each value of a key, the p beside its reference; a list of weights has p alone."""
+    if effect.levels or effect.p_together is None:
+        return [_row(effect, level) for level in effect.levels]
+    return [[effect.key, "all weights", str(effect.trials), *[NONE] * 5, f"{effect.p_together:.2g}"]]
 
 
 def _row(effect: Effect, level: Level) -> list[str]:

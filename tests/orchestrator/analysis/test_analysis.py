@@ -231,6 +231,20 @@ def test_a_key_of_noise_lies_below_the_floor_and_one_that_matters_above(many_key
     assert [key for key, share in shares.items() if share > floor] == ["loss.type"]
 
 
+def test_a_list_of_weights_that_matters_has_a_share_and_a_p(tmp_path: Path) -> None:
+    space = {"loss.hierarchy_weights": {"simplex": 2}, "loss.type": {"choice": ["mse", "cosine"]}}
+    sweep = synthetic_sweep(tmp_path, space=space, scheduler={"type": "fifo", "max_epochs": 2})
+    rng, records = np.random.default_rng(0), []
+    for number, weight in enumerate(np.linspace(0, 1, 24).round(6).tolist()):
+        values = {"loss.hierarchy_weights": [weight, 1 - weight], "loss.type": ["mse", "cosine"][number % 2]}
+        reports = {2: {METRIC: 0.5 + 0.1 * weight + 0.01 * float(rng.standard_normal())}}
+        records.append(TrialRecord(number, "search", values, reports=reports, outcome="completed"))
+    shares, floor = _fanova(sweep, records)
+    assert shares["loss.hierarchy_weights"] > floor
+    (row, *_) = effects_table(analyse(sweep, records, with_importances=False)).rows
+    assert (*row[:3], float(row[-1]) < 0.05) == ("loss.hierarchy_weights", "all weights", "24", True)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_some_key_of_noise_passes_the_floor_in_one_sweep_of_20(many_keys: Sweep) -> None:
