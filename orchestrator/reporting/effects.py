@@ -169,8 +169,9 @@ def confirmation_table(findings: Findings) -> Table:
                 number(config.mean),
                 _interval(config.interval, sign=False),
                 f"{config.gain:+.4f}" if config.gain is not None else NONE,
+                _interval(config.together),
                 _interval(config.difference),
-                f"{config.p_holm:.2g}" if config.p_holm is not None else NONE,
+                f"{config.p_together:.2g}" if config.p_together is not None else NONE,
                 number(config.detectable),
                 config.verdict or "",
             ]
@@ -183,12 +184,14 @@ def confirmation_table(findings: Findings) -> Table:
         "mean",
         "95% interval",
         "difference",
-        "95% interval",
+        "95% interval, all",
+        "95% interval, alone",
     ]
-    columns += ["p (Holm)", "detectable", "verdict"]
+    columns += ["p (all)", "detectable", "verdict"]
     note = (
         "Paired by seed, on one set of validation images, whose own chance is in no interval; p by the "
-        "paired t test against the base, corrected for the number compared. "
+        "paired t test against the base. The intervals of differences hold all at once, and p is corrected "
+        "likewise (Bonferroni): the verdict is by them. The interval alone is of that one config. "
         "Means and differences are of the survivors: a side that lost a run is not said to win. "
         "Detectable: the least true difference that would have been shown with 80% power, told so that this "
         "much is true in 80% of sweeps."
