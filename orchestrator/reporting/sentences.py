@@ -35,8 +35,8 @@ def verdicts(findings: Findings, asked: int) -> list[str]:
         lines.append(_base(found.base))
         if sum(config.p is not None for config in found.configs) > 1:
             lines.append(
-                "The intervals of differences are so wide that in 95% of sweeps all of them hold; that of the "
-                "base's mean is its own."
+                "The intervals of differences are so wide that in 95% of sweeps all of them hold; that of "
+                "the base's mean is its own."
             )
         lines.append(f"These intervals are over training seeds, {ONE_SPLIT}.")
         return lines

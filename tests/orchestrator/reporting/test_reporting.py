@@ -94,6 +94,19 @@ def test_every_trial_is_in_csv_and_parquet_with_its_values(
         assert (row["model.fpn.fusion_method"] == "") == ("model.fpn.fusion_method" not in record.values)
 
 
+def test_a_swept_seed_stands_once_and_a_fresh_one_in_its_place(tmp_path: Path) -> None:
+    sweep = space(tmp_path, space={"seed": {"choice": [1, 2]}, "training.lr": {"choice": [1e-3, 2e-3]}})
+    values = {"seed": 2, "training.lr": 1e-3}
+    records = [
+        TrialRecord(0, "base", {}),
+        TrialRecord(1, "search", values),
+        TrialRecord(2, "confirm", values, 1, 77),
+    ]
+    columns, rows = trial_rows(Material(tmp_path, sweep, "finished", records, []))
+    assert [row["seed"] for row in rows] == [sweep.base.seed, 2, 77]
+    assert columns.count("seed") == columns.count("training.lr") == 1
+
+
 def test_markdown_and_latex_hold_the_same_figures(broad: Path, tmp_path: Path, material: Material) -> None:
     assert command(broad.parent, "report", "broad", "--format", "md", "-o", str(tmp_path / "r.md")) == 0
     assert command(broad.parent, "report", "broad", "-o", str(tmp_path / "r.tex")) == 0
