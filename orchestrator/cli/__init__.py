@@ -28,8 +28,8 @@ from orchestrator.cli import (
     sync,
     ui,
 )
+from orchestrator.cli.going import USER_ERROR, hide_passwords, reason_of
 
-USER_ERROR = 2
 UNHEARD = 128 + 13
 """As of a program that SIGPIPE ends."""
 
@@ -89,7 +89,6 @@ def _run(arguments: list[str] | None) -> int:
     if options.command == "completion":
         return completion.run(options)
     # Imported here, because Ray and torch take seconds and --help should not.
-    from orchestrator.cli.going import hide_passwords
     from orchestrator.space import ConfigError
 
     try:
@@ -101,11 +100,8 @@ def _run(arguments: list[str] | None) -> int:
         return COMMANDS[options.command].run(options)
     except BrokenPipeError:
         raise
-    except ConfigError as error:
-        print(f"hjepa-sweep: {error}", file=sys.stderr)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"hjepa-sweep: {where}{error.strerror or error}", file=sys.stderr)
+    except (ConfigError, OSError) as error:
+        print(f"hjepa-sweep: {reason_of(error)}", file=sys.stderr)
     return USER_ERROR
 
 

@@ -13,7 +13,15 @@ if TYPE_CHECKING:
     from orchestrator.space import Sweep
     from orchestrator.study.place import Place
 
-FAILED, PARTIAL, INTERRUPTED = 1, 3, 130
+FAILED, USER_ERROR, PARTIAL, INTERRUPTED = 1, 2, 3, 130
+
+
+def reason_of(error: Exception) -> str:
+    """What a ConfigError or OSError says, to whom it concerns."""
+    if not isinstance(error, OSError):
+        return str(error)
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"
 
 
 def add_tracking(parser: argparse.ArgumentParser, default: str) -> None:

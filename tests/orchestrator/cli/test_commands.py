@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.recorded import begun, space
 from tests.workplace import (
     SPACE,
     Workplace,
@@ -123,6 +124,31 @@ def test_help_of_every_command_has_an_example() -> None:
                 *needed.get(name, []),
             ]
         )
+
+
+def test_a_sweep_that_cannot_be_read_hides_no_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from orchestrator.cli import main
+
+    results = tmp_path / "results"
+    begun(results, space(tmp_path))
+    for name in ("cut", "far"):
+        (results / name).mkdir()
+    (results / "cut/definition.json").write_text("")
+    (results / "far/definition.json").write_text((results / "tiny/definition.json").read_text())
+    nowhere = {"url": "postgresql+psycopg://u@127.0.0.1:1/d"}
+    (results / "far/storage.json").write_text(json.dumps(nowhere))
+    assert main(["list", "--results", str(results)]) == 2
+    cut, far, tiny = capsys.readouterr().out.splitlines()
+    assert cut.startswith(f"cut   {results}/cut/definition.json: cannot be read")
+    assert far.startswith("far   ")
+    assert "127.0.0.1:1" in far
+    assert tiny == "tiny  interrupted, 0 of 5 trials over (none begun)"
+    assert main(["list", "--json", "--results", str(results)]) == 2
+    told = json.loads(capsys.readouterr().out)
+    assert ["error" in entry for entry in told] == [True, True, False]
+    assert main(["list", "--results", str(tmp_path)]) == 0
 
 
 def test_a_results_folder_without_sweeps_says_so(workplace: Workplace, tmp_path: Path) -> None:
