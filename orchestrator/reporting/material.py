@@ -82,7 +82,7 @@ class Material:
 
     def trial(self, id: str) -> TrialRecord:
         """The trial that is meant by 23 or 0023. ConfigError, with those there are, where there is none."""
-        found = next((record for record in self.records if id.isdigit() and record.number == int(id)), None)
+        found = next((record for record in self.records if id.isdecimal() and record.number == int(id)), None)
         if found is None:
             numbers = [record.id for record in self.records]
             there = f"There: {numbers[0]} to {numbers[-1]}." if numbers else "It has none yet."

@@ -262,6 +262,8 @@ def test_best_and_export_give_the_config_that_was_run(
     assert json.loads(capsys.readouterr().out)["best"]["trial"] == material.best.id
     assert command(broad.parent, "export", "broad", "--trial", "999") == 2
     assert "no such trial in sweep broad. There: 0000 to 0039." in capsys.readouterr().err
+    assert command(broad.parent, "export", "broad", "--trial", "²") == 2
+    assert "--trial ²: no such trial" in capsys.readouterr().err
     assert (
         command(broad.parent, "export", "broad", "--trial", "2", "--checkpoint", str(tmp_path / "c.pt")) == 2
     )
