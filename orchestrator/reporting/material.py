@@ -112,6 +112,9 @@ class Material:
 
 
 def read_material(folder: Path, storage: str | None = None) -> Material:
-    """The sweep in `folder`, whether it runs or not. ConfigError where it cannot be read. Writes nothing."""
-    sweep, status = load_sweep(folder / SPACE), read_status(folder, storage)
+    """The sweep in `folder`, whether it runs or not. ConfigError where it cannot be read. Writes nothing.
+
+    Its data may be on other machines only.
+    """
+    sweep, status = load_sweep(folder / SPACE, check_data=False), read_status(folder, storage)
     return Material(folder, sweep, status.state, status.trials, read_environments(folder))
