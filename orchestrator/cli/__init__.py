@@ -1,7 +1,6 @@
 """`hjepa-sweep`: its commands, and what they have in common."""
 
 import argparse
-import difflib
 import os
 import sys
 
@@ -122,9 +121,10 @@ def parse(given: list[str]) -> argparse.Namespace:
 
 def _require_no_slip(name: str) -> None:
     """Leave where `name` is nearly a command, and no file."""
-    near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.7)
-    if near and "." not in name and not os.path.exists(name):
-        print(f"hjepa-sweep: {name}: no such command or file. Nearest: {near[0]}.", file=sys.stderr)
+    from orchestrator.space import meant_command  # not for --help
+
+    if near := meant_command(name, COMMANDS):
+        print(f"hjepa-sweep: {name}: no such command or file. Nearest: {near}.", file=sys.stderr)
         raise SystemExit(USER_ERROR)
 
 
