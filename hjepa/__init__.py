@@ -10,7 +10,7 @@ run, train, step, optim, checkpoint, distributed
 judge, evaluate, probe, features, pictures, metrics
                             what it has learnt
 measure, pace, rate, memory what it takes
-cli, catalog, advice, records, docs
+cli, slips, catalog, advice, records, docs
                             what people see of it
 """
 

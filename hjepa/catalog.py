@@ -47,6 +47,11 @@ def find_config(given: str) -> Path:
     return known[path.name]
 
 
+def is_config(name: str) -> bool:
+    """Whether a bare `name` is that of a config that comes with the project."""
+    return name in _names()
+
+
 def _names() -> dict[str, Path]:
     """Every config by its bare name."""
     found: dict[str, Path] = {}

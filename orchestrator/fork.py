@@ -37,7 +37,7 @@ def fork(results: Path, name: str, sweep: Sweep, place: Place | None = None) -> 
     if (target / SPACE).exists():
         return [f"{sweep.config.name}: is there already, and goes on"]
     require_empty(target)
-    other = load_sweep(source / SPACE)
+    other = load_sweep(source / SPACE, check_data=False)
     judged, judges = other.config.objective.metrics, sweep.config.objective.metrics
     if not set(judges) <= set(judged):
         raise ConfigError(

@@ -1,7 +1,6 @@
 """`hjepa-train`, also as `python -m hjepa`: its commands, and what they have in common."""
 
 import argparse
-import difflib
 import os
 import signal
 import sys
@@ -10,8 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from hjepa.catalog import is_config
 from hjepa.cli import check, fetch, migrate, train
 from hjepa.schema import ConfigError
+from hjepa.slips import meant_command
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -39,9 +40,9 @@ def main(arguments: list[str] | None = None) -> int:
         root.print_help(sys.stderr)
         return USER_ERROR
     if given[0] not in COMMANDS and not given[0].startswith("-"):
-        near = difflib.get_close_matches(given[0], COMMANDS, n=1, cutoff=0.7)
-        if near and "." not in given[0] and len(given) > 1:
-            print(f"hjepa-train: {given[0]}: no such command. Nearest: {near[0]}.", file=sys.stderr)
+        near = meant_command(given[0], COMMANDS)
+        if near and not is_config(given[0]):
+            print(f"hjepa-train: {given[0]}: no such command or file. Nearest: {near}.", file=sys.stderr)
             return USER_ERROR
         given = ["train", *given]
     options = root.parse_args(given)

@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from orchestrator.analysis.findings import Confirmation, Confirmed, Verdict
-from orchestrator.analysis.intervals import CONFIDENCE, detectable, holm, interval, mean_is_zero
+from orchestrator.analysis.findings import Confirmation, Confirmed, Estimate, Verdict
+from orchestrator.analysis.intervals import CONFIDENCE, detectable, interval, mean_is_zero
 from orchestrator.space import Sweep
 from orchestrator.study.record import TrialRecord, standing
 
@@ -21,7 +21,8 @@ def confirmation(sweep: Sweep, records: Sequence[TrialRecord]) -> Confirmation |
     own = _confirmed(sweep, counted, base)
     others = [r for r in records if r.number in chosen and r.role != "base"]
     configs = [_against(_confirmed(sweep, counted, record), own) for record in others]
-    return Confirmation(own, tuple(_corrected(configs, own, sweep.objective_mode)))
+    compared = sum(config.p is not None for config in configs)
+    return Confirmation(own, tuple(_judged(c, own, compared, sweep.objective_mode) for c in configs))
 
 
 def seeds_of(records: Sequence[TrialRecord], of: TrialRecord, metric: str) -> dict[int, float]:
@@ -53,8 +54,9 @@ def _confirmed(sweep: Sweep, records: Sequence[TrialRecord], of: TrialRecord) ->
         shrinkage=sign * (last[1] - mean) if last and mean is not None else None,
         gain=None,
         difference=None,
+        together=None,
         p=None,
-        p_holm=None,
+        p_together=None,
         detectable=None,
         verdict=None,
     )
@@ -74,22 +76,19 @@ def _against(own: Confirmed, base: Confirmed) -> Confirmed:
     return replace(own, gain=gain, difference=found, p=mean_is_zero(pairs), verdict=verdict)
 
 
-def _corrected(configs: Sequence[Confirmed], base: Confirmed, mode: str) -> list[Confirmed]:
-    """With p corrected for the number compared, and the verdict by it."""
-    tested = [config for config in configs if config.p is not None]
-    corrected = dict(
-        zip([c.trial for c in tested], holm([c.p for c in tested if c.p is not None]), strict=True)
+def _judged(config: Confirmed, base: Confirmed, compared: int, mode: str) -> Confirmed:
+    """With what holds of all configs compared at once, and the verdict by it."""
+    if config.difference is None or config.p is None:
+        return config
+    config = replace(
+        config,
+        together=interval(differences(config, base), compared),
+        p_together=min(1.0, compared * config.p),
+        detectable=_detectable(config.difference, compared),
     )
-    found = []
-    for config in configs:
-        if config.difference is None:
-            found.append(config)
-            continue
-        p, gain = corrected[config.trial], config.difference.value * (1 if mode == "max" else -1)
-        verdict = _verdict(config, base, gain) if p <= 1 - CONFIDENCE else "no difference shown"
-        least = _detectable(config, len(tested))
-        found.append(replace(config, p_holm=p, verdict=verdict, detectable=least))
-    return found
+    assert config.gain is not None
+    gain = config.gain * (1 if mode == "max" else -1)
+    return replace(config, verdict=_verdict(config, base, gain) if config.shown else "no difference shown")
 
 
 def _verdict(config: Confirmed, base: Confirmed, gain: float) -> Verdict:
@@ -101,10 +100,9 @@ def _verdict(config: Confirmed, base: Confirmed, gain: float) -> Verdict:
     return "better" if gain > 0 else "worse"
 
 
-def _detectable(config: Confirmed, compared: int) -> float:
-    assert config.difference is not None
+def _detectable(difference: Estimate, compared: int) -> float:
     from scipy import stats
 
-    freedom = config.difference.count - 1
-    half = config.difference.high - config.difference.value
+    freedom = difference.count - 1
+    half = difference.high - difference.value
     return detectable(half / float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)), freedom, compared)

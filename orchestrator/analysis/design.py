@@ -88,8 +88,8 @@ def _term(sweep: Sweep, records: Sequence[TrialRecord], key: str, bent: bool) ->
     own = own if own in distribution else None
     if distribution.kind in CHOICES:
         return _choice(key, distribution, values_N, active_N, own)
-    if isinstance(next((v for v in values_N if v is not None), 0), list):
-        return _weights(key, values_N)
+    if distribution.simplex:
+        return _weights(key, distribution.simplex, values_N)
     return _range(key, distribution, values_N, own, bent)
 
 
@@ -136,9 +136,8 @@ def _range(key: str, distribution: Distribution, values_N: Sequence[Any], own: A
     return Term(key, "range", f"{reference:.4g}", columns_NC, levels, nearest, slope_C, unit, not bent)
 
 
-def _weights(key: str, values_N: Sequence[Any]) -> Term:
+def _weights(key: str, size: int, values_N: Sequence[Any]) -> Term:
     """A list of weights that sum up to 1: all but the last, so that the others are without its effect."""
-    size = max(len(v) for v in values_N if v is not None)
     rows = [[0.0] * (size - 1) if v is None else [float(w) - 1 / size for w in v[:-1]] for v in values_N]
     level_N = [None if v is None else "any" for v in values_N]
     return Term(key, "weights", "equal", np.array(rows).reshape(len(values_N), size - 1), {}, level_N)

@@ -51,16 +51,23 @@ class Confirmed:
     gain: float | None
     """Mean of own value less the base's, paired by seed; None of the base itself and under two pairs."""
     difference: Estimate | None
-    """The same with its interval; None without spread too."""
+    """The same with its interval, for whoever asked of this one config; None without spread too."""
+    together: Estimate | None
+    """The same with an interval that holds at once with those of all configs compared (Bonferroni)."""
     p: float | None
     """Of the paired t test against the base."""
-    p_holm: float | None
-    """The same, corrected for the number of configs compared (Holm)."""
+    p_together: float | None
+    """The same, corrected likewise: at most 0.05 exactly where `together` leaves 0 out."""
     detectable: float | None
     """Least difference that so many runs show with 80% power, at a deviation that the true one lies below in
     80% of sweeps: that which was seen may be small by chance."""
     verdict: Verdict | None
-    """By the corrected p; None of the base itself."""
+    """By whether `together` leaves 0 out; None of the base itself."""
+
+    @property
+    def shown(self) -> bool:
+        """Whether it differs from the base, all that were compared reckoned with."""
+        return self.together is not None and not self.together.low <= 0 <= self.together.high
 
     @property
     def lost(self) -> int:

@@ -85,29 +85,37 @@ def _shares(group: _Group, values_M: np.ndarray) -> dict[str, tuple[float, float
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize")
-    distributions = {term.key: _distribution(term, group.rows_M) for term in group.terms}
-    for row, value in zip(group.rows_M.tolist(), values_M.tolist(), strict=True):
-        params = {term.key: _param(term, row) for term in group.terms}
-        study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=value))
+    names = {term.key: _params(term, group.rows_M) for term in group.terms}
+    params = {name: found_M for own in names.values() for name, found_M in own.items()}
+    distributions = {name: _distribution(found_M) for name, found_M in params.items()}
+    for row, value in enumerate(values_M.tolist()):
+        own = {name: found_M[row] for name, found_M in params.items()}
+        study.add_trial(optuna.trial.create_trial(params=own, distributions=distributions, value=value))
     fanova = FanovaImportanceEvaluator(**FOREST).evaluate(study)
     impurity = MeanDecreaseImpurityImportanceEvaluator(**FOREST).evaluate(study)
     return {
         term.key: (
-            group.weight * float(fanova.get(term.key, 0.0)),
-            group.weight * float(impurity.get(term.key, 0.0)),
+            group.weight * sum(float(fanova.get(name, 0.0)) for name in names[term.key]),
+            group.weight * sum(float(impurity.get(name, 0.0)) for name in names[term.key]),
         )
         for term in group.own
     }
 
 
-def _distribution(term: Term, rows_M: np.ndarray) -> Any:
+def _params(term: Term, rows_M: np.ndarray) -> dict[str, list[Any]]:
+    """A term's values by parameter; each of a list of weights is one, the last among them."""
+    columns_MC = term.columns_NC[rows_M]
+    if term.kind == "range":
+        return {term.key: columns_MC[:, 0].tolist()}
+    if term.kind == "weights":
+        weights_MC = np.column_stack([columns_MC, -columns_MC.sum(axis=1)])
+        return {f"{term.key}[{i}]": weight_M.tolist() for i, weight_M in enumerate(weights_MC.T)}
+    return {term.key: [str(term.level_N[row]) for row in rows_M]}
+
+
+def _distribution(values_M: list[Any]) -> Any:
     import optuna
 
-    if term.kind == "range":
-        places_M = term.columns_NC[rows_M, 0]
-        return optuna.distributions.FloatDistribution(float(places_M.min()), float(places_M.max()))
-    return optuna.distributions.CategoricalDistribution(sorted({str(term.level_N[row]) for row in rows_M}))
-
-
-def _param(term: Term, row: int) -> Any:
-    return float(term.columns_NC[row, 0]) if term.kind == "range" else str(term.level_N[row])
+    if isinstance(values_M[0], float):
+        return optuna.distributions.FloatDistribution(min(values_M), max(values_M))
+    return optuna.distributions.CategoricalDistribution(sorted(set(values_M)))

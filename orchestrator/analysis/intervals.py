@@ -16,8 +16,10 @@ CONFIDENCE_OF_POWER = 0.8
 """How sure it is that a test has the power that is told."""
 
 
-def interval(values: Sequence[float]) -> Estimate | None:
+def interval(values: Sequence[float], compared: int = 1) -> Estimate | None:
     """Mean of independent values with its 95% interval; at least two values, else ValueError.
+
+    Of several `compared` at once by Bonferroni's level: all of them together hold in 95%.
 
     None where they are all the same: that they are tells nothing of how much others would differ.
     """
@@ -28,7 +30,7 @@ def interval(values: Sequence[float]) -> Estimate | None:
     from scipy import stats  # half a second, and many sweeps need none
 
     mean = math.fsum(values) / len(values)
-    t = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
+    t = float(stats.t.ppf(1 - (1 - CONFIDENCE) / 2 / compared, len(values) - 1))
     half = t * deviation(values) / math.sqrt(len(values))
     return Estimate(mean, mean - half, mean + half, len(values))
 
@@ -89,7 +91,7 @@ def power(effect: float, error: float, freedom: float, compared: int = 1) -> flo
     """Chance that a two-sided t test at level 5% shows a true `effect`, whose estimate has standard
     error `error` on `freedom` degrees of freedom.
 
-    Of several compared the chance where all the others do nothing: Bonferroni's level, Holm's first step.
+    Of several compared at once by Bonferroni's level.
     """
     from scipy import stats
 

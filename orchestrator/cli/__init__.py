@@ -1,7 +1,6 @@
 """`hjepa-sweep`: its commands, and what they have in common."""
 
 import argparse
-import difflib
 import os
 import sys
 
@@ -28,8 +27,8 @@ from orchestrator.cli import (
     sync,
     ui,
 )
+from orchestrator.cli.going import USER_ERROR, hide_passwords, reason_of
 
-USER_ERROR = 2
 UNHEARD = 128 + 13
 """As of a program that SIGPIPE ends."""
 
@@ -89,7 +88,6 @@ def _run(arguments: list[str] | None) -> int:
     if options.command == "completion":
         return completion.run(options)
     # Imported here, because Ray and torch take seconds and --help should not.
-    from orchestrator.cli.going import hide_passwords
     from orchestrator.space import ConfigError
 
     try:
@@ -101,11 +99,8 @@ def _run(arguments: list[str] | None) -> int:
         return COMMANDS[options.command].run(options)
     except BrokenPipeError:
         raise
-    except ConfigError as error:
-        print(f"hjepa-sweep: {error}", file=sys.stderr)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"hjepa-sweep: {where}{error.strerror or error}", file=sys.stderr)
+    except (ConfigError, OSError) as error:
+        print(f"hjepa-sweep: {reason_of(error)}", file=sys.stderr)
     return USER_ERROR
 
 
@@ -126,9 +121,10 @@ def parse(given: list[str]) -> argparse.Namespace:
 
 def _require_no_slip(name: str) -> None:
     """Leave where `name` is nearly a command, and no file."""
-    near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.7)
-    if near and "." not in name and not os.path.exists(name):
-        print(f"hjepa-sweep: {name}: no such command or file. Nearest: {near[0]}.", file=sys.stderr)
+    from orchestrator.space import meant_command  # not for --help
+
+    if near := meant_command(name, COMMANDS):
+        print(f"hjepa-sweep: {name}: no such command or file. Nearest: {near}.", file=sys.stderr)
         raise SystemExit(USER_ERROR)
 
 

@@ -6,7 +6,7 @@ Every file is checked, whatever is wrong with those before it.
 import argparse
 import sys
 
-from orchestrator.cli.going import add_changes
+from orchestrator.cli.going import USER_ERROR, add_changes
 
 EPILOG = """\
 examples:
@@ -16,7 +16,6 @@ examples:
 
 exit status: 0 all are valid, 2 one at least is not.
 """
-USER_ERROR = 2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

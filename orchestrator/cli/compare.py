@@ -1,6 +1,6 @@
 """Two sweeps or more side by side: base, best and finalists, what differs, and whether the figures compare.
 
-They do where metric, data, evaluation and epochs are the same.
+They do where metric, images, evaluation and epochs are the same; losses, where the loss is the same too.
 """
 
 import argparse

@@ -13,7 +13,15 @@ if TYPE_CHECKING:
     from orchestrator.space import Sweep
     from orchestrator.study.place import Place
 
-FAILED, PARTIAL, INTERRUPTED = 1, 3, 130
+FAILED, USER_ERROR, PARTIAL, INTERRUPTED = 1, 2, 3, 130
+
+
+def reason_of(error: Exception) -> str:
+    """What a ConfigError or OSError says, to whom it concerns."""
+    if not isinstance(error, OSError):
+        return str(error)
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"
 
 
 def add_tracking(parser: argparse.ArgumentParser, default: str) -> None:
@@ -93,6 +101,8 @@ def hide_passwords(options: argparse.Namespace) -> list[str]:
         os.environ[VARIABLE] = storage
         shown = [word.replace(storage, str(place)) for word in shown]
     tracking: str | None = getattr(options, "tracking_uri", None)
+    if tracking:
+        _require_uri(tracking, "--tracking-uri")
     if tracking and bare_uri(tracking) != tracking:
         os.environ[TRACKING] = tracking
         shown = [word.replace(tracking, bare_uri(tracking)) for word in shown]
@@ -101,15 +111,21 @@ def hide_passwords(options: argparse.Namespace) -> list[str]:
 
 def checked_uri(uri: str) -> str:
     """`uri` with the secrets that it was given with, or ConfigError where MLflow could not take it."""
+    from orchestrator.tracking.tracking import VARIABLE, bare_uri
+
+    _require_uri(uri, "--tracking-uri")
+    whole = os.environ.pop(VARIABLE, None)  # trials have no business with it
+    return whole if whole is not None and bare_uri(whole) == uri else uri
+
+
+def _require_uri(uri: str, said_by: str) -> None:
     from orchestrator.space import ConfigError
-    from orchestrator.tracking.tracking import VARIABLE, absolute_uri, bare_uri
+    from orchestrator.tracking.tracking import absolute_uri
 
     try:
         absolute_uri(uri)
     except ValueError as error:
-        raise ConfigError(f"--tracking-uri: {error}.") from None
-    whole = os.environ.pop(VARIABLE, None)  # trials have no business with it
-    return whole if whole is not None and bare_uri(whole) == uri else uri
+        raise ConfigError(f"{said_by}: {error}.") from None
 
 
 def store_of(folder: Path, given: str | None) -> str:

@@ -1,9 +1,9 @@
 """Send a search space to a cluster, to run there as it would here.
 
 The cluster is a profile: one of ~/.config/hjepa/clusters.yaml by its name, or clusters/NAME.yaml of this
-folder. The sweep is validated here first, and sent whole: what is edited afterwards does not reach it. Sent
-again while its job is queued or runs, it is the same job; when that is over, the sweep goes on with the same
-results, as with more --trials. docs/cluster.md walks through each kind.
+folder. The sweep is validated here first, for slurm its data too, and sent whole: what is edited afterwards
+does not reach it. Sent again while its job is queued or runs, it is the same job; when that is over, the
+sweep goes on with the same results, as with more --trials. docs/cluster.md walks through each kind.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
 
     profile = load_profile(options.to)
     overrides = {**profile.set, **parse_overrides(options.set)}
-    sweep = load_sweep(options.space, base=options.base, overrides=overrides, trials=options.trials)
+    sweep = load_sweep(options.space, options.base, overrides, options.trials, check_data=profile.sees_data)
     require_number(sweep.config.resources)
     words: list[str] = []
     if options.tracking_uri:

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 from pydantic import AfterValidator, Field
 
@@ -62,6 +62,8 @@ class BaseProfile(Config):
     seen, unless the kind has another way.
     """
 
+    sees_data: ClassVar[bool] = False
+    """Whether the data has to be seen from here too, so that it is looked at before anything is sent."""
     description: Line | None = None
     """What the cluster is, for people."""
     set: dict[str, str | int | float | bool | None] = Field(default_factory=dict)

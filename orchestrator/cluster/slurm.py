@@ -32,6 +32,7 @@ def _option(text: str) -> str:
 class SlurmProfile(BaseProfile):
     """A SLURM cluster, from one of its login nodes. All its nodes see the results folder."""
 
+    sees_data = True  # on the file system that login nodes share with the others
     type: Literal["slurm"]
     nodes: int = Field(1, ge=1, le=4096)
     """Whole nodes of the job."""

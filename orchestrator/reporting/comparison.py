@@ -9,9 +9,10 @@ from orchestrator.reporting.caption import NONE, number
 from orchestrator.reporting.material import Material
 from orchestrator.reporting.sentences import lost_runs
 from orchestrator.reporting.tables import Table
+from orchestrator.space.checks import incomparable
+from orchestrator.space.keys import MEASURE, under
+from orchestrator.space.space import effective
 
-MEASURING = ("data.", "evaluation.")
-"""Keys of what is measured, and on what."""
 SHOWN = 20
 
 
@@ -41,10 +42,22 @@ def obstacles(sweeps: Sequence[Material]) -> list[str]:
         found.append(f"the objectives differ: {', '.join(s.metric for s in sweeps)}")
     if len({s.sweep.max_epochs for s in sweeps}) > 1:
         found.append(f"full trials have {', '.join(str(s.sweep.max_epochs) for s in sweeps)} epochs")
-    differing = base_differences(sweeps)
-    found += [f"{key}: {', '.join(v)}" for key, v in differing.items() if key.startswith(MEASURING)]
-    swept = {key for s in sweeps for key in s.sweep.config.space if key.startswith(MEASURING)}
-    return found + [f"{key} is swept: not even trials of one sweep compare" for key in sorted(swept)]
+    telling = {key for s in sweeps for key in flat(effective(s.sweep.base))}
+    for key, values in base_differences(sweeps).items():
+        reason = _obstacle(sweeps[0].metric, key) if key in telling else None
+        found += [f"{key}: {', '.join(values)}, {reason}"] if reason else []
+    return found
+
+
+def _obstacle(metric: str, key: str) -> str | None:
+    """Why `metric` does not compare between bases that differ in `key`, in words, or None where it does.
+
+    Swept and derived keys need not be asked about: a space between whose own trials its objective does not
+    compare is not loaded.
+    """
+    if key == "training.epochs":  # of all trials, and told apart
+        return None
+    return "which changes what the objective measures" if under(key, MEASURE) else incomparable(metric, key)
 
 
 def base_differences(sweeps: Sequence[Material]) -> dict[str, list[str]]:
@@ -69,7 +82,9 @@ def words(sweeps: Sequence[Material]) -> list[str]:
     why = obstacles(sweeps)
     if why:
         return [*lines, "The objectives do not compare:", *(f"  {reason}" for reason in why)]
-    lines.append("The objectives compare: same metric, data, evaluation and epochs.")
+    lines.append(
+        "The objectives compare: the metric is the same, so are its images, its evaluation and the epochs."
+    )
     return [*lines, *(_against(sweep, sweeps[0], len(sweeps) - 1) for sweep in sweeps[1:])]
 
 

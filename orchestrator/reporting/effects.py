@@ -41,11 +41,14 @@ def effects(findings: Findings) -> Figure | None:
     axes.set_yticks([-height for height in range(len(rows))], names)
     for text, (_, level) in zip(axes.get_yticklabels(), rows, strict=True):
         text.set_fontweight("bold" if level is None else "normal")
-    axes.set(xlabel=f"difference of {findings.metric} from the reference", ylim=(-len(rows) + 0.4, 0.6))
+    words = (
+        f"difference of {findings.metric}\nfrom the reference"  # in two lines, for long names leave little
+    )
+    axes.set(xlabel=words, ylim=(-len(rows) + 0.4, 0.6))
     axes.grid(axis="x")
     axes.set_axisbelow(True)
     axes.tick_params(axis="y", length=0)
-    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.xaxis.set_major_locator(MaxNLocator(4))
     return figure
 
 
@@ -61,7 +64,7 @@ def importance(findings: Findings) -> Figure | None:
         return None
     keys = sorted(found.keys, key=lambda key: key.fanova)[-MAX_ROWS // 2 :]
     names = [short(key.key, [other.key for other in found.keys]) for key in keys]
-    figure, axes = canvas(1.2 + 0.36 * len(keys))
+    figure, axes = canvas(1.3 + 0.36 * len(keys))
     heights = range(len(keys))
     fanova, impurity = [key.fanova for key in keys], [key.impurity for key in keys]
     _bars(axes, [h + 0.18 for h in heights], fanova, found.fanova_floor, BEST, label="fANOVA")
@@ -72,7 +75,7 @@ def importance(findings: Findings) -> Figure | None:
     axes.grid(axis="x")
     axes.set_axisbelow(True)
     axes.tick_params(axis="y", length=0)
-    axes.legend(loc="lower right")
+    figure.legend(loc="outside lower center", ncols=2)  # beside the bars it would hide the dotted lines
     return figure
 
 
@@ -111,8 +114,8 @@ def rung_agreement(findings: Findings) -> Figure | None:
 
 def effects_table(findings: Findings) -> Table:
     """Every value of every key, with what is behind its effect."""
-    rows = [_row(effect, level) for effect in findings.effects.keys for level in effect.levels]
     found = findings.effects
+    rows = [row for effect in found.keys for row in _effect_rows(effect)]
     note = (
         f"Difference from the reference at epoch {found.epoch}{at_seed(found)}, all else equal, by a model "
         f"of {counted(found.trials, 'trial')} that reckons with the early-stopped ones. The 95% intervals "
@@ -128,6 +131,13 @@ def effects_table(findings: Findings) -> Table:
 
 def _sureness(effect: Effect) -> tuple[float, float]:
     return (1.0 if effect.p_together is None else effect.p_together, 1.0 if effect.p is None else effect.p)
+
+
+def _effect_rows(effect: Effect) -> list[list[str]]:
+    """A row for each value of a key, the p beside its reference; a list of weights has p alone."""
+    if effect.levels or effect.p_together is None:
+        return [_row(effect, level) for level in effect.levels]
+    return [[effect.key, "all weights", str(effect.trials), *[NONE] * 5, f"{effect.p_together:.2g}"]]
 
 
 def _row(effect: Effect, level: Level) -> list[str]:
@@ -159,8 +169,9 @@ def confirmation_table(findings: Findings) -> Table:
                 number(config.mean),
                 _interval(config.interval, sign=False),
                 f"{config.gain:+.4f}" if config.gain is not None else NONE,
+                _interval(config.together),
                 _interval(config.difference),
-                f"{config.p_holm:.2g}" if config.p_holm is not None else NONE,
+                f"{config.p_together:.2g}" if config.p_together is not None else NONE,
                 number(config.detectable),
                 config.verdict or "",
             ]
@@ -173,12 +184,14 @@ def confirmation_table(findings: Findings) -> Table:
         "mean",
         "95% interval",
         "difference",
-        "95% interval",
+        "95% interval, all",
+        "95% interval, alone",
     ]
-    columns += ["p (Holm)", "detectable", "verdict"]
+    columns += ["p (all)", "detectable", "verdict"]
     note = (
         "Paired by seed, on one set of validation images, whose own chance is in no interval; p by the "
-        "paired t test against the base, corrected for the number compared. "
+        "paired t test against the base. The intervals of differences hold all at once, and p is corrected "
+        "likewise (Bonferroni): the verdict is by them. The interval alone is of that one config. "
         "Means and differences are of the survivors: a side that lost a run is not said to win. "
         "Detectable: the least true difference that would have been shown with 80% power, told so that this "
         "much is true in 80% of sweeps."

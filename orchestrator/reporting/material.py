@@ -82,7 +82,7 @@ class Material:
 
     def trial(self, id: str) -> TrialRecord:
         """The trial that is meant by 23 or 0023. ConfigError, with those there are, where there is none."""
-        found = next((record for record in self.records if id.isdigit() and record.number == int(id)), None)
+        found = next((record for record in self.records if id.isdecimal() and record.number == int(id)), None)
         if found is None:
             numbers = [record.id for record in self.records]
             there = f"There: {numbers[0]} to {numbers[-1]}." if numbers else "It has none yet."
@@ -112,6 +112,9 @@ class Material:
 
 
 def read_material(folder: Path, storage: str | None = None) -> Material:
-    """The sweep in `folder`, whether it runs or not. ConfigError where it cannot be read. Writes nothing."""
-    sweep, status = load_sweep(folder / SPACE), read_status(folder, storage)
+    """The sweep in `folder`, whether it runs or not. ConfigError where it cannot be read. Writes nothing.
+
+    Its data may be on other machines only.
+    """
+    sweep, status = load_sweep(folder / SPACE, check_data=False), read_status(folder, storage)
     return Material(folder, sweep, status.state, status.trials, read_environments(folder))

@@ -33,6 +33,11 @@ def verdicts(findings: Findings, asked: int) -> list[str]:
     lines = [line for config in found.configs for line in _verdict(config, found, findings.metric)]
     if any(config.interval is not None for config in (found.base, *found.configs)):
         lines.append(_base(found.base))
+        if sum(config.p is not None for config in found.configs) > 1:
+            lines.append(
+                "The intervals of differences are so wide that in 95% of sweeps all of them hold; that of "
+                "the base's mean is its own."
+            )
         lines.append(f"These intervals are over training seeds, {ONE_SPLIT}.")
         return lines
     return [*lines, _base(found.base)]
@@ -56,14 +61,14 @@ def _head(config: Confirmed, found: Confirmation, metric: str) -> str:
             f"{name.capitalize()} differs from the base config by {metric} {config.gain:+.4f} with every "
             "fresh seed alike: without any spread there is neither interval nor p, and nothing is claimed."
         )
-    if config.difference is None or config.verdict in (None, "too few runs"):
+    if config.together is None or config.verdict in (None, "too few runs"):
         far = " so far" if len(config.values) + config.lost < config.asked else ""
         lost = f" ({lost_runs(config)})" if config.lost else ""
         return f"Of {name} too few runs with fresh seeds came to an end{far} to say anything{lost}."
     compared = sum(other.p is not None for other in found.configs)
-    corrected = f", corrected for {compared} compared" if compared > 1 else ""
-    seen = f"{metric} {signed(config.difference)}, p = {config.p_holm:.2g}"
-    seen += f" by {config.difference.count} shared fresh seeds{corrected}"
+    corrected = f", both corrected for {compared} compared" if compared > 1 else ""
+    seen = f"{metric} {signed(config.together)}, p = {config.p_together:.2g}"
+    seen += f" by {config.together.count} shared fresh seeds{corrected}"
     match config.verdict:
         case "survivors only":
             named = ((name, config), ("the base config", found.base))

@@ -1,7 +1,8 @@
 """Figures of the space: what every trial was made of, and what pairs of choices make together."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -30,34 +31,56 @@ def short(key: str, among: Sequence[str]) -> str:
 def parallel_coordinates(material: Material) -> Figure | None:
     """Each trial a line through its values, in shades of its rank; None without a trial of a value."""
     trials = [record for record in sample(material.ranking) if material.values_of(record)]
-    keys = list(material.sweep.config.space)
     if not trials:
         return None
-    figure, axes = canvas(max(3.4, 0.55 * (len(keys) + 1) + 0.6))
-    scales = [Scale.of(material, key) for key in keys]
+    rows = [row for key in material.sweep.config.space for row in _rows(material, key)]
+    figure, axes = canvas(max(3.4, 0.55 * (len(rows) + 1) + 0.6))
     found = [material.value(record) for record in material.ranking]
     last = Scale.of_numbers([v for v in found if math.isfinite(v)], log=False)
     places = {record.number: place for place, record in enumerate(material.ranking)}
     lines, colours = [], []
     for record in reversed(trials):
         values = material.values_of(record)
-        xs = [
-            scale.place(values[key]) if key in values else None
-            for key, scale in zip(keys, scales, strict=True)
-        ]
-        xs = [*(x if x is not None else -0.07 for x in xs), last.place(material.value(record))]
-        lines.append([(x, -row) for row, x in enumerate(xs)])
+        xs = [*(row.place(values) for row in rows), last.place(material.value(record))]
+        lines.append([(x, -height) for height, x in enumerate(xs)])
         colours.append(SHADES[4 - min(4, 5 * places[record.number] // len(material.ranking))])
     axes.add_collection(LineCollection(lines, colors=colours, linewidths=1.4, alpha=0.9))
-    for row, scale in enumerate([*scales, last]):
-        _axis(axes, -row, scale)
-    names = [short(key, keys) for key in keys]
-    axes.set_yticks([-row for row in range(len(keys) + 1)], [*names, material.metric])
-    axes.set(xlim=(-0.12, 1.06), ylim=(-len(keys) - 0.5, 0.45), xticks=[])
+    for height, scale in enumerate([*(row.scale for row in rows), last]):
+        _axis(axes, -height, scale)
+    names = [row.name for row in rows]
+    axes.set_yticks([-height for height in range(len(rows) + 1)], [*names, material.metric])
+    axes.set(xlim=(-0.12, 1.06), ylim=(-len(rows) - 0.5, 0.45), xticks=[])
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
     return figure
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A key's axis, or that of one of its weights."""
+
+    name: str
+    key: str
+    scale: "Scale"
+    weight: int | None = None
+
+    def place(self, values: Mapping[str, Any]) -> float:
+        """Where a trial's line crosses it; left of it where the trial has no value."""
+        if self.key not in values:
+            return -0.07
+        value = values[self.key]
+        return self.scale.place(value if self.weight is None else value[self.weight])
+
+
+def _rows(material: Material, key: str) -> list[_Row]:
+    """The axes of a key: one, of a list of weights one for each, all from 0 to 1."""
+    space = material.sweep.config.space
+    name, size = short(key, list(space)), space[key].simplex
+    if size is None:
+        return [_Row(name, key, Scale.of(material, key))]
+    share = Scale.of_numbers((0.0, 1.0), log=False)
+    return [_Row(f"{name}[{weight}]", key, share, weight) for weight in range(size)]
 
 
 class Scale:
@@ -69,7 +92,8 @@ class Scale:
 
     @classmethod
     def of(cls, material: Material, key: str) -> "Scale":
-        """The scale of a swept key: its choices evenly, or its numbers from the least to the greatest."""
+        """The scale of a swept key: its choices evenly, or its numbers from the least to the greatest; where
+        no trial has one, its whole range."""
         distribution = material.sweep.config.space[key]
         if distribution.kind in CATEGORICAL and distribution.points is not None:
             texts = [label(point) for point in distribution.points]
@@ -77,7 +101,7 @@ class Scale:
             return cls([(i * step, text) for i, text in enumerate(texts)], None, False)
         trials = [material.values_of(record) for record in material.searched]
         numbers = [float(values[key]) for values in trials if key in values]
-        return cls.of_numbers(numbers, log=distribution.kind.startswith("log"))
+        return cls.of_numbers(numbers or distribution.ends, log=distribution.kind.startswith("log"))
 
     @classmethod
     def of_numbers(cls, numbers: Sequence[float], log: bool) -> "Scale":

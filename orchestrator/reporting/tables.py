@@ -118,7 +118,7 @@ def label_of(value: Any) -> str:
 
 def trial_rows(material: Material) -> tuple[list[str], list[dict[str, Any]]]:
     """Columns, and all trials, for whoever goes on with them elsewhere."""
-    keys = list(material.sweep.config.space)
+    keys = [key for key in material.sweep.config.space if key != "seed"]  # which is a column anyway
     metrics = sorted({name for record in material.records for last in _last(record) for name in last})
     own = [
         "trial",
@@ -136,6 +136,7 @@ def trial_rows(material: Material) -> tuple[list[str], list[dict[str, Any]]]:
     for record in material.records:
         last = record.last(material.metric)
         row: dict[str, Any] = dict.fromkeys(columns)
+        values = material.values_of(record)
         row |= {
             "trial": record.number,
             "role": record.role,
@@ -143,7 +144,7 @@ def trial_rows(material: Material) -> tuple[list[str], list[dict[str, Any]]]:
             "epochs": material.epochs(record),
             "objective": last[1] if last else None,
             "seconds_of_training": cost_s(record),
-            "seed": material.sweep.base.seed if record.seed is None else record.seed,
+            "seed": values.get("seed", material.sweep.base.seed) if record.seed is None else record.seed,
             "confirms": record.confirms,
             "retries": record.retries,
             "began": record.began.isoformat() if record.began else None,
@@ -151,7 +152,7 @@ def trial_rows(material: Material) -> tuple[list[str], list[dict[str, Any]]]:
             "reason": record.reason or None,
             "notes": "; ".join(record.notes) or None,
         }
-        row |= {key: _plain(value) for key, value in material.values_of(record).items() if key in row}
+        row |= {key: _plain(values[key]) for key in keys if key in values}
         row |= {f"last/{name}": value for last in _last(record) for name, value in last.items()}
         rows.append(row)
     return columns, rows

@@ -105,7 +105,7 @@ def _of_sweep(results: Path, name: str, sweep: "Sweep") -> list[Earlier]:
     if name == sweep.config.name:
         raise ConfigError(f"{where}: is this sweep itself; name earlier ones.")
     folder = find_sweep(results, name)
-    other = load_sweep(folder / SPACE)
+    other = load_sweep(folder / SPACE, check_data=False)
     metric = sweep.config.objective.metric
     if other.config.objective.metric != metric:
         raise ConfigError(f"{where}: was judged by {other.config.objective.metric}, this sweep by {metric}.")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         read_mapping,
         to_yaml,
     )
+    from hjepa.slips import meant_command
     from orchestrator.space.config import (
         ConfirmConfig,
         ObjectiveConfig,
@@ -54,6 +55,7 @@ __all__ = [
     "flow_yaml",
     "key_tables",
     "leaves",
+    "meant_command",
     "parse_overrides",
     "read_mapping",
     "to_yaml",
@@ -87,6 +89,7 @@ offer(
         "load_sweep": "orchestrator.space.load",
         "objective_mode": "orchestrator.space.objective",
         "Sweep": "orchestrator.space.sweep",
+        "meant_command": "hjepa.slips",
         **dict.fromkeys(_SCHEMA, "hjepa.schema"),
         **dict.fromkeys(_SECTIONS, "orchestrator.space.config"),
     },

@@ -120,10 +120,11 @@ class Distribution(Config):
             low_d, high_d, q_d = (Decimal(str(number)) for number in self.quniform)
             if q_d <= 0:
                 raise ValueError(f"quniform has q {q_d}; must be above 0")
-            if low_d % q_d or high_d % q_d:
-                raise ValueError(f"quniform goes from {low_d} to {high_d}; both must be multiples of q {q_d}")
+            # First, for of more values the remainder has more digits than a Decimal.
             if (high_d - low_d) / q_d >= MAX_STEPS:
                 raise ValueError(f"quniform has more than {MAX_STEPS:,} values; write uniform")
+            if low_d % q_d or high_d % q_d:
+                raise ValueError(f"quniform goes from {low_d} to {high_d}; both must be multiples of q {q_d}")
         return self
 
     @model_serializer(mode="wrap")

@@ -184,13 +184,14 @@ def drain(folder: Path, uri: str, timeout_s: float, hurry: Callable[[], bool] = 
 
 
 def absolute_uri(uri: str) -> str:
-    """`uri` with a relative SQLite path made absolute. ValueError for a file store."""
-    scheme = urlsplit(uri).scheme
+    """`uri` with a relative SQLite path made absolute. ValueError for a file store and for no URL."""
+    allowed = "Allowed: sqlite:///PATH, http://HOST, https://HOST, or a database URL (postgresql://...)"
+    try:
+        scheme = urlsplit(uri).scheme
+    except ValueError:  # whose words may hold the password
+        raise ValueError(f"tracking uri: is no URL. {allowed}") from None
     if scheme in ("", "file") and uri != "databricks":
-        raise ValueError(
-            f"tracking uri {uri!r}: MLflow 3 keeps no records in plain folders. "
-            "Allowed: sqlite:///PATH, http://HOST, https://HOST, or a database URL (postgresql://...)"
-        )
+        raise ValueError(f"tracking uri {uri!r}: MLflow 3 keeps no records in plain folders. {allowed}")
     if scheme == "sqlite":
         return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).absolute()}"
     return uri

@@ -108,12 +108,46 @@ def test_winners_are_named_after_correction_and_the_rest_told_what_could_hide(sw
     assert found is not None
     first, second = found.configs
     expected = stats.ttest_rel(good, base).pvalue
-    assert (first.p, first.p_holm) == (pytest.approx(expected), pytest.approx(2 * expected))
+    assert (first.p, first.p_together) == (pytest.approx(expected), pytest.approx(2 * expected))
     assert (first.verdict, second.verdict) == ("better", "no difference shown")
     assert first.shrinkage == pytest.approx(0.9 - np.mean(good))
     assert second.detectable is not None
     assert second.difference is not None
     assert second.detectable > second.difference.high - second.difference.value
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_words_interval_p_and_verdict_of_a_finalist_agree(sweep: Sweep, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    runs = [(gain + 0.01 * rng.standard_normal(4)).tolist() for gain in (0.5, 0.505, 0.515, 0.53)]
+    findings = analyse(sweep, _confirmed(*runs), with_importances=False)
+    assert findings.confirmation is not None
+    for config in findings.confirmation.configs:
+        assert config.together is not None
+        assert config.p_together is not None
+        outside = not config.together.low <= 0 <= config.together.high
+        assert (config.p_together <= 0.05) == outside == (config.verdict != "no difference shown")
+        (said,) = (line for line in sentences.verdicts(findings, 3) if f"rial {config.trial:04d}" in line)
+        assert said.startswith("No difference") != outside
+        assert f"({config.together.low:+.4f}"[1:] in said
+        assert "both corrected for 3 compared" in said
+
+
+def test_a_finalist_that_is_sure_by_itself_only_is_told_by_the_wider_interval(sweep: Sweep) -> None:
+    findings = analyse(sweep, _confirmed([0.5] * 3, [0.512, 0.508, 0.515], [0.50, 0.505, 0.49]))
+    assert findings.confirmation is not None
+    first = findings.confirmation.configs[0]
+    assert first.difference is not None
+    assert first.together is not None
+    assert first.p is not None
+    assert first.difference.low > 0 > first.together.low
+    assert first.p_together == pytest.approx(2 * first.p)
+    assert "(95% interval -0.0009 to +0.0242), p = 0.058" in sentences.verdicts(findings, 2)[0]
+    assert list(confirmation_table(findings).rows[1][7:10]) == [
+        "-0.0009 to +0.0242",
+        "+0.0029 to +0.0204",
+        "0.058",
+    ]
 
 
 def test_reruns_that_are_lost_are_counted_and_never_compared(sweep: Sweep) -> None:
@@ -132,8 +166,8 @@ def test_values_without_spread_have_neither_interval_nor_p(sweep: Sweep) -> None
     assert (interval(same), mean_is_zero(same)) == (None, None)
     findings = analyse(sweep, _confirmed([0.5, 0.52], [0.6, 0.62], [0.6, 0.7]))
     first, second = findings.confirmation.configs
-    assert (first.verdict, first.p_holm) == ("no spread", None)
-    assert second.p_holm == second.p  # one alone is tested
+    assert (first.verdict, first.p_together) == ("no spread", None)
+    assert second.p_together == second.p  # one alone is tested
     assert "neither interval nor p" in sentences.verdicts(findings, 2)[0]
     assert confirmation_table(findings).rows[1][6] == "+0.1000"
 
@@ -157,7 +191,7 @@ def test_no_side_wins_by_the_runs_that_it_did_not_lose(sweep: Sweep) -> None:
     found = confirmation(sweep, _confirmed(base, good, bad, [0.6, 0.63, 0.61, 0.59, 0.61]))
     assert found is not None
     assert [config.verdict for config in found.configs] == ["survivors only", "worse", "better"]
-    assert (found.configs[0].collapsed, found.configs[0].p_holm < 0.05) == (2, True)
+    assert (found.configs[0].collapsed, found.configs[0].p_together < 0.05) == (2, True)
     other = confirmation(sweep, _confirmed([*base[:4], inf], [0.4, 0.43, 0.41, 0.40, 0.41]))
     assert other is not None
     assert other.configs[0].verdict == "survivors only"
@@ -229,6 +263,20 @@ def test_a_key_of_noise_lies_below_the_floor_and_one_that_matters_above(many_key
     assert 0.1 < max(shares.values()) < floor  # a share that looks like something
     shares, floor = _fanova(many_keys, _drawn(np.random.default_rng(0), 60, gain=0.05))
     assert [key for key, share in shares.items() if share > floor] == ["loss.type"]
+
+
+def test_a_list_of_weights_that_matters_has_a_share_and_a_p(tmp_path: Path) -> None:
+    space = {"loss.hierarchy_weights": {"simplex": 2}, "loss.type": {"choice": ["mse", "cosine"]}}
+    sweep = synthetic_sweep(tmp_path, space=space, scheduler={"type": "fifo", "max_epochs": 2})
+    rng, records = np.random.default_rng(0), []
+    for number, weight in enumerate(np.linspace(0, 1, 24).round(6).tolist()):
+        values = {"loss.hierarchy_weights": [weight, 1 - weight], "loss.type": ["mse", "cosine"][number % 2]}
+        reports = {2: {METRIC: 0.5 + 0.1 * weight + 0.01 * float(rng.standard_normal())}}
+        records.append(TrialRecord(number, "search", values, reports=reports, outcome="completed"))
+    shares, floor = _fanova(sweep, records)
+    assert shares["loss.hierarchy_weights"] > floor
+    (row, *_) = effects_table(analyse(sweep, records, with_importances=False)).rows
+    assert (*row[:3], float(row[-1]) < 0.05) == ("loss.hierarchy_weights", "all weights", "24", True)
 
 
 @pytest.mark.slow

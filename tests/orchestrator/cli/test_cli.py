@@ -41,6 +41,11 @@ LR = {"training.lr": {"loguniform": [1e-4, 1e-2]}}
         ({}, ["tiny.yaml", "--base", "nothing.yaml"], "nothing.yaml: no such file"),
         ({"resources": {"cpus_per_worker": 4096}}, [], "resources.cpus_per_worker"),
         ({}, ["tiny.yaml", "--tracking-uri", "file:///mlruns"], "--tracking-uri"),
+        (
+            {},
+            ["tiny.yaml", "--tracking-uri", "http://["],
+            "--tracking-uri: tracking uri: is no URL. Allowed: ",
+        ),
     ],
 )
 def test_bad_input_gets_one_message_and_touches_nothing(

@@ -8,7 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from orchestrator.search.earlier import read_earlier
+from orchestrator.space import load_sweep
+from tests.recorded import begun, space
 from tests.workplace import (
     SPACE,
     Workplace,
@@ -123,6 +127,81 @@ def test_help_of_every_command_has_an_example() -> None:
                 *needed.get(name, []),
             ]
         )
+
+
+def test_a_sweep_that_cannot_be_read_hides_no_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from orchestrator.cli import main
+
+    results = tmp_path / "results"
+    begun(results, space(tmp_path))
+    for name in ("cut", "far"):
+        (results / name).mkdir()
+    (results / "cut/definition.json").write_text("")
+    (results / "far/definition.json").write_text((results / "tiny/definition.json").read_text())
+    nowhere = {"url": "postgresql+psycopg://u@127.0.0.1:1/d"}
+    (results / "far/storage.json").write_text(json.dumps(nowhere))
+    assert main(["list", "--results", str(results)]) == 2
+    cut, far, tiny = capsys.readouterr().out.splitlines()
+    assert cut.startswith(f"cut   {results}/cut/definition.json: cannot be read")
+    assert far.startswith("far   ")
+    assert "127.0.0.1:1" in far
+    assert tiny == "tiny  interrupted, 0 of 5 trials over (none begun)"
+    assert main(["list", "--json", "--results", str(results)]) == 2
+    told = json.loads(capsys.readouterr().out)
+    assert ["error" in entry for entry in told] == [True, True, False]
+    assert main(["list", "--results", str(tmp_path)]) == 0
+
+
+@pytest.fixture
+def of_images(tmp_path: Path) -> Path:
+    """The results of a sweep over a folder of images, which has gone since."""
+    images = tmp_path / "images"
+    for kind in ("train", "val"):
+        for name in ("a", "b"):
+            folder = images / kind / name
+            folder.mkdir(parents=True)
+            for number in range(4):
+                Image.new("RGB", (16, 16)).save(folder / f"{number}.png")
+    path = space(tmp_path).path
+    overrides = {"data.dataset": "imagefolder", "data.data_path": str(images), "data.batch_size": 2}
+    sweep = load_sweep(path, overrides=overrides)
+    _, study = begun(tmp_path / "results", sweep)
+    study.ask("base", sweep.base_values())
+    values = {"model.fpn.use_fpn": False, "training.lr": 1e-3}
+    for record in (study.trials[0], study.ask("search", values)):
+        study.report(record.number, 1, {"val/knn_top1": 0.5}, None)
+        study.end(record.number, "pruned")
+    images.rename(tmp_path / "gone")
+    return tmp_path / "results"
+
+
+def test_what_only_reads_a_sweep_needs_no_data(of_images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from orchestrator.cli import main
+
+    results = str(of_images)
+    for words in (["best", "tiny"], ["report", "tiny", "--format", "md"], ["export", "tiny", "--trial", "1"]):
+        assert main([*words, "--results", results]) == 0, capsys.readouterr().err
+    assert main(["reproduce", "tiny", "--trial", "1", "--results", results]) == 2
+    assert "does not exist" in capsys.readouterr().err
+    later = space(of_images.parent, name="later", search={"num_trials": 2, "warm_start": ["tiny"]})
+    assert [trial.values["training.lr"] for trial in read_earlier(of_images, later)] == [1e-3]
+
+
+@pytest.mark.parametrize(("kind", "status"), [("ray", 0), ("slurm", 2)])
+def test_data_that_is_there_only_stops_no_submission(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, status: int
+) -> None:
+    from orchestrator.cli import main
+
+    profile = {"type": kind, "set": {"data.dataset": "imagefolder", "data.data_path": "/datasets/imagenet"}}
+    own = {"ray": {"address": "http://127.0.0.1:1"}, "slurm": {"cpus_per_node": 4}}
+    (tmp_path / "far.yaml").write_text(json.dumps(profile | own[kind]))
+    words = ["submit", str(space(tmp_path).path), "--to", str(tmp_path / "far.yaml"), "--dry-run"]
+    assert main([*words, "--results", str(tmp_path / "results")]) == status
+    shown = capsys.readouterr()
+    assert ("'/datasets/imagenet' does not exist" in shown.err) == (status == 2), shown.err
 
 
 def test_a_results_folder_without_sweeps_says_so(workplace: Workplace, tmp_path: Path) -> None:

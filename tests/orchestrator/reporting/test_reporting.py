@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from orchestrator.reporting.terminal import SweepResult
 from orchestrator.reporting.terminal import summary as said_at_the_end
 from orchestrator.reporting.trade_offs import cost_s, objectives, pareto_front
 from orchestrator.reporting.words import summary
-from orchestrator.space import Sweep
+from orchestrator.space import Sweep, load_sweep
 from orchestrator.study.record import TrialRecord
 from tests.recorded import BROAD, begun, finished, space
 from tests.workplace import Workplace, mlflow_runs
@@ -91,6 +92,19 @@ def test_every_trial_is_in_csv_and_parquet_with_its_values(
         if "training.lr" in record.values:
             assert float(row["training.lr"]) == entry["training.lr"] == record.values["training.lr"]
         assert (row["model.fpn.fusion_method"] == "") == ("model.fpn.fusion_method" not in record.values)
+
+
+def test_a_swept_seed_stands_once_and_a_fresh_one_in_its_place(tmp_path: Path) -> None:
+    sweep = space(tmp_path, space={"seed": {"choice": [1, 2]}, "training.lr": {"choice": [1e-3, 2e-3]}})
+    values = {"seed": 2, "training.lr": 1e-3}
+    records = [
+        TrialRecord(0, "base", {}),
+        TrialRecord(1, "search", values),
+        TrialRecord(2, "confirm", values, 1, 77),
+    ]
+    columns, rows = trial_rows(Material(tmp_path, sweep, "finished", records, []))
+    assert [row["seed"] for row in rows] == [sweep.base.seed, 2, 77]
+    assert columns.count("seed") == columns.count("training.lr") == 1
 
 
 def test_markdown_and_latex_hold_the_same_figures(broad: Path, tmp_path: Path, material: Material) -> None:
@@ -248,6 +262,8 @@ def test_best_and_export_give_the_config_that_was_run(
     assert json.loads(capsys.readouterr().out)["best"]["trial"] == material.best.id
     assert command(broad.parent, "export", "broad", "--trial", "999") == 2
     assert "no such trial in sweep broad. There: 0000 to 0039." in capsys.readouterr().err
+    assert command(broad.parent, "export", "broad", "--trial", "²") == 2
+    assert "--trial ²: no such trial" in capsys.readouterr().err
     assert (
         command(broad.parent, "export", "broad", "--trial", "2", "--checkpoint", str(tmp_path / "c.pt")) == 2
     )
@@ -322,6 +338,43 @@ def test_the_sweep_that_found_better_is_named(tmp_path: Path) -> None:
     one, two = _finalists(sweep, rng, [0.6, 0.6]), _finalists(sweep, rng, [0.8, 0.6])
     two = replace(two, sweep=space(tmp_path, name="two"))
     assert words([one, two])[-1].startswith("two found better, the first finalist of two less that of tiny")
+
+
+def _standing(sweep: Sweep) -> Material:
+    return Material(Path("made-up"), sweep, "finished", [], [])
+
+
+def _against(folder: Path, metric: str, changes: dict[str, Any]) -> list[str]:
+    """Why a sweep by `metric` does not compare with itself with some keys of its base changed."""
+    path = space(folder, space={"training.lr": {"loguniform": [1e-4, 1e-2]}}).path
+    common = {"objective.metric": metric, "evaluation.val_loss": True}
+    return obstacles([_standing(load_sweep(path, overrides={**common, **own})) for own in ({}, changes)])
+
+
+def test_losses_do_not_compare_where_bases_weigh_them_differently(tmp_path: Path) -> None:
+    changes = {"loss.type": "smoothl1", "data.num_workers": 3, "training.lr": 0.01, "seed": 7}
+    assert _against(tmp_path, "val/loss", changes) == [
+        'loss.type: "mse", "smoothl1", which may change the loss\'s scale'
+    ]
+    assert _against(tmp_path, "val/knn_top1", changes) == []
+    assert _against(tmp_path, "val/rankme", {"model.embed_dim": 48}) == [
+        "model.embed_dim: 16, 48, which sets the features' width and so the most that it can be"
+    ]
+
+
+def test_figures_compare_where_only_training_differs_and_not_on_other_images(tmp_path: Path) -> None:
+    changes = {"data.batch_size": 32, "data.augmentation.color_jitter": 0.2, "data.cache_budget_gb": 1.0}
+    assert _against(tmp_path, "val/knn_top1", changes) == []
+    assert _against(tmp_path, "val/knn_top1", {"data.split_seed": 3}) == [
+        "data.split_seed: 0, 3, which changes what the objective measures"
+    ]
+
+
+@pytest.mark.parametrize("name", ["augmentation", "optim"])
+def test_sweeps_of_keys_of_the_data_compare(name: str) -> None:
+    sweep = load_sweep(Path(__file__).parents[3] / f"search_spaces/{name}.yaml")
+    assert any(key.startswith("data.") for key in sweep.config.space)
+    assert obstacles([_standing(sweep)] * 2) == []
 
 
 @pytest.mark.slow

@@ -43,6 +43,12 @@ from tests.orchestrator.space.spaces import LR, drawn, load, refusal
             "quniform goes from 0.1 to 1.0; both must be multiples of q 0.3.",
         ),
         ("training.lr", {"quniform": [0, 1, 1e-6]}, "quniform has more than 10,000 values; write uniform."),
+        ("training.lr", {"quniform": [0, 1, 1e-320]}, "quniform has more than 10,000 values; write uniform."),
+        (
+            "training.lr",
+            {"quniform": [0, 1e300, 1e-300]},
+            "quniform has more than 10,000 values; write uniform.",
+        ),
         (
             "seed",
             {"randint": [0, 10**19]},
