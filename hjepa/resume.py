@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hjepa.config import RunConfig
+from hjepa.data.split import Held
 from hjepa.schema import has_effect, inert_reason, leaves
 
 # With another split, images that were learnt from would be evaluated on.
@@ -33,6 +34,30 @@ def differences(saved: Mapping[str, Any], config: RunConfig) -> list[str]:
         was, now = _value(saved, key), _value(present, key)
         if was is not _ABSENT and was != now:
             found.append(f"{key} was {json.dumps(was)}, is {json.dumps(now)}")
+    return found
+
+
+def split_otherwise(saved: Mapping[str, Mapping[str, Any]] | None, held: Mapping[str, Held]) -> list[str]:
+    """What is held out of each data set that was not held out so in the run of a checkpoint, which holds
+    `saved`; None, of an older version, tells nothing.
+
+    Data sets that are no longer learnt from do no harm.
+    """
+    if saved is None:
+        return []
+    known, found = {one["digest"] for one in saved.values()}, []
+    for name, now in held.items():
+        was = saved.get(name)
+        if now.digest in known:
+            continue
+        if was is None:
+            found.append(f"{name} was not learnt from")
+        elif (was["images"], was["held"]) == (now.images, now.held):
+            found.append(f"of {name} there are as many images, but others")
+        else:
+            found.append(
+                f"of {name} it was {was['held']} of {was['images']} images, is {now.held} of {now.images}"
+            )
     return found
 
 

@@ -147,6 +147,9 @@ class _Rows(Items):
         group = int(np.searchsorted(self.starts, index, side="right")) - 1
         return f"{self.groups[group][0]}: row {self._row(index, group)}"
 
+    def called(self) -> Iterable[str]:
+        return (Path(file).name for file in self.first)
+
     def _row(self, index: int, group: int) -> int:
         return index - self.first[self.groups[group][0]]
 
