@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hjepa.checkpoint import load_checkpoint, require_parts, save_checkpoint
 from hjepa.config import RunConfig
-from hjepa.data import Augmentation, Data, Multicrop, Split, check_data, load_data
+from hjepa.data import Augmentation, Data, Multicrop, Split, check_apart, check_data, load_data
 from hjepa.distributed import GradientSum, Share, Team, own_device, process_group, require_divisible, team_of
 from hjepa.memory import keep_freed
 from hjepa.model import HJEPA
@@ -175,11 +175,13 @@ def build_crops(config: RunConfig, data: Data, device: torch.device) -> Multicro
 
 
 def check_run_data(config: RunConfig) -> None:
-    """Raises ConfigError unless the files of every data set of a run are where its config says."""
+    """Raises ConfigError unless the files of every data set of a run are where its config says, and nothing
+    is learnt from that is held out elsewhere in it."""
     check_data(config.data)
     if _probes_elsewhere(config):
         with _told_of_the_probe():
             check_data(config.probe_data)
+        check_apart(config.data, config.probe_data)
 
 
 def load_probe_data(config: RunConfig) -> Data | None:

@@ -10,9 +10,9 @@ import pytest
 
 from hjepa.checkpoint import load_checkpoint, save_checkpoint
 from hjepa.config import RunConfig
-from hjepa.data import Data, DataConfig, Split, load_data
+from hjepa.data import Data, DataConfig, Split, check_data, load_data
 from hjepa.data.loaded import load_one, load_part
-from hjepa.run import build_run, pick_device
+from hjepa.run import build_run, check_run_data, pick_device
 from hjepa.schema import ConfigError
 from tests.hjepa.data.formats import (
     encoded_image,
@@ -20,6 +20,7 @@ from tests.hjepa.data.formats import (
     write_cifar10,
     write_image_folder,
     write_parquet,
+    write_stl10,
 )
 
 Tiny = Callable[..., RunConfig]
@@ -93,6 +94,67 @@ def test_a_cache_that_lacks_images_and_does_not_say_which_is_refused(folder: Pat
     load_part.cache_clear()
     with pytest.raises(ConfigError, match=r"npy holds 59 of 60 images, and .*\.bad\.txt beside it does not"):
         loaded(folder, max_bad=1)
+
+
+# Several sets of one folder
+
+
+def listed(folder: Path, *classes: str) -> str:
+    file = folder.parent / f"{'-'.join(classes)}.txt"
+    file.write_text("".join(f"{name}\n" for name in classes))
+    return str(file)
+
+
+def two(folder: Path, second: Path, first_list: str | None, second_list: str | None) -> DataConfig:
+    sets = [
+        {"name": "one", "dataset": "imagefolder", "path": str(folder), "class_list": first_list},
+        {"name": "two", "dataset": "imagefolder", "path": str(second), "class_list": second_list},
+    ]
+    return DataConfig.model_validate({**given(folder), "use_multi_dataset": True, "datasets": sets})
+
+
+def test_sets_that_share_some_images_are_refused(folder: Path):
+    some, linked = listed(folder, "ant", "bee"), folder.parent / "linked"
+    linked.mkdir()
+    for name in ("bee", "cow"):
+        (linked / name).symlink_to(folder / "train" / name)
+    for second, lists in ((folder, (some, None)), (folder / "train", (None, some)), (linked, (None, None))):
+        with pytest.raises(ConfigError) as raised:
+            check_data(two(folder, second, *lists))
+        told = f"data.datasets: one and two both take {folder}/train/"
+        assert str(raised.value).startswith(told), str(raised.value)
+
+
+def test_sets_that_share_all_or_no_images_are_not(folder: Path):
+    write_image_folder(folder.parent / "others", 2)
+    some = listed(folder, "ant", "bee")
+    for second, lists in ((folder, (some, some)), (folder.parent / "others", (some, None))):
+        check_data(two(folder, second, *lists))
+    same = load_data(two(folder, folder, some, some))
+    assert not seen(same.train) & seen(same.val)
+
+
+def test_unlabelled_images_change_nothing_of_what_is_held_out(tmp_path: Path):
+    write_stl10(tmp_path / "stl10_binary")
+    sets = [{"name": "stl10"}, {"name": "more", "dataset": "stl10", "unlabeled": True}]
+    changed = {"use_multi_dataset": True, "datasets": sets}
+    config = DataConfig.model_validate({**given(tmp_path), **changed})
+    check_data(config)
+    data = load_data(config)
+    assert not seen(data.train) & seen(data.val)
+
+
+def test_a_probe_judged_by_some_of_the_runs_images_is_refused(tiny: Tiny, folder: Path):
+    probe = {"enabled": True, "dataset": "imagefolder", "data_path": str(folder)}
+    keys = {f"evaluation.linear_probe.{key}": value for key, value in probe.items()}
+    run = tiny({**keys, "data.stored_size": 12})
+    check_run_data(run)
+    some = two(folder, folder, *[listed(folder, "ant", "bee")] * 2)
+    told = (
+        r"^evaluation\.linear_probe\.dataset: imagefolder and the run's one both take .*/train/ant, but not"
+    )
+    with pytest.raises(ConfigError, match=told):
+        check_run_data(run.model_copy(update={"data": some}))
 
 
 # Going on from a checkpoint
