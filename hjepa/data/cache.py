@@ -16,6 +16,7 @@ import numpy as np
 from hjepa.schema import ConfigError
 
 LABEL_TYPE = np.dtype("<i2")
+MOST_CLASSES = int(np.iinfo(LABEL_TYPE).max)
 NO_LABEL = -1
 """Class of an image that has none."""
 
@@ -31,6 +32,12 @@ def records(images_MCHW: np.ndarray, labels_M: np.ndarray) -> np.ndarray:
 def record_type(shape_CHW: tuple[int, ...]) -> np.dtype:
     """A record with an image of that shape."""
     return np.dtype([("image", np.uint8, shape_CHW), ("label", LABEL_TYPE)])
+
+
+def require_classes_fit(count: int, where: str) -> None:
+    """Raises ConfigError where a data set has more classes than a record's label can tell apart."""
+    if count > MOST_CLASSES:
+        raise ConfigError(f"{where} has {count:,} classes; {MOST_CLASSES:,} is the most.")
 
 
 def default_cache_dir() -> Path:
