@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import tempfile
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from pydantic import Field, model_validator
 
 from hjepa.metrics import METRIC_MODES, metric_mode
 from hjepa.schema import NO_EFFECT, Config, ConfigError
+from hjepa.temporary import remove_abandoned, temporary
 
 FORMAT = 1
 
@@ -54,22 +54,18 @@ class UnreadableCheckpointError(ConfigError):
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write `state` to a temporary file beside `path`, flush it to disk, and rename it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save({"format": FORMAT} | state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except RuntimeError as error:
-        Path(temporary).unlink(missing_ok=True)
-        if isinstance(error.__context__, OSError):  # torch's words for a full disk name neither
-            cause = error.__context__
-            raise OSError(cause.errno, cause.strerror, str(path)) from None
-        raise
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with temporary(path) as made:
+        try:
+            with made.open("wb") as file:
+                torch.save({"format": FORMAT} | state, file)
+                file.flush()
+                os.fsync(file.fileno())
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # torch's words for a full disk name neither
+                cause = error.__context__
+                raise OSError(cause.errno, cause.strerror, str(path)) from None
+            raise
+        os.replace(made, path)
 
 
 def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
@@ -107,11 +103,13 @@ def _check_sums(path: Path) -> None:
 
 
 class CheckpointFolder:
-    """The checkpoints of one run: which to keep, which is newest."""
+    """The checkpoints of one run: which to keep, which is newest. What killed processes have left of
+    others is removed when it is opened."""
 
     def __init__(self, config: CheckpointConfig, folder: Path):
         self.config = config
         self.folder = folder
+        remove_abandoned(folder, ".epoch_*.pt.*.tmp")
         # On disk too, so that a resumed run does not delete the best of what came before.
         self.scores_file = folder / "scores.json"
         self.scores = self._read_scores()

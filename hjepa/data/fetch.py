@@ -3,9 +3,7 @@
 import hashlib
 import os
 import re
-import shutil
 import tarfile
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from hjepa.schema import ConfigError
+from hjepa.temporary import remove_abandoned, temporary
 
 _BLOCK_BYTES = 1 << 20
 _TIMEOUT_S = 60
@@ -188,15 +187,13 @@ def _copy(
 
 def _unpack(archive: Path, folder: str, to: Path) -> None:
     """`folder` of a tar archive, moved into `to` when it is whole."""
-    work = Path(tempfile.mkdtemp(prefix=f".{folder}.", dir=to))
+    remove_abandoned(to, f".{folder}.*.tmp")
     try:
-        with tarfile.open(archive) as tar:
+        with temporary(to / folder, folder=True) as work, tarfile.open(archive) as tar:
             # Refuses absolute paths, .., links out of the folder, and devices.
             tar.extractall(work, filter="data")
-        if not (work / folder).is_dir():
-            raise FetchError(f"{archive}: holds no folder {folder}: not the archive expected.")
-        os.rename(work / folder, to / folder)
+            if not (work / folder).is_dir():
+                raise FetchError(f"{archive}: holds no folder {folder}: not the archive expected.")
+            os.rename(work / folder, to / folder)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise FetchError(f"{archive} cannot be unpacked in {to}: {error}.") from None
-    finally:
-        shutil.rmtree(work, ignore_errors=True)

@@ -16,6 +16,7 @@ from hjepa.cli import main
 from hjepa.data import DataConfig, load_test
 from hjepa.data.fetch import ARCHIVES, FetchError, fetch
 from hjepa.schema import ConfigError
+from hjepa.temporary import boot
 from tests.hjepa.data.formats import write_cifar10
 
 
@@ -125,6 +126,12 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(
     server.breaks_at = None
     fetch("cifar10", tmp_path, url, checksum=sums(archive))
     assert server.asked == [None, "bytes=1000-"]
+    assert names(tmp_path) == ["cifar-10-batches-py"]
+
+
+def test_what_a_killed_fetch_left_half_unpacked_is_removed(url: str, archive: bytes, tmp_path: Path):
+    (tmp_path / f".cifar-10-batches-py.{boot()}.x.tmp" / "inner").mkdir(parents=True)
+    fetch("cifar10", tmp_path, url, checksum=sums(archive))
     assert names(tmp_path) == ["cifar-10-batches-py"]
 
 
