@@ -111,6 +111,7 @@ def _record(run: Run, place: Place) -> int:
         if records is not None:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+        run.team.meet()
         for name, value in measured_once(run, folder).items():
             print(f"{name.replace('_', ' ').replace('/', ', ')}: {value:.4f}")
         if records is not None:
