@@ -268,7 +268,13 @@ def started() -> int:
     """Processes that were started together: those of the group, or as torchrun says, else one."""
     if dist.is_initialized():
         return dist.get_world_size()
-    return int(os.environ["WORLD_SIZE"]) if {"RANK", "WORLD_SIZE"} <= os.environ.keys() else 1
+    if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
+        return 1
+    try:
+        return int(os.environ["WORLD_SIZE"])
+    except ValueError:
+        size = os.environ["WORLD_SIZE"]
+        raise ConfigError(f"distributed: WORLD_SIZE is {size!r} in the environment, no number.") from None
 
 
 def require_started(config: DistributedConfig) -> None:
@@ -339,11 +345,28 @@ def process_group(config: DistributedConfig, device: torch.device) -> Iterator[N
     if started() == 1:  # with or without torchrun
         store = dist.HashStore()  # pyright: ignore[reportPrivateImportUsage]
         settings |= {"store": store, "rank": 0, "world_size": 1}
+    else:
+        _require_address()
     dist.init_process_group(backend, **settings)
     try:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def _require_address() -> None:
+    """ConfigError where torch would not know who this process is and where it meets the others."""
+    given = {name: os.environ.get(name) for name in ("RANK", "MASTER_ADDR", "MASTER_PORT")}
+    missing = [name for name, value in given.items() if not value]
+    if missing:
+        raise ConfigError(
+            f"distributed: the environment has WORLD_SIZE {started()} and lacks {', '.join(missing)}.\n"
+            "Start the processes by torchrun, which sets all of them, or unset RANK and WORLD_SIZE."
+        )
+    wrong = [f"{name}={given[name]}" for name in ("RANK", "MASTER_PORT") if not str(given[name]).isdecimal()]
+    if wrong or int(str(given["RANK"])) >= started():
+        told = wrong[0] if wrong else f"RANK={given['RANK']} of WORLD_SIZE={started()}"
+        raise ConfigError(f"distributed: {told} in the environment is not possible.")
 
 
 def team_of(config: DistributedConfig) -> Team:

@@ -1,6 +1,7 @@
 """Public archives of data sets: downloaded on an explicit command only, verified, and unpacked."""
 
 import hashlib
+import http.client
 import os
 import re
 import tarfile
@@ -146,7 +147,10 @@ def _verify(file: Path, kind: str, digits: str, fate: str) -> None:
 def _download(url: str, part: Path, tell: Callable[[str], None]) -> None:
     """Bring `url` to `part`, going on where that ends. FetchError where it breaks off; `part` then stays."""
     done = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
+    try:
+        request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
+    except ValueError as error:
+        raise ConfigError(f"--url {url}: {error}.") from None
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
             if done and getattr(answer, "status", None) != 206:
@@ -160,7 +164,9 @@ def _download(url: str, part: Path, tell: Callable[[str], None]) -> None:
         if error.code == 416:  # nothing is left to send: the whole of it is there
             return
         raise FetchError(f"{url}: the server says {error.code} {error.reason}.") from None
-    except (OSError, ValueError) as error:
+    except http.client.InvalidURL as error:
+        raise ConfigError(f"--url {url}: {error}.") from None
+    except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise FetchError(
             f"{url} cannot be downloaded: {reason}. Without network, get the archive elsewhere and give it "

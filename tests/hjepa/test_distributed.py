@@ -422,6 +422,27 @@ def test_what_cannot_be_is_one_message_and_status_2(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({}, r"the environment has WORLD_SIZE 2 and lacks MASTER_ADDR, MASTER_PORT\.\nStart the"),
+        ({"MASTER_ADDR": "127.0.0.1"}, "lacks MASTER_PORT"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE is 'two' in the environment, no number"),
+        ({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "x"}, "MASTER_PORT=x in the environment"),
+        ({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1", "RANK": "2"}, "RANK=2 of WORLD_SIZE=2 in the"),
+    ],
+)
+def test_an_environment_in_which_none_can_meet_is_one_message(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], message: str
+):
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in ({"RANK": "0", "WORLD_SIZE": "2"} | environment).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=message):
+        next(train(tiny({"data.batch_size": 240})))
+
+
 def test_a_batch_that_cannot_be_shared_is_refused_by_the_config(tiny: Tiny):
     with pytest.raises(ConfigError, match=r"data.batch_size 239 is shared by distributed.world_size 2"):
         tiny(RANKS)

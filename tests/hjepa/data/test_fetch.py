@@ -3,9 +3,11 @@
 import hashlib
 import http.server
 import io
+import socket
 import tarfile
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +145,29 @@ def test_no_network_and_no_such_file_are_one_message(server: Server, url: str, t
     with pytest.raises(FetchError, match=r"cannot be downloaded: .*refused.* --from FILE"):
         fetch("cifar10", tmp_path, url)
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("url", ["http://exa mple/x.tar.gz", "http://example:port/x", "archive.tar.gz"])
+def test_an_address_that_is_none_is_one_message(url: str, tmp_path: Path):
+    with pytest.raises(ConfigError, match=f"^--url {url}: "):
+        fetch("cifar10", tmp_path, url)
+    assert names(tmp_path) == []
+
+
+def test_an_answer_that_is_no_http_is_one_message(tmp_path: Path):
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+        port = server.getsockname()[1]
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"220 ready\r\n")
+
+        answered = pool.submit(answer)
+        with pytest.raises(FetchError, match="cannot be downloaded: 220 ready"):
+            fetch("cifar10", tmp_path, f"http://127.0.0.1:{port}/x")
+        answered.result()
 
 
 def packed(member: tarfile.TarInfo) -> bytes:
