@@ -12,6 +12,7 @@ judge, evaluate, probe, features, pictures, metrics
 measure, pace, rate, memory what it takes
 cli, slips, catalog, advice, records, docs
                             what people see of it
+lazy, temporary             imports when they are wanted, files until they are whole
 """
 
 from typing import TYPE_CHECKING

@@ -10,9 +10,10 @@ from typing import Any, Literal, Self
 import torch
 from pydantic import Field, model_validator
 
-from hjepa.folders import free_folder, whole_file
+from hjepa.folders import free_folder
 from hjepa.metrics import METRIC_MODES, metric_mode
 from hjepa.schema import NO_EFFECT, Config, ConfigError
+from hjepa.temporary import remove_abandoned, whole_file
 
 FORMAT = 1
 
@@ -97,11 +98,13 @@ def _check_sums(path: Path) -> None:
 
 
 class CheckpointFolder:
-    """The checkpoints of one run: which to keep, which is newest."""
+    """The checkpoints of one run: which to keep, which is newest. What killed processes have left of
+    others is removed when it is opened."""
 
     def __init__(self, config: CheckpointConfig, folder: Path):
         self.config = config
         self.folder = folder
+        remove_abandoned(folder, ".epoch_*.pt.*.tmp")
         # On disk too, so that a resumed run does not delete the best of what came before.
         self.scores_file = folder / "scores.json"
         self.notes: tuple[str, ...] = ()

@@ -47,7 +47,7 @@ class RunConfig(Config):
     """Seed of everything random but the evaluation split."""
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", json_schema_extra=NO_EFFECT)
     """Where to run; auto takes CUDA, then MPS, then CPU."""
-    threads: int | None = Field(default=None, ge=1, json_schema_extra=NO_EFFECT)
+    threads: int | None = Field(default=None, ge=1, le=1024, json_schema_extra=NO_EFFECT)
     """CPU threads; null: torch's default. The same number gives the same result to the bit."""
 
     @property

@@ -5,7 +5,10 @@ gradients with the others' before the optimizer's step, so weights stay equal wi
 Shape letters: B images of a step, P of them a rank's own, S samples, D features.
 """
 
+import logging
 import os
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,8 +25,16 @@ from hjepa.schema import NO_EFFECT, Config, ConfigError
 
 TIMEOUT = timedelta(minutes=30)
 """How long a rank waits for the others before it gives up. torchrun ends the rest of a run much sooner."""
+PATIENCE = timedelta(hours=24)
+"""How long it waits for them to load their images, which one node may have to decode and another not."""
+_TOLD_S = 10.0
+"""Seconds of that before a line says so."""
+_LOOK_S = 0.2
+_MET = "hjepa/met"
 BUCKET_VALUES = 2**23
 """Gradients that are sent at a time, 32 MiB of float32."""
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 ValuesT = TypeVar("ValuesT", np.ndarray, Tensor)
@@ -112,6 +123,21 @@ class Team:
         rows = np.arange(batch).reshape(-1, self.size, micro_batch // self.size)
         return Share(batch, rows[:, self.rank].ravel())
 
+    def meet(self) -> None:
+        """Wait until all ranks have come here, PATIENCE at the most: any other call waits TIMEOUT only."""
+        if not self.grouped:
+            return
+        told = threading.Timer(_TOLD_S, log.warning, ("waits for the other processes to load their images",))
+        told.start()
+        try:
+            with _reaching_others():
+                if dist.get_backend() == "gloo":
+                    dist.monitored_barrier(timeout=PATIENCE)  # it sees at once where one has ended
+                else:
+                    meet_at(dist.distributed_c10d._get_default_store(), self.size)
+        finally:
+            told.cancel()
+
     def sum(self, values: Tensor) -> Tensor:
         """Sum over ranks, the same on all, without gradient."""
         if self.grouped:
@@ -166,6 +192,16 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         return gradients[0].chunk(ctx.team.size)[ctx.team.rank] * ctx.team.size, None
+
+
+def meet_at(store: Any, size: int) -> None:
+    """Wait until `size` processes have come to a store as often as this one. RuntimeError after PATIENCE."""
+    awaited = -(-store.add(_MET, 1) // size) * size
+    until_s = time.monotonic() + PATIENCE.total_seconds()
+    while store.add(_MET, 0) < awaited:
+        if time.monotonic() > until_s:
+            raise RuntimeError(f"waited {PATIENCE} for them")
+        time.sleep(_LOOK_S)
 
 
 @contextmanager
@@ -238,7 +274,8 @@ class GradientSum:
     def _send(self) -> None:
         if self._bucket:
             flat = torch.cat([g.flatten() for g in self._bucket])
-            self._flights.append((dist.all_reduce(flat, async_op=True), flat, self._bucket))
+            with _reaching_others():
+                self._flights.append((dist.all_reduce(flat, async_op=True), flat, self._bucket))
             self._bucket, self._values = [], 0
 
 
@@ -246,7 +283,13 @@ def started() -> int:
     """Processes that were started together: those of the group, or as torchrun says, else one."""
     if dist.is_initialized():
         return dist.get_world_size()
-    return int(os.environ["WORLD_SIZE"]) if {"RANK", "WORLD_SIZE"} <= os.environ.keys() else 1
+    if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
+        return 1
+    try:
+        return int(os.environ["WORLD_SIZE"])
+    except ValueError:
+        size = os.environ["WORLD_SIZE"]
+        raise ConfigError(f"distributed: WORLD_SIZE is {size!r} in the environment, no number.") from None
 
 
 def require_started(config: DistributedConfig) -> None:
@@ -317,11 +360,28 @@ def process_group(config: DistributedConfig, device: torch.device) -> Iterator[N
     if started() == 1:  # with or without torchrun
         store = dist.HashStore()  # pyright: ignore[reportPrivateImportUsage]
         settings |= {"store": store, "rank": 0, "world_size": 1}
+    else:
+        _require_address()
     dist.init_process_group(backend, **settings)
     try:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def _require_address() -> None:
+    """ConfigError where torch would not know who this process is and where it meets the others."""
+    given = {name: os.environ.get(name) for name in ("RANK", "MASTER_ADDR", "MASTER_PORT")}
+    missing = [name for name, value in given.items() if not value]
+    if missing:
+        raise ConfigError(
+            f"distributed: the environment has WORLD_SIZE {started()} and lacks {', '.join(missing)}.\n"
+            "Start the processes by torchrun, which sets all of them, or unset RANK and WORLD_SIZE."
+        )
+    wrong = [f"{name}={given[name]}" for name in ("RANK", "MASTER_PORT") if not str(given[name]).isdecimal()]
+    if wrong or int(str(given["RANK"])) >= started():
+        told = wrong[0] if wrong else f"RANK={given['RANK']} of WORLD_SIZE={started()}"
+        raise ConfigError(f"distributed: {told} in the environment is not possible.")
 
 
 def team_of(config: DistributedConfig) -> Team:

@@ -1,15 +1,13 @@
-"""Folders of one name, numbered beside each other; a run's claim on one; files that are written whole."""
+"""Folders of one name, numbered beside each other, and a run's claim on one."""
 
 import fcntl
 import os
 import re
 import socket
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import IO, Self
+from typing import Self
 
 LOCK = ".lock"
 """In a claimed folder: the config of the run that has it, as YAML. Gone when the run ends well."""
@@ -95,22 +93,6 @@ def siblings(folder: Path) -> list[Path]:
 def is_used(folder: Path) -> bool:
     """Whether a folder is there and holds more than the lock of a claim."""
     return folder.exists() and any(file.name != LOCK for file in folder.iterdir())
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """A temporary file beside `path`, which at the end is flushed to disk and renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _numbered(folder: Path) -> Iterator[Path]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hjepa.config import RunConfig
+from hjepa.data.split import Held
 from hjepa.schema import has_effect, inert_reason, leaves
 
 # With another split, images that were learnt from would be evaluated on.
@@ -65,6 +66,30 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _plain(below) for name, below in value.items()}
     return [_plain(below) for below in value] if isinstance(value, list) else value
+
+
+def split_otherwise(saved: Mapping[str, Mapping[str, Any]] | None, held: Mapping[str, Held]) -> list[str]:
+    """What is held out of each data set that was not held out so in the run of a checkpoint, which holds
+    `saved`; None, of an older version, tells nothing.
+
+    Data sets that are no longer learnt from do no harm.
+    """
+    if saved is None:
+        return []
+    known, found = {one["digest"] for one in saved.values()}, []
+    for name, now in held.items():
+        was = saved.get(name)
+        if now.digest in known:
+            continue
+        if was is None:
+            found.append(f"{name} was not learnt from")
+        elif (was["images"], was["held"]) == (now.images, now.held):
+            found.append(f"of {name} there are as many images, but others")
+        else:
+            found.append(
+                f"of {name} it was {was['held']} of {was['images']} images, is {now.held} of {now.images}"
+            )
+    return found
 
 
 def _value(nested: Mapping[str, Any], key: str) -> Any:

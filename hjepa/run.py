@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +14,12 @@ from torch import Tensor
 
 from hjepa.checkpoint import load_checkpoint, require_parts, save_checkpoint
 from hjepa.config import RunConfig
-from hjepa.data import Augmentation, Data, Multicrop, Split, check_data, load_data
+from hjepa.data import Augmentation, Data, Multicrop, Split, check_apart, check_data, load_data
 from hjepa.distributed import GradientSum, Share, Team, own_device, process_group, require_divisible, team_of
 from hjepa.memory import keep_freed
 from hjepa.model import HJEPA
 from hjepa.optim import build_optimizer
-from hjepa.resume import differences
+from hjepa.resume import differences, split_otherwise
 from hjepa.schema import ConfigError
 
 
@@ -74,6 +74,7 @@ class Run:
                 "config": self.config.model_dump(mode="json"),
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
+                "held": {name: asdict(held) for name, held in self.data.held.items()},
             },
         )
 
@@ -84,7 +85,13 @@ class Run:
         """
         state = load_checkpoint(path, self.device)
         require_parts(path, state, ("config", "epoch", "model", "optimizer"), "checkpoint to go on from")
-        if changed := differences(state["config"], self.config):
+        changed = differences(state["config"], self.config)
+        if not changed and (changed := split_otherwise(state.get("held"), self.data.held)):
+            raise ConfigError(
+                f"{path}: its run held out other images: {'; '.join(changed)}. What it has learnt from would "
+                "be evaluated on. Give the run the data that it had, or start anew."
+            )
+        if changed:
             raise ConfigError(
                 f"{path}: is of another run: {'; '.join(changed)}. "
                 "Give them the values they had, or start anew."
@@ -168,11 +175,13 @@ def build_crops(config: RunConfig, data: Data, device: torch.device) -> Multicro
 
 
 def check_run_data(config: RunConfig) -> None:
-    """Raises ConfigError unless the files of every data set of a run are where its config says."""
+    """Raises ConfigError unless the files of every data set of a run are where its config says, and nothing
+    is learnt from that is held out elsewhere in it."""
     check_data(config.data)
     if _probes_elsewhere(config):
         with _told_of_the_probe():
             check_data(config.probe_data)
+        check_apart(config.data, config.probe_data)
 
 
 def load_probe_data(config: RunConfig) -> Data | None:

@@ -49,6 +49,7 @@ def train(config: RunConfig, resume: str | Path | None = None) -> Iterator[Repor
         run = build_run(config, pretrained=resume is None)
         if resume is not None:
             run.load(Path(resume))
+        run.team.meet()
         yield from train_run(run)
 
 

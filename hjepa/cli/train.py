@@ -15,13 +15,13 @@ from hjepa.cli.place import Place, find_place
 from hjepa.config import RunConfig, load_config
 from hjepa.data import Data, load_test
 from hjepa.distributed import LostRankError, Team, team_of
-from hjepa.folders import whole_file
 from hjepa.judge import test_accuracy
 from hjepa.pictures import epoch_pictures, first_pictures
 from hjepa.records import Outcome, Records
 from hjepa.run import Run, build_run, joined
 from hjepa.schema import parse_overrides, to_yaml
 from hjepa.step import NonFiniteError
+from hjepa.temporary import whole_file
 from hjepa.train import Report, train_run
 
 FAILED, INTERRUPTED = 1, 130
@@ -119,6 +119,7 @@ def _record(run: Run, place: Place) -> int:
                 print(moved)
             with whole_file(folder / "config.yaml") as file:
                 file.write(to_yaml(config).encode())
+        run.team.meet()
         for name, value in measured_once(run, folder).items():
             print(f"{name.replace('_', ' ').replace('/', ', ')}: {value:.4f}")
         if records is not None:

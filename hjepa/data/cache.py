@@ -4,8 +4,9 @@ Images and labels of a set are one array of records in one `.npy`: written toget
 """
 
 import fcntl
+import logging
 import os
-import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,10 +15,16 @@ from typing import BinaryIO
 import numpy as np
 
 from hjepa.schema import ConfigError
+from hjepa.temporary import remove_abandoned, temporary
 
 LABEL_TYPE = np.dtype("<i2")
+MOST_CLASSES = int(np.iinfo(LABEL_TYPE).max)
 NO_LABEL = -1
 """Class of an image that has none."""
+_PATIENCE_S = 3.0
+"""Seconds of waiting for another process before a line says so."""
+
+log = logging.getLogger(__name__)
 
 
 def records(images_MCHW: np.ndarray, labels_M: np.ndarray) -> np.ndarray:
@@ -31,6 +38,12 @@ def records(images_MCHW: np.ndarray, labels_M: np.ndarray) -> np.ndarray:
 def record_type(shape_CHW: tuple[int, ...]) -> np.dtype:
     """A record with an image of that shape."""
     return np.dtype([("image", np.uint8, shape_CHW), ("label", LABEL_TYPE)])
+
+
+def require_classes_fit(count: int, where: str) -> None:
+    """Raises ConfigError where a data set has more classes than a record's label can tell apart."""
+    if count > MOST_CLASSES:
+        raise ConfigError(f"{where} has {count:,} classes; {MOST_CLASSES:,} is the most.")
 
 
 def default_cache_dir() -> Path:
@@ -47,8 +60,9 @@ def mapped(path: Path, build: Callable[[], Iterable[np.ndarray]]) -> np.ndarray:
     """
     found_M = whole(path)
     if found_M is None:
-        with writing_in(path.parent), alone_in(path.parent):
+        with writing_in(path.parent), alone_with(path):
             if whole(path) is None:
+                remove_abandoned(path.parent, f".{path.name}.*")
                 _write(path, build())
         found_M = whole(path)
         assert found_M is not None, path
@@ -68,17 +82,61 @@ def writing_in(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Within, no other process is within for the same folder, which is made."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
+def alone_with(path: Path) -> Iterator[None]:
+    """Within, no other process is within for the same cache file, whose folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_name(f".{path.name}.lock")
+    handle = _locked(lock, path)
     try:
-        # Some network file systems lock no folders. Then each process builds, as it safely may.
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
+        # While it is held: whoever waits for it sees that it is gone, and makes another.
+        with suppress(OSError):
+            lock.unlink()
         os.close(handle)  # which gives the lock back, as the end of a process does
+
+
+def _locked(lock: Path, path: Path) -> int:
+    """A handle that holds the lock. Where the file system has none each process builds, as it safely may."""
+    while True:
+        handle = _opened(lock)
+        try:
+            _wait_for(handle, path)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(handle), lock.stat()):
+                    return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def _opened(lock: Path) -> int:
+    while True:
+        with suppress(FileNotFoundError):
+            try:
+                return os.open(lock, os.O_RDWR)  # as network file systems want it of whoever locks
+            except PermissionError:  # another user's
+                return os.open(lock, os.O_RDONLY)
+        with suppress(FileExistsError):
+            handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+            os.fchmod(handle, 0o644)
+            return handle
+
+
+def _wait_for(handle: int, path: Path) -> None:
+    with suppress(OSError):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            told = threading.Timer(
+                _PATIENCE_S, log.warning, ("waits for another process that decodes %s", path)
+            )
+            told.start()
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            finally:
+                told.cancel()
 
 
 def whole(path: Path) -> np.ndarray | None:
@@ -96,19 +154,16 @@ def whole(path: Path) -> np.ndarray | None:
 
 
 def _write(path: Path, chunks: Iterable[np.ndarray]) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
+    with temporary(path) as made:
+        with made.open("wb") as file:
             _write_npy(file, chunks)
             file.flush()
             # Renamed before its bytes are on disk, a power cut would leave a full-sized file of zeros.
-            os.fsync(handle)
-            os.fchmod(handle, 0o644)  # mkstemp's 0600 would shut out others who share the folder
+            os.fsync(file.fileno())
+        made.chmod(0o644)  # its 0600 would shut out others who share the folder
         # What another process finished meanwhile may be mapped already: replacing it would end sharing.
         if whole(path) is None:
-            os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+            os.replace(made, path)
 
 
 def _write_npy(file: BinaryIO, chunks: Iterable[np.ndarray]) -> None:

@@ -67,7 +67,7 @@ class DataConfig(Config):
     """Largest size, in GB of 1e9 bytes, of the decoded images; what does not fit is decoded by worker
     processes each time it is drawn. Of several data sets, those listed first fit first. CIFAR and digits
     are always kept decoded. Speed and place only."""
-    num_workers: int | None = Field(default=None, ge=1, json_schema_extra=NO_EFFECT)
+    num_workers: int | None = Field(default=None, ge=1, le=1024, json_schema_extra=NO_EFFECT)
     """Threads that decode image files into the cache, and processes that decode what is not kept there;
     null is one per CPU. Speed only."""
     max_bad: int = Field(default=0, ge=0, json_schema_extra=NO_EFFECT)

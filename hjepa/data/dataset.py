@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -39,10 +40,28 @@ _CACHE_VERSION = 3
 
 
 def check_data(config: DataConfig) -> None:
-    """Raises ConfigError unless the files of the data sets are where `config` says. Writes nothing."""
-    for name, one in config.sets().items():
-        with _named(config, name):
-            _FINDERS[one.dataset](one)
+    """Raises ConfigError unless the files of the data sets are where `config` says and no set would learn
+    from what another holds out. Writes nothing."""
+    for (name, one), (other, second) in combinations(_sources(config).items(), 2):
+        if shared := _shared(one, second):
+            raise ConfigError(
+                f"data.datasets: {name} and {other} both take {shared}, but not the same images in all: "
+                "each would learn from what the other holds out for evaluation.\n"
+                "Give both the same class_list, or folders that share no images."
+            )
+
+
+def check_apart(config: DataConfig, probe: DataConfig) -> None:
+    """Raises ConfigError where `config` would learn from what the linear probe's data set holds out."""
+    for name, one in _sources(config).items():
+        for other, second in _sources(probe).items():
+            if shared := _shared(one, second):
+                raise ConfigError(
+                    f"evaluation.linear_probe.dataset: {other} and the run's {name} both take {shared}, but "
+                    "not the same images in all: the run would learn from what the probe is judged by.\n"
+                    "Leave the probe's dataset and data_path out to probe on the run's own images, or name a "
+                    "folder that shares none with them."
+                )
 
 
 def load_data(config: DataConfig) -> Data:
@@ -77,6 +96,20 @@ def load_test(config: DataConfig) -> Split:
     if config.use_multi_dataset:
         part = enlarged(part, place, load_data(config).train.stored_MCHW.shape[-1])
     return Split(part.stored_MCHW, np.arange(len(part.items)), part.items.labels_M)
+
+
+def _sources(config: DataConfig) -> dict[str, Source]:
+    found = {}
+    for name, one in config.sets().items():
+        with _named(config, name):
+            found[name] = _FINDERS[one.dataset](one)
+    return found
+
+
+def _shared(one: Source, other: Source) -> Path | None:
+    """A file or folder of training images that both take, where they do not hold out the same."""
+    first, second = ([file.resolve() for file in source.split_files()] for source in (one, other))
+    return None if first == second else min(set(first) & set(second), default=None)
 
 
 def _weights(config: DataConfig) -> tuple[float, ...] | None:

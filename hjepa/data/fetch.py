@@ -1,11 +1,10 @@
 """Public archives of data sets: downloaded on an explicit command only, verified, and unpacked."""
 
 import hashlib
+import http.client
 import os
 import re
-import shutil
 import tarfile
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from hjepa.schema import ConfigError
+from hjepa.temporary import remove_abandoned, temporary
 
 _BLOCK_BYTES = 1 << 20
 _TIMEOUT_S = 60
@@ -147,7 +147,10 @@ def _verify(file: Path, kind: str, digits: str, fate: str) -> None:
 def _download(url: str, part: Path, tell: Callable[[str], None]) -> None:
     """Bring `url` to `part`, going on where that ends. FetchError where it breaks off; `part` then stays."""
     done = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
+    try:
+        request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
+    except ValueError as error:
+        raise ConfigError(f"--url {url}: {error}.") from None
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
             if done and getattr(answer, "status", None) != 206:
@@ -161,7 +164,9 @@ def _download(url: str, part: Path, tell: Callable[[str], None]) -> None:
         if error.code == 416:  # nothing is left to send: the whole of it is there
             return
         raise FetchError(f"{url}: the server says {error.code} {error.reason}.") from None
-    except (OSError, ValueError) as error:
+    except http.client.InvalidURL as error:
+        raise ConfigError(f"--url {url}: {error}.") from None
+    except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise FetchError(
             f"{url} cannot be downloaded: {reason}. Without network, get the archive elsewhere and give it "
@@ -188,15 +193,13 @@ def _copy(
 
 def _unpack(archive: Path, folder: str, to: Path) -> None:
     """`folder` of a tar archive, moved into `to` when it is whole."""
-    work = Path(tempfile.mkdtemp(prefix=f".{folder}.", dir=to))
+    remove_abandoned(to, f".{folder}.*.tmp")
     try:
-        with tarfile.open(archive) as tar:
+        with temporary(to / folder, folder=True) as work, tarfile.open(archive) as tar:
             # Refuses absolute paths, .., links out of the folder, and devices.
             tar.extractall(work, filter="data")
-        if not (work / folder).is_dir():
-            raise FetchError(f"{archive}: holds no folder {folder}: not the archive expected.")
-        os.rename(work / folder, to / folder)
+            if not (work / folder).is_dir():
+                raise FetchError(f"{archive}: holds no folder {folder}: not the archive expected.")
+            os.rename(work / folder, to / folder)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise FetchError(f"{archive} cannot be unpacked in {to}: {error}.") from None
-    finally:
-        shutil.rmtree(work, ignore_errors=True)

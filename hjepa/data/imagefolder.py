@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hjepa.data.cache import LABEL_TYPE
+from hjepa.data.cache import LABEL_TYPE, require_classes_fit
 from hjepa.data.config import DataConfig
 from hjepa.data.decode import Encoded, Skipped, decoded
 from hjepa.data.items import Files, Items
@@ -40,6 +40,7 @@ def find(config: DataConfig) -> "ImageFolder":
         key = "data.data_path" if config.class_list is None else "data.class_list"
         raise ConfigError(f"{key}: {len(classes)} class folders of {train}, not 2 or more.\n{_MEND}")
     _require_all_of_imagenet(config, classes, train)
+    require_classes_fit(len(classes), f"data.data_path: {train}")
     candidates = [root / name for name in _TEST_FOLDERS[config.dataset]]
     test = next((folder.resolve() for folder in candidates if folder.is_dir() and _subfolders(folder)), None)
     return ImageFolder(

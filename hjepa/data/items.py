@@ -52,6 +52,10 @@ class Items(ABC):
     def name(self, index: int) -> str:
         """Where an image lies, for messages."""
 
+    def called(self) -> Iterable[str]:
+        """What the images are called, as far as they have names, wherever their folder lies."""
+        return ()
+
 
 def outcome(images: Iterable[Encoded], size: int) -> Outcome:
     """Squares of `size` pixels from encoded images."""
@@ -76,6 +80,9 @@ class Files(Items):
 
     def name(self, index: int) -> str:
         return self.files[index]
+
+    def called(self) -> Iterable[str]:
+        return ("/".join(file.split(os.sep)[-2:]) for file in self.files)
 
 
 @dataclass(frozen=True)

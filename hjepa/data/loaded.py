@@ -18,8 +18,9 @@ from hjepa.data.items import Items, Joined, Stored
 from hjepa.data.mixture import Mixture, Share
 from hjepa.data.ondemand import OnDemand
 from hjepa.data.source import Source, Streamable
-from hjepa.data.split import Split, stratified_split
+from hjepa.data.split import Held, Split, stratified_split
 from hjepa.data.stream import Streamed
+from hjepa.schema import ConfigError
 
 STATISTICS_IMAGES = 1024
 """Of a set that can be decoded one by one, the images that mean and standard deviation are of: all others may
@@ -74,6 +75,8 @@ class Data:
     """Of each data set's training images."""
     skipped: tuple[Skipped, ...]
     """Training images that could not be decoded; of streamed ones, those seen so far."""
+    held: dict[str, Held]
+    """What was held out of each data set, by its name."""
 
     @property
     def bad(self) -> int:
@@ -122,19 +125,40 @@ def load_part(place: Place) -> Part:
 def load_one(place: Place, val_fraction: float, split_seed: int) -> Data:
     """The data set whose training images are at `place`."""
     part = load_part(place)
+    listed, stored_L = _listed(place, part)
+    labelled = np.flatnonzero(listed.labels_M != NO_LABEL)
+    labels_N = listed.labels_M[labelled]
+    # Of all that are listed, bad ones too: else it would depend on when and where they are decoded.
+    kept, held = stratified_split(labels_N, val_fraction, split_seed)
+    told = {place.name: Held.of(labels_N, held, listed.called())}
+    kept, held = (stored_L[labelled[chosen]] for chosen in (kept, held))
     labels_M = part.items.labels_M
-    labelled = np.flatnonzero(labels_M != NO_LABEL)
-    kept, held = stratified_split(labels_M[labelled], val_fraction, split_seed)
-    kept, held = labelled[kept], labelled[held]
-    bank, val = (Split(part.stored_MCHW, chosen, labels_M[chosen]) for chosen in (kept, held))
-    learnt = np.delete(np.arange(len(labels_M)), held)
-    all_labelled = len(labelled) == len(labels_M)
+    bank, val = (
+        Split(part.stored_MCHW, chosen, labels_M[chosen]) for chosen in (kept[kept >= 0], held[held >= 0])
+    )
+    learnt = np.delete(np.arange(len(labels_M)), val.indices_N)
+    all_labelled = len(labelled) == len(listed)
     train = bank if all_labelled else Split(part.stored_MCHW, learnt, labels_M[learnt])
     most = STATISTICS_IMAGES if isinstance(place.source, Streamable) else len(train)
     mean_C, std_C = _pixel_statistics(train, most)
     alone = Mixture((Share(place.name, 0, len(train), 1.0),), every_image_once=True)
     classes = place.source.num_classes
-    return Data(train, bank, val, mean_C, std_C, classes, alone, (place,), (part.skipped,))
+    return Data(train, bank, val, mean_C, std_C, classes, alone, (place,), (part.skipped,), told)
+
+
+def _listed(place: Place, part: Part) -> tuple[Items, np.ndarray]:
+    """All images of a part, bad ones too, and the position of each among those of `part`; -1: left out."""
+    if isinstance(part.stored_MCHW, OnDemand) or not isinstance(place.source, Streamable):
+        return part.items, np.arange(len(part.items))
+    listed, bad = place.source.items(place.part), part.skipped.problems
+    good_L = np.array([not bad or listed.name(index) not in bad for index in range(len(listed))])
+    if good_L.sum() != len(part.items):
+        raise ConfigError(
+            f"data.cache_dir: {place.cache} holds {len(part.items)} of {len(listed)} images, and "
+            f"{place.cache.with_suffix('.bad.txt').name} beside it does not tell which.\n"
+            "Remove both: they are made again."
+        )
+    return listed, np.where(good_L, np.cumsum(good_L) - 1, -1)
 
 
 @lru_cache(maxsize=8)
@@ -173,6 +197,7 @@ def load_several(
         mixture,
         places,
         (*kept, skipped),
+        {name: held for one in sets for name, held in one.held.items()},
     )
 
 

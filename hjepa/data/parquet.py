@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from hjepa.data.cache import LABEL_TYPE, NO_LABEL
+from hjepa.data.cache import LABEL_TYPE, MOST_CLASSES, NO_LABEL, require_classes_fit
 from hjepa.data.config import DataConfig
 from hjepa.data.decode import Encoded, Skipped, decoded
 from hjepa.data.items import Items, Job, Outcome, outcome
@@ -43,6 +43,7 @@ def find(config: DataConfig) -> "Parquet":
         found = f"parts {', '.join(sorted(parts))}" if parts else "no *.parquet files"
         raise ConfigError(f"data.data_path: {root} holds {found}, not train.\n{_MEND}")
     image, label, num_classes = _columns(parts["train"][0])
+    require_classes_fit(num_classes or 0, f"data.data_path: {parts['train'][0]}: column {label}")
     return Parquet(
         train=parts["train"],
         tests=tuple(parts[name] for name in _TEST_PARTS if name in parts),
@@ -99,7 +100,7 @@ class Parquet(Streamable):
 
     def _labels(self, part: str) -> np.ndarray:
         labels_M = np.concatenate([_labels_of(file, self.label) for file in self.files(part)])
-        limit = self.named_classes or np.iinfo(LABEL_TYPE).max
+        limit = self.named_classes or MOST_CLASSES
         if labels_M.max(initial=0) >= limit or labels_M.min(initial=0) < NO_LABEL:
             raise ConfigError(
                 f"data.data_path: {self.files(part)[0].parent}: column {self.label} holds classes outside "
@@ -146,6 +147,9 @@ class _Rows(Items):
     def name(self, index: int) -> str:
         group = int(np.searchsorted(self.starts, index, side="right")) - 1
         return f"{self.groups[group][0]}: row {self._row(index, group)}"
+
+    def called(self) -> Iterable[str]:
+        return (Path(file).name for file in self.first)
 
     def _row(self, index: int, group: int) -> int:
         return index - self.first[self.groups[group][0]]
@@ -198,10 +202,10 @@ def _bytes(value: Any) -> bytes | str:
 def _labels_of(file: Path, column: str) -> np.ndarray:
     shard = _opened(file)
     try:
-        values = shard.read(columns=[column]).column(0)
+        values = shard.read(columns=[column]).column(0).cast("int64")  # -1 fits no unsigned number
     except (_pyarrow().lib.ArrowException, OSError) as error:
         raise _damaged(file, error) from None
-    return values.fill_null(NO_LABEL).to_numpy().astype(np.int64)
+    return values.fill_null(NO_LABEL).to_numpy()
 
 
 def _columns(file: Path) -> tuple[str, str, int | None]:

@@ -9,19 +9,17 @@ Shape letters: M records.
 import fcntl
 import os
 import threading
-import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 
-from hjepa.data.cache import LABEL_TYPE, alone_in, record_type, whole, write_header, writing_in
+from hjepa.data.cache import LABEL_TYPE, alone_with, record_type, whole, write_header, writing_in
+from hjepa.temporary import boot, remove_abandoned
 
 MISSING, GOOD, BAD = 0, 1, 2
 """Marks: not decoded yet, decoded, and cannot be decoded."""
-_ABANDONED_S = 86_400.0
-"""Seconds without a write after which what another boot or machine left is nobody's."""
 
 
 class Partial:
@@ -33,10 +31,11 @@ class Partial:
         self._type = record_type((3, side, side))
         # A file that a power cut interrupted may hold marks of records that never reached the disk, and
         # machines that share a folder see each other's pages late: either gets files of its own.
-        stem = f".{path.name}.{_boot()}"
+        stem = f".{path.name}.{boot()}"
         self._data, self._marks = path.with_name(f"{stem}.filling"), path.with_name(f"{stem}.marks")
         self._mutex, self._claimed = threading.Lock(), set[int]()
-        with writing_in(path.parent), alone_in(path.parent):
+        # A whole file may lie where nothing can be written.
+        with writing_in(path.parent), nullcontext() if whole(path) is not None else alone_with(path):
             if whole(path) is None and not self._fits():
                 self._create()
             self.done = whole(path) is not None
@@ -84,7 +83,7 @@ class Partial:
         with writing_in(self.path.parent):
             # Renamed before its bytes are on disk, a power cut would leave a full-sized file of zeros.
             os.fsync(self._data_fd)
-            with alone_in(self.path.parent):
+            with alone_with(self.path):
                 if self._data.exists():
                     save()
                     if whole(self.path) is None:
@@ -111,10 +110,7 @@ class Partial:
         return fits and self._marks.is_file() and self._marks.stat().st_size == count
 
     def _create(self) -> None:
-        for file in self.path.parent.glob(f".{self.path.name}.*"):
-            with suppress(OSError):  # another user's, or gone
-                if time.time() - file.stat().st_mtime > _ABANDONED_S:
-                    file.unlink()
+        remove_abandoned(self.path.parent, f".{self.path.name}.*")
         count = len(self.labels_M)
         self._marks.unlink(missing_ok=True)
         self._data.unlink(missing_ok=True)
@@ -129,12 +125,3 @@ def _write_all(handle: int, content: memoryview, offset: int) -> None:
     while len(content):
         written = os.pwrite(handle, content, offset)
         content, offset = content[written:], offset + written
-
-
-def _boot() -> str:
-    """A name for this user and this run of the machine; where the system has none, for this process."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        boot = f"process-{os.getpid()}"
-    return f"{boot}-{os.getuid()}"

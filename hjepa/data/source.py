@@ -25,6 +25,10 @@ class Source(ABC):
     def files(self, part: str) -> tuple[Path, ...]:
         """Files or folders of a part: while none of them changes, what was decoded stands."""
 
+    def split_files(self) -> tuple[Path, ...]:
+        """Those of the training images that some are held out of: sets with the same hold out the same."""
+        return self.files("train")
+
     @abstractmethod
     def decode(self, part: str, skipped: Skipped) -> Iterator[np.ndarray]:
         """The part's records, a chunk at a time; images that cannot be decoded are left out and added to

@@ -3,6 +3,7 @@
 Shape letters: M stored images, N images of a split, B a batch, C channels, H x W pixels.
 """
 
+import hashlib
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -54,3 +55,25 @@ def stratified_split(labels_N: np.ndarray, held_fraction: float, seed: int) -> t
         count = min(max(round(held_fraction * len(members)), 1), len(members) - 1)
         held[members[:count]] = True
     return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+@dataclass(frozen=True)
+class Held:
+    """What is held out of a data set for evaluation, to be known again."""
+
+    images: int
+    """Images that have a class."""
+    held: int
+    """Of them, those held out."""
+    digest: str
+    """Of which ones, their classes and what all are called, wherever and however they are kept."""
+
+    @classmethod
+    def of(cls, labels_N: np.ndarray, held_K: np.ndarray, called: Iterable[str]) -> "Held":
+        """Positions `held_K` held out of images of the classes `labels_N`."""
+        digest = hashlib.sha256()
+        for values in (labels_N, held_K):
+            digest.update(values.astype("<i8").tobytes())
+        for name in called:
+            digest.update(f"{name}\0".encode(errors="surrogateescape"))
+        return cls(len(labels_N), len(held_K), digest.hexdigest()[:16])

@@ -54,6 +54,9 @@ class Stl10(Streamable):
         labelled = (self.folder / f"{part}_X.bin", self.folder / f"{part}_y.bin")
         return (*labelled, self.folder / _UNLABELED) if part == "train" and self.unlabeled else labelled
 
+    def split_files(self) -> tuple[Path, ...]:
+        return self.files("train")[:2]  # none of the unlabelled ones
+
     def decode(self, part: str, skipped: Skipped) -> Iterator[np.ndarray]:
         """The labelled images in file order, then the unlabelled ones."""
         for file, labels_N in self._labelled(part):

@@ -1,4 +1,4 @@
-"""YAML read safely: one document, `1e-5` a number, no key twice, no bombs."""
+"""YAML read safely: one document, `1e-5` a number, `010` and `1:30` none, no key twice, no bombs."""
 
 import difflib
 import re
@@ -15,8 +15,32 @@ MAX_FILE_BYTES = 1_000_000
 MAX_VALUES = 100_000
 
 
+_INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+# YAML 1.1 has 1:30 for 90 too, and wants a dot and a signed exponent in a float; people write 1e-5.
+_NUMBERS = {
+    _INT: r"[-+]?(?:0b[01_]+|0x[0-9a-fA-F_]+|[0-7][0-7_]*|[1-9][0-9_]*)",
+    _FLOAT: r"[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9_]+)[eE][-+]?[0-9]+|[-+]?[0-9][0-9_]*\.[0-9_]*|"
+    r"\.[0-9][0-9_]*|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+}
+
+
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which `1e-5` is a number and a key may stand once."""
+    """Safe YAML in which numbers are those that people write and a key may stand once."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 (as in its parent)
+        first: [(tag, pattern) for tag, pattern in known if tag not in _NUMBERS]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        text = node.value.lstrip("-+").replace("_", "")
+        if len(text) > 1 and text[0] == "0" and text[1] not in "bx":
+            # By YAML 1.1 010 is 8, by 1.2 it is 10.
+            raise yaml.YAMLError(
+                f"line {node.start_mark.line + 1}: {node.value} has a leading 0, which some read as octal; "
+                f"write {text.lstrip('0') or '0'}, or quotes around a name"
+            )
+        return super().construct_yaml_int(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set[Any]()
@@ -34,9 +58,9 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-# YAML 1.1 wants a dot and a signed exponent in a float; people write 1e-5.
-_NUMBER = re.compile(r"""^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9_]+)(?:[eE][-+]?[0-9]+)$""")
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+0123456789."))
+for _tag, _pattern in _NUMBERS.items():
+    _Loader.add_implicit_resolver(_tag, re.compile(f"^(?:{_pattern})$"), list("-+0123456789."))
+_Loader.add_constructor(_INT, _Loader.construct_yaml_int)
 # A date is what was typed: no key holds one, and `experiment_name: 2024-01-31` is a name.
 _Loader.add_constructor("tag:yaml.org,2002:timestamp", _Loader.construct_yaml_str)
 for _tag in ("binary", "omap", "pairs", "set"):

@@ -193,6 +193,7 @@ class TrialWork:
         run, taken = self._loaded() if self.leads else (build_run(self.run), None)
         if self.leads:
             self.records.keep(lambda line: line["epoch"] <= run.epoch)
+        team.meet()
         # Last: after it no process may have to begin again without the others.
         taken = team.agree(taken)
         if not self.leads and taken is not None:

@@ -85,6 +85,7 @@ def test_a_process_killed_in_the_middle_of_saving_leaves_the_old_file_whole(tmp_
     assert torch.equal(found["weights"], torch.full((4_000_000,), float(found["number"])))
     assert list(tmp_path.glob(".*.tmp")), "the process was not in the middle of saving"
     assert CheckpointFolder(CheckpointConfig(), tmp_path).newest() == path
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
 # Read with suspicion

@@ -1,6 +1,7 @@
 """A run's config: rules across keys, what a user is told, and the canonical file."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -191,3 +192,11 @@ def test_lidar_of_views_that_are_all_the_same_is_refused(tmp_path: Path, flip: s
     assert load_config(varied).evaluation.lidar.enabled
     message = refusal(tmp_path, {"data.augmentation.random_crop": False}, a=text)
     assert "makes them all the same" in message
+
+
+@pytest.mark.parametrize("key", ["threads", "data.num_workers"])
+def test_more_threads_than_any_machine_starts_are_refused(tiny: Callable[..., RunConfig], key: str):
+    with pytest.raises(
+        ConfigError, match=rf"{key}: 1099511627776 is not allowed: .* less than or equal to 1024"
+    ):
+        tiny({key: 1099511627776})

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ import torch.distributed as dist
 from hjepa import RunConfig, train
 from hjepa.cli import main
 from hjepa.data import Augmentation, AugmentationConfig
-from hjepa.distributed import Share, Team
+from hjepa.distributed import Share, Team, meet_at
 from hjepa.folders import Claim
 from hjepa.run import build_run
 from hjepa.schema import ConfigError, to_yaml
@@ -298,6 +300,87 @@ def test_a_group_of_somebody_else_is_used_and_left(tiny: Tiny):
         dist.destroy_process_group()
 
 
+WAITS = """
+import os, sys, time
+from datetime import timedelta
+from pathlib import Path
+import torch
+import torch.distributed as dist
+from hjepa.distributed import LostRankError, Team
+
+folder, rank, ends = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+dist.init_process_group("gloo", store=dist.FileStore(str(folder / "store"), 2), rank=rank, world_size=2)
+if rank == 1:
+    if ends == "dies":
+        os._exit(0)
+    while not (folder / "go").exists():
+        time.sleep(0.01)
+else:
+    # What another call than meet() would wait.
+    dist.group.WORLD._get_backend(torch.device("cpu"))._set_default_timeout(timedelta(seconds=1))
+    print("waits", flush=True)
+try:
+    Team(rank, 2, grouped=True).meet()
+    print("met", flush=True)
+except LostRankError as error:
+    print(error, flush=True)
+os._exit(0)
+"""
+
+
+@contextmanager
+def two_waiting(folder: Path, ends: str) -> Iterator[subprocess.Popen[str]]:
+    """The first of two ranks that wait for each other."""
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", WAITS, str(folder), str(rank), ends],
+            env=environment(),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        yield ranks[0]
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.communicate()
+
+
+def test_a_rank_whose_images_take_long_is_waited_for(tmp_path: Path):
+    with two_waiting(tmp_path, "comes") as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "waits\n"
+        time.sleep(2)
+        assert first.poll() is None
+        (tmp_path / "go").touch()
+        assert first.stdout.read() == "met\n"
+
+
+def test_a_rank_that_dies_while_it_loads_is_not_waited_for(tmp_path: Path):
+    with two_waiting(tmp_path, "dies") as first:
+        assert first.stdout is not None
+        assert "the other processes are lost: " in first.stdout.read()
+
+
+def test_all_meet_at_a_store_time_after_time(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("hjepa.distributed._LOOK_S", 0.001)
+    store, passed = dist.HashStore(), []
+
+    def come(rank: int) -> None:
+        for round_ in range(3):
+            if rank == 0:
+                passed.append(round_)
+            meet_at(store, 3)
+            assert len(passed) >= round_ + 1
+            meet_at(store, 3)
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(come, range(3)))
+    assert store.add("hjepa/met", 0) == 18
+
+
 @pytest.mark.parametrize(
     ("started", "changed", "message"),
     [
@@ -338,6 +421,27 @@ def test_what_cannot_be_is_one_message_and_status_2(
     assert "Traceback" not in said.err
     assert re.search(message, said.err, re.DOTALL), said.err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({}, r"the environment has WORLD_SIZE 2 and lacks MASTER_ADDR, MASTER_PORT\.\nStart the"),
+        ({"MASTER_ADDR": "127.0.0.1"}, "lacks MASTER_PORT"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE is 'two' in the environment, no number"),
+        ({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "x"}, "MASTER_PORT=x in the environment"),
+        ({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1", "RANK": "2"}, "RANK=2 of WORLD_SIZE=2 in the"),
+    ],
+)
+def test_an_environment_in_which_none_can_meet_is_one_message(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], message: str
+):
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in ({"RANK": "0", "WORLD_SIZE": "2"} | environment).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=message):
+        next(train(tiny({"data.batch_size": 240})))
 
 
 def test_a_batch_that_cannot_be_shared_is_refused_by_the_config(tiny: Tiny):

@@ -1,5 +1,6 @@
 """Config classes, YAML and its pitfalls, layers of files, and what a user is told of a mistake."""
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -98,6 +99,8 @@ def refusal(text: str, *overrides: str) -> str:
     [
         ("1e-5", 1e-5), ("1E5", 1e5), ("-3e-4", -3e-4), ("+2e3", 2000.0), ("1.5e3", 1500.0), (".5e1", 5.0),
         ("1.e2", 100.0), ("1.0e-3", 1e-3), ("12", 12), ("1.5", 1.5), ("1_000", 1000),
+        ("0", 0), ("-0", 0), ("+7", 7), ("0x1f", 31), ("0b101", 5), ("0.5", 0.5), ("00.5", 0.5),
+        ("-1.", -1.0), (".5", 0.5), ("-.inf", -math.inf),
     ],
 )  # fmt: skip
 def test_numbers_are_numbers(text: str, value: float):
@@ -111,7 +114,9 @@ def test_every_number_that_python_writes_is_read_back(value: float):
     assert parse_yaml(f"x: {value!r}") == {"x": value}
 
 
-@pytest.mark.parametrize("text", ["e5", "1e", "1e-", "v1e5", "1e5x", "--1e5", "2024-01-31", "add"])
+@pytest.mark.parametrize(
+    "text", ["e5", "1e", "1e-", "v1e5", "1e5x", "--1e5", "2024-01-31", "add", "1:30", "1:30.5", "008"]
+)
 def test_words_are_words(text: str):
     assert parse_yaml(text) == text
 
@@ -133,6 +138,9 @@ def test_words_are_words(text: str):
         ("[1]: 2", "line 1: a key must be a plain word"),
         ("a: &x {b: 1}\nc: {<<: *x}", "line 2: '<<' is not supported; use extends"),
         ("[" * 5000, "recursion"),
+        ("a: 1\nb: 010", "line 2: 010 has a leading 0, which some read as octal; write 10, or quotes"),
+        ("-0_7", "line 1: -0_7 has a leading 0, which some read as octal; write 7, or"),
+        ("[00]", "line 1: 00 has a leading 0, which some read as octal; write 0, or"),
     ],
 )  # fmt: skip
 def test_yaml_with_a_trap_is_refused(text: str, message: str):

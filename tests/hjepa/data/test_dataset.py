@@ -4,8 +4,10 @@ import multiprocessing
 import os
 import resource
 import signal
+import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from hjepa.data.cache import mapped, records
 from hjepa.data.loaded import load_one, load_part
 from hjepa.data.split import stratified_split
 from hjepa.schema import ConfigError, Layers, inert_reason
+from hjepa.temporary import remove_abandoned, temporary
 
 
 def forks(test):
@@ -236,7 +239,71 @@ def test_a_process_killed_while_writing_leaves_no_cache_file(tmp_path: Path):
     process.join()
     assert process.exitcode == -signal.SIGXFSZ
     assert not file.exists()
+    assert len(list(tmp_path.glob(".set.npy.*.tmp"))) == 1
     assert len(mapped(file, lambda: [some_records(1000)])) == 1000
+    assert [left.name for left in tmp_path.iterdir()] == ["set.npy"]
+
+
+def test_what_is_still_being_written_is_not_taken_for_abandoned(tmp_path: Path):
+    with temporary(tmp_path / "set.npy") as file, temporary(tmp_path / "set", folder=True) as folder:
+        remove_abandoned(tmp_path, ".set*")
+        assert file.exists()
+        assert folder.exists()
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_another_machine_left_is_kept_for_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    file = tmp_path / ".set.npy.another.x.tmp"
+    file.touch()
+    remove_abandoned(tmp_path, ".set.npy.*")
+    assert file.exists()
+    os.utime(file, (0, 0))
+    remove_abandoned(tmp_path, ".set.npy.*")
+    assert not file.exists()
+
+
+@forks
+def test_a_long_decoding_keeps_nobody_from_another_data_set(tmp_path: Path):
+    context = multiprocessing.get_context("fork")
+    begun, done = context.Event(), context.Event()
+
+    def decode():
+        begun.set()
+        done.wait()
+        yield some_records(5)
+
+    large = context.Process(target=mapped, args=(tmp_path / "large.npy", decode))
+    small = context.Process(target=mapped, args=(tmp_path / "small.npy", lambda: [some_records(2)]))
+    large.start()
+    assert begun.wait(20)
+    small.start()
+    small.join(20)
+    assert small.exitcode == 0
+    done.set()
+    large.join()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["large.npy", "small.npy"]
+
+
+def test_waiting_for_another_process_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr("hjepa.data.cache._PATIENCE_S", 0.0)
+    file, begun, done = tmp_path / "set.npy", threading.Event(), threading.Event()
+
+    def decode():
+        begun.set()
+        done.wait()
+        yield some_records(5)
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(mapped, file, decode)
+        assert begun.wait(20)
+        second = pool.submit(mapped, file, lambda: pytest.fail("decoded twice"))
+        while not caplog.messages:
+            time.sleep(0.01)
+        done.set()
+        np.testing.assert_array_equal(first.result(), second.result())
+    assert caplog.messages == [f"waits for another process that decodes {file}"]
 
 
 def test_a_cache_dir_that_cannot_be_written_is_one_clear_message(tmp_path: Path):

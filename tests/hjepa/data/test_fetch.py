@@ -3,9 +3,11 @@
 import hashlib
 import http.server
 import io
+import socket
 import tarfile
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from hjepa.cli import main
 from hjepa.data import DataConfig, load_test
 from hjepa.data.fetch import ARCHIVES, FetchError, fetch
 from hjepa.schema import ConfigError
+from hjepa.temporary import boot
 from tests.hjepa.data.formats import write_cifar10
 
 
@@ -128,6 +131,12 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(
     assert names(tmp_path) == ["cifar-10-batches-py"]
 
 
+def test_what_a_killed_fetch_left_half_unpacked_is_removed(url: str, archive: bytes, tmp_path: Path):
+    (tmp_path / f".cifar-10-batches-py.{boot()}.x.tmp" / "inner").mkdir(parents=True)
+    fetch("cifar10", tmp_path, url, checksum=sums(archive))
+    assert names(tmp_path) == ["cifar-10-batches-py"]
+
+
 def test_no_network_and_no_such_file_are_one_message(server: Server, url: str, tmp_path: Path):
     with pytest.raises(FetchError, match="the server says 404"):
         fetch("cifar10", tmp_path, url.replace("archive", "other"))
@@ -136,6 +145,29 @@ def test_no_network_and_no_such_file_are_one_message(server: Server, url: str, t
     with pytest.raises(FetchError, match=r"cannot be downloaded: .*refused.* --from FILE"):
         fetch("cifar10", tmp_path, url)
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("url", ["http://exa mple/x.tar.gz", "http://example:port/x", "archive.tar.gz"])
+def test_an_address_that_is_none_is_one_message(url: str, tmp_path: Path):
+    with pytest.raises(ConfigError, match=f"^--url {url}: "):
+        fetch("cifar10", tmp_path, url)
+    assert names(tmp_path) == []
+
+
+def test_an_answer_that_is_no_http_is_one_message(tmp_path: Path):
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+        port = server.getsockname()[1]
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"220 ready\r\n")
+
+        answered = pool.submit(answer)
+        with pytest.raises(FetchError, match="cannot be downloaded: 220 ready"):
+            fetch("cifar10", tmp_path, f"http://127.0.0.1:{port}/x")
+        answered.result()
 
 
 def packed(member: tarfile.TarInfo) -> bytes:

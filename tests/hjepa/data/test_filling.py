@@ -93,6 +93,7 @@ def test_a_whole_file_is_read_without_decoding(folder: Path, monkeypatch: pytest
     filling(first).fill()
     images = first.train.images(np.arange(len(first.train)))
     monkeypatch.setattr("hjepa.data.decode.decode_square", None)
+    monkeypatch.setattr("hjepa.data.partial.alone_with", None)  # it may lie where nothing can be written
     second = anew(config(folder))
     with second.train.ahead([np.arange(9)]):
         np.testing.assert_array_equal(second.train.images(np.arange(len(second.train))), images)
@@ -265,11 +266,11 @@ def test_a_class_of_bad_images_alone_is_an_error(folder: Path):
 def test_a_file_left_by_an_earlier_boot_is_not_trusted(folder: Path, monkeypatch: pytest.MonkeyPatch):
     first = alone(folder, "set.npy")
     first.read(np.arange(5), np.arange(5))
-    monkeypatch.setattr("hjepa.data.partial._boot", lambda: "another")
+    monkeypatch.setattr("hjepa.data.partial.boot", lambda: "another")
     second = alone(folder, "set.npy")
     assert (first.decoded, second.decoded) == (5, 0)
-    monkeypatch.setattr("hjepa.data.partial._ABANDONED_S", -1.0)
-    monkeypatch.setattr("hjepa.data.partial._boot", lambda: "a third")
+    monkeypatch.setattr("hjepa.temporary._ABANDONED_S", -1.0)
+    monkeypatch.setattr("hjepa.data.partial.boot", lambda: "a third")
     alone(folder, "set.npy")
     assert {file.name for file in folder.parent.glob(".set*")} == {
         ".set.npy.a third.filling",

@@ -96,13 +96,40 @@ def test_columns_that_are_not_there_are_an_error_that_lists_those_that_are(tmp_p
 
 
 def test_classes_with_names_are_counted_by_them(folder: Path):
-    parquet = importlib.import_module("pyarrow.parquet")
-    file = folder / "train-00000-of-00002.parquet"
-    table = parquet.read_table(file)
-    features = {"label": {"names": [f"class {i}" for i in range(7)], "_type": "ClassLabel"}}
-    described = json.dumps({"info": {"features": features}})
-    parquet.write_table(table.replace_schema_metadata({b"huggingface": described.encode()}), file)
+    name_classes(folder / "train-00000-of-00002.parquet", 7)
     assert load_data(config(folder)).num_classes == 7
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int8", "uint32", "uint64"])
+def test_classes_may_be_whole_numbers_of_any_width(folder: Path, kind: str):
+    pa, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+    expected = load_data(config(folder)).train.labels_N
+    for file in folder.glob("train-*.parquet"):
+        table = parquet.read_table(file)
+        position = table.schema.get_field_index("label")
+        parquet.write_table(
+            table.set_column(position, "label", table["label"].cast(pa.type_for_alias(kind))), file
+        )
+    np.testing.assert_array_equal(load_data(config(folder)).train.labels_N, expected)
+
+
+def name_classes(file: Path, count: int) -> None:
+    parquet = importlib.import_module("pyarrow.parquet")
+    features = {"label": {"names": [f"class {i}" for i in range(count)], "_type": "ClassLabel"}}
+    described = json.dumps({"info": {"features": features}})
+    table = parquet.read_table(file)
+    parquet.write_table(table.replace_schema_metadata({b"huggingface": described.encode()}), file)
+
+
+def test_more_classes_than_are_told_apart_are_refused(folder: Path):
+    file = folder / "train-00000-of-00002.parquet"
+    name_classes(file, 40_000)
+    with pytest.raises(ConfigError, match=r"column label has 40,000 classes; 32,767 is the most"):
+        check_data(config(folder))
+    name_classes(file, 0)
+    write_parquet(folder / "train-00001-of-00002.parquet", encoded("train")[:2], [0, 40_000])
+    with pytest.raises(ConfigError, match=r"column label holds classes outside 0 to 32,766"):
+        load_data(config(folder))
 
 
 def test_a_test_part_without_classes_gives_way_to_validation(folder: Path):
