@@ -23,12 +23,15 @@ _ABSENT = object()
 def differences(saved: Mapping[str, Any], config: RunConfig) -> list[str]:
     """Of a checkpoint's config `saved` and the run's: `key was X, is Y`, for each key that must be the same.
 
-    Keys that have no effect in the run, and those that the checkpoint's version had not, are passed over.
+    Keys that have no effect on the model as it is built, and those that the checkpoint's version had not,
+    are passed over.
     """
     present, found = config.model_dump(mode="json"), []
     for key, field in leaves(RunConfig):
         wanted = key in _SAME or (key.startswith("model.") and not key.startswith(_FREE))
-        if not wanted or not has_effect(field) or inert_reason(config, key):
+        # Of the model's own reasons only: what the loss leaves unused has weights in the file all the same.
+        of_model = key.startswith("model.") and inert_reason(config.model, key.removeprefix("model."))
+        if not wanted or not has_effect(field) or of_model:
             continue
         was, now = _value(saved, key), _value(present, key)
         if was is not _ABSENT and was != now:
