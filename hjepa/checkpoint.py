@@ -46,6 +46,26 @@ class CheckpointConfig(Config):
             raise ValueError(f"mode {self.mode} would keep the worst by {self.metric}")
         return self
 
+    def inert(self) -> dict[str, str]:
+        if self.keep_best_n > 0:
+            return {}
+        return dict.fromkeys(("metric", "mode"), "checkpoint.keep_best_n is 0")
+
+    def unranked(self, epochs: int, eval_frequency: int) -> str | None:
+        """Why no checkpoint before the last of `epochs` has a value of `metric`, so that none is kept for it;
+        None where one has."""
+        if self.save_frequency >= epochs:
+            return f"checkpoint.save_frequency {self.save_frequency} of {epochs} epochs makes one checkpoint"
+        # Only what is evaluated under val/ is not there at every epoch.
+        measured = eval_frequency if self.metric.startswith("val/") else 1
+        if math.lcm(self.save_frequency, measured) < epochs:
+            return None
+        return (
+            f"no checkpoint before the last of {epochs} epochs is evaluated; checkpoint.save_frequency "
+            f"{self.save_frequency} and evaluation.eval_frequency {eval_frequency} need a common multiple "
+            f"below {epochs}"
+        )
+
 
 class UnreadableCheckpointError(ConfigError):
     """A checkpoint file that is torn or of another kind."""

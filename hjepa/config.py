@@ -177,8 +177,8 @@ class RunConfig(Config):
 
     def local_crops(self, epoch: int) -> int:
         """Local crops of an image in an epoch, counted from 0; none where nothing learns from them."""
-        predicted_from = self.masking.strategy != "global_only" and self.loss.prediction_weight > 0
-        learnt = predicted_from or self.loss.multicrop.weight > 0 or self.loss.use_sigreg
+        predicted_from = self.masking.strategy != "global_only" and self.loss.predicts
+        learnt = predicted_from or self.loss.multicrop.weight > 0 or self.loss.adds_sigreg
         return self.data.multicrop.local_crops(epoch) if self.data.use_multicrop and learnt else 0
 
     def inert(self) -> dict[str, str]:
@@ -191,8 +191,15 @@ class RunConfig(Config):
         patches, most = (self.data.image_size // self.model.shape.patch_size) ** 2, self.masking.max_keep
         if most is not None and most >= patches - 1:
             found["masking.max_keep"] = f"masking.max_keep {most} is no limit to {patches} patches"
-        if self.loss.prediction_weight == 0 and self.model.predictor.dropout == 0:
-            found["model.predictor.mode"] = "loss.prediction_weight is 0"
+        if not self.loss.predicts:
+            unused = ("model.num_hierarchies", "model.predictor", "model.fpn")
+            found |= dict.fromkeys(unused, "loss.prediction_weight is 0, so nothing is predicted")
+        if self.training.epochs == 1:
+            found["evaluation.eval_frequency"] = "training.epochs is 1, and the last is always evaluated"
+        unranked = self.checkpoint.unranked(self.training.epochs, self.evaluation.eval_frequency)
+        if unranked:
+            ranking = ("checkpoint.keep_best_n", "checkpoint.metric", "checkpoint.mode")
+            found |= dict.fromkeys(ranking, unranked)
         if not self.data.use_multi_dataset:
             found["logging.log_dataset_distribution"] = "data.use_multi_dataset is false"
         return found | self._inert_by_crops()
@@ -220,14 +227,14 @@ class RunConfig(Config):
         elif self.local_crops(last) == 0:
             reason = (
                 "nothing learns from local crops: masking.strategy is global_only or "
-                "loss.prediction_weight 0, loss.multicrop.weight 0 and loss.use_sigreg false"
+                "loss.prediction_weight 0, loss.multicrop.weight 0 and no SIGReg"
             )
             found |= {f"data.multicrop.{key}": reason for key in (*NUMBER_KEYS, *LOCAL_KEYS)}
-        if self.loss.prediction_weight == 0 and self.model.predictor.dropout == 0:
+        if not self.loss.predicts:
             found["masking.strategy"] = "loss.prediction_weight is 0"
         apart = crops.num_global_crops == 1 or self.loss.multicrop.weight == 0
         alone = self.masking.strategy == "cross_crop_prediction"
-        if alone and apart and not (self.loss.use_vicreg or self.loss.use_sigreg):
+        if alone and apart and not (self.loss.adds_vicreg or self.loss.adds_sigreg):
             found["masking.context_scale"] = "nothing learns from the visible patches of global crops"
         return found
 

@@ -40,6 +40,10 @@ class KnnConfig(Config):
             raise ValueError(f"k_values is {list(self.k_values)}; must be different numbers of at least 1")
         return self
 
+    def inert(self) -> dict[str, str]:
+        alone = max((self.k, *self.k_values)) == 1
+        return {"temperature": "one neighbour decides alone: evaluation.knn.k is 1"} if alone else {}
+
 
 class LidarConfig(Config):
     """LiDAR (Thilak et al. 2023): in how many directions images differ beyond what augmentation changes."""

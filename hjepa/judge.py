@@ -4,6 +4,7 @@ Shape letters: N images of a split or bank, M evaluation images, V views, D feat
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hjepa.config import RunConfig
-from hjepa.data import Augmentation, Data, Split, load_test
+from hjepa.data import Augmentation, Data, LocalCrops, Split, load_test
 from hjepa.distributed import Share
 from hjepa.evaluate import (
     alpha_req,
@@ -24,13 +25,14 @@ from hjepa.evaluate import (
     rankme,
     raw_pixel_features,
 )
-from hjepa.masking import sample_masks
+from hjepa.masking import Masks, sample_masks
+from hjepa.measure import evaluation_batch
+from hjepa.model import Prediction, join
 from hjepa.objective import losses
 from hjepa.probe import linear_probe_accuracy
 from hjepa.run import Run, autocast, build_run, random_stream, to_device
-from hjepa.step import NonFiniteError, draw_local
+from hjepa.step import NonFiniteError, draw_local, gathered_names
 
-EVALUATION_BATCH = 512
 RAW_PIXEL_SIDE, RAW_PIXEL_BANK, RAW_PIXEL_QUERIES = 32, 50_000, 10_000
 """Of the raw-pixel baseline: the side in pixels that images are resized to, and the images of bank and
 queries; no more than there are."""
@@ -71,7 +73,8 @@ def image_features(
 ) -> Tensor:
     """`of` applied to a view of some of a split's images; (N, D) float32."""
     run.model.eval()
-    batches = np.split(indices_N, range(EVALUATION_BATCH, len(indices_N), EVALUATION_BATCH))
+    size = evaluation_batch(run.config)
+    batches = np.split(indices_N, range(size, len(indices_N), size))
     with autocast(run), split.ahead(batches):
         return torch.cat([of(view(to_device(run, split, b))).float() for b in batches])
 
@@ -82,10 +85,23 @@ def view_features(run: Run) -> Tensor:
     indices_N = evenly_spread(val, settings.num_images)
     with random_stream(run.config.data.split_seed, VIEWS_STREAM):
         views = [
-            image_features(run, val, indices_N, run.augment, run.model.features)
+            image_features(run, val, indices_N, _augmented(run, len(indices_N)), run.model.features)
             for _ in range(settings.num_views)
         ]
     return torch.stack(views, dim=1)
+
+
+def _augmented(run: Run, count: int) -> Callable[[Tensor], Tensor]:
+    """Augmented views of `count` images, which come batch by batch: drawn for all at once, so that the
+    batches, which depend on the model's size, change nothing."""
+    drawn, done = run.augment.draw(count), 0
+
+    def view(images_BCHW: Tensor) -> Tensor:
+        nonlocal done
+        rows, done = slice(done, done + len(images_BCHW)), done + len(images_BCHW)
+        return run.augment.apply_drawn(images_BCHW, drawn.take(lambda values: values[rows]))
+
+    return view
 
 
 def evaluate(run: Run) -> tuple[dict[str, float], str | None]:
@@ -124,40 +140,97 @@ def evaluate(run: Run) -> tuple[dict[str, float], str | None]:
 def evaluation_loss(run: Run) -> dict[str, float]:
     """The run's loss and its terms on the evaluation images, as val/loss and so on.
 
-    Images go data.batch_size at a time (the last batches share what is over), as in training, since masks
-    and regularizers are of a batch. They are not augmented, but for the second view of NT-Xent and several
-    crops of an image, to which equal views would say nothing. What is drawn is the same at every
-    evaluation and for every seed.
+    Masks and regularizers are of a batch: images go in as few batches of data.batch_size at the most as they
+    fill, all of the same size to within one. They are not augmented, but for the second view of NT-Xent and
+    several crops of an image, to which equal views would say nothing. What is drawn is the same at every
+    evaluation and for every seed. Of several processes each takes its rows of every batch, as in training.
     """
     val = run.data.val
     run.model.eval()
     sums: dict[str, Tensor] = {}
-    batches = np.array_split(np.arange(len(val)), max(1, len(val) // run.config.data.batch_size))
-    with random_stream(run.config.data.split_seed, LOSS_STREAM), val.ahead(batches):
-        for indices_B in batches:
-            for name, term in _batch_loss(run, val, indices_B).items():
-                sums[name] = sums.get(name, 0) + term * len(indices_B)
-    return {name: total.item() / len(val) for name, total in sums.items()}
+    batches = loss_batches(len(val), run.config.data.batch_size)
+    shares = [_share(run, len(indices_B)) for indices_B in batches]
+    own = [share.take(indices_B) for share, indices_B in zip(shares, batches, strict=True)]
+    with random_stream(run.config.data.split_seed, LOSS_STREAM), val.ahead(own):
+        for indices_P, share in zip(own, shares, strict=True):
+            for name, term in _batch_loss(run, val, indices_P, share).items():
+                sums[name] = sums.get(name, 0) + term * share.batch
+    totals = run.team.sum(torch.stack(list(sums.values())))
+    return dict(zip(sums, (totals / len(val)).tolist(), strict=True))
 
 
-def _batch_loss(run: Run, split: Split, indices_B: np.ndarray) -> dict[str, Tensor]:
-    config, model, share = run.config, run.model, Share(len(indices_B), slice(None))
-    stored_BCHW = to_device(run, split, indices_B)
+def loss_batches(count: int, batch_size: int) -> list[np.ndarray]:
+    """Positions of `count` images, 2 or more, in the fewest batches of `batch_size` at the most, as even as
+    can be. One more is in a batch only where an image would be left alone, which has no statistics."""
+    return np.array_split(np.arange(count), min(-(-count // batch_size), count // 2))
+
+
+def _share(run: Run, count: int) -> Share:
+    """This process's rows of `count` images, as many for each: the last image stands for missing ones."""
+    each = -(-count // run.team.size)
+    rows = np.arange(run.team.rank * each, (run.team.rank + 1) * each)
+    return Share(count, rows.clip(max=count - 1))
+
+
+def _batch_loss(run: Run, split: Split, indices_P: np.ndarray, share: Share) -> dict[str, Tensor]:
+    """This process's part of the terms of a batch; those of all processes add up."""
+    config, model, crops = run.config, run.model, run.config.global_crops
+    stored_PCHW = to_device(run, split, indices_P)
     if run.crops is None:
-        images_BCHW, boxes_BV4 = run.augment.plain(stored_BCHW), None
+        images_SCHW, boxes_PV4 = run.augment.plain(stored_PCHW), None
     else:
-        images_BCHW, boxes_BV4 = run.crops.global_views(stored_BCHW, share)
-    masks = sample_masks(config.masking, len(images_BCHW), model.grid, torch.default_generator)
+        images_SCHW, boxes_PV4 = run.crops.global_views(stored_PCHW, share)
+    own = share.of_each(crops)
+    masks = sample_masks(config.masking, own.batch, model.grid, torch.default_generator).of(own)
     masks = masks.to(run.device)
-    second_BCHW = run.augment(stored_BCHW) if config.loss.use_ntxent else None
+    second_PCHW = run.augment(stored_PCHW, share) if config.loss.adds_ntxent else None
     # As many as in the epoch that has just ended.
-    local = draw_local(run, stored_BCHW, boxes_BV4, share, max(run.epoch - 1, 0))
-    weights = model.level_weights(masks)
-    with autocast(run):
-        prediction = model(images_BCHW, masks, second_BCHW, config.loss.ntxent.on_context, local)
-    terms = losses(config, prediction, weights, [weights_BL.sum() for weights_BL in weights], 1)
+    local = draw_local(run, stored_PCHW, boxes_PV4, share, max(run.epoch - 1, 0))
+    first = run.team.rank * len(indices_P)
+    counts_P1 = torch.arange(first, first + len(indices_P), device=run.device)[:, None] < share.batch
+    counts_S1 = counts_P1.repeat_interleave(crops, dim=0)
+    weights = [weights_SL * counts_S1 for weights_SL in model.level_weights(masks)]
+    totals = list(run.team.sum(torch.stack([weights_SL.sum() for weights_SL in weights])))
+    prediction = _gathered(run, _predicted(run, images_SCHW, masks, second_PCHW, local), share.batch)
+    terms = losses(config, prediction, weights, totals, run.team.size)
     named = {f"val/{name.removeprefix('train/')}": term for name, term in terms.items()}
     return {"val/loss": torch.stack(list(named.values())).sum(), **named}
+
+
+def _predicted(
+    run: Run, images_SCHW: Tensor, masks: Masks, second_PCHW: Tensor | None, local: LocalCrops | None
+) -> Prediction:
+    """What the model says of images, of which it is shown a few at a time."""
+    config, crops = run.config, run.config.global_crops
+    images = len(images_SCHW) // crops
+    encoded = crops if local is None else max(crops, local.images_BVCHW[0].numel() // images_SCHW[0].numel())
+    size = max(1, evaluation_batch(config) // encoded)
+    sizes = [len(part) for part in torch.arange(images).split(size)]
+    seconds = [None] * len(sizes) if second_PCHW is None else second_PCHW.split(sizes)
+    locals_ = [None] * len(sizes) if local is None else local.split(sizes)
+    rows = [part * crops for part in sizes]
+    cut = zip(images_SCHW.split(rows), masks.chunks(rows), seconds, locals_, strict=True)
+    on_context, predict = config.loss.ntxent.on_context, config.loss.predicts
+    with autocast(run):
+        return join(
+            [
+                run.model(part, seen, second, on_context, of_part, predict)
+                for part, seen, second, of_part in cut
+            ]
+        )
+
+
+def _gathered(run: Run, prediction: Prediction, images: int) -> Prediction:
+    """With what regularizers take statistics of from all processes, each of `images` once."""
+    if not run.team.grouped:
+        return prediction
+    whole: dict[str, Tensor] = {}
+    for name in gathered_names(run.config):
+        value: Tensor | None = getattr(prediction, name)
+        if value is not None:
+            of_each = 1 if name == "local_BVPD" else run.config.global_crops
+            whole[name] = run.team.gather(value)[: images * of_each]
+    return replace(prediction, **whole)
 
 
 def probe_features(run: Run, data: Data) -> tuple[Tensor, Tensor, Tensor, Tensor]:

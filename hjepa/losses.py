@@ -52,6 +52,14 @@ class VicregConfig(Config):
     """Take each visible patch's token for a sample, compared with the target's at the same place; false:
     tokens averaged over the image."""
 
+    def inert(self) -> dict[str, str]:
+        if self.weight == 0:
+            return _weightless("vicreg", self)
+        if max(self.sim_coeff, self.std_coeff, self.cov_coeff) == 0:
+            keys = ("weight", "eps", "flatten_patches")
+            return dict.fromkeys(keys, "loss.vicreg's sim_coeff, std_coeff and cov_coeff are 0")
+        return {"eps": "loss.vicreg.std_coeff is 0"} if self.std_coeff == 0 else {}
+
 
 class SigregConfig(Config):
     """Sketched isotropic Gaussian regularization (LeJEPA, Balestriero & LeCun 2025) of pooled
@@ -69,6 +77,9 @@ class SigregConfig(Config):
     """Take each visible patch's token for a sample; false: tokens averaged over the image. Memory grows
     with samples x num_slices x num_points."""
 
+    def inert(self) -> dict[str, str]:
+        return _weightless("sigreg", self) if self.weight == 0 else {}
+
 
 class NtxentConfig(Config):
     """Normalised temperature-scaled cross entropy (SimCLR, Chen et al. 2020) between pooled features of
@@ -84,6 +95,15 @@ class NtxentConfig(Config):
     model.use_target_encoder must be true."""
     use_cosine_similarity: bool = True
     """Compare directions only; false: plain dot products."""
+
+    def inert(self) -> dict[str, str]:
+        return _weightless("ntxent", self) if self.weight == 0 else {}
+
+
+def _weightless(name: str, term: Config) -> dict[str, str]:
+    """The keys of a term whose weight is 0, but for that."""
+    keys = [key for key in type(term).model_fields if key != "weight"]
+    return dict.fromkeys(keys, f"loss.{name}.weight is 0")
 
 
 class MulticropLossConfig(Config):
@@ -125,7 +145,7 @@ class LossConfig(Config):
             raise ValueError(
                 f"hierarchy_weights is {list(weights)}; none may be negative, one must be positive"
             )
-        if self.prediction_weight == 0 and not self._has_other_terms:
+        if not (self.predicts or self.adds_vicreg or self.adds_sigreg or self.adds_ntxent):
             raise ValueError(
                 "prediction_weight is 0 and no other term has a weight: nothing is minimised; raise it, or "
                 "turn on use_vicreg, use_sigreg or use_ntxent with a positive weight"
@@ -133,24 +153,35 @@ class LossConfig(Config):
         return self
 
     @property
-    def prevents_collapse(self) -> bool:
-        """Whether a regularizer keeps features apart that nothing else does."""
-        varied = self.use_vicreg and self.vicreg.weight > 0 and self.vicreg.std_coeff > 0
-        return varied or (self.use_sigreg and self.sigreg.weight > 0)
+    def predicts(self) -> bool:
+        """Whether the prediction loss weighs anything; without it nothing is predicted."""
+        return self.prediction_weight > 0
 
     @property
-    def _has_other_terms(self) -> bool:
+    def adds_vicreg(self) -> bool:
+        """Whether VICReg is on and weighs anything."""
         vicreg = self.vicreg
-        compared = vicreg.weight > 0 and max(vicreg.sim_coeff, vicreg.std_coeff, vicreg.cov_coeff) > 0
-        return (
-            (self.use_vicreg and compared)
-            or (self.use_sigreg and self.sigreg.weight > 0)
-            or (self.use_ntxent and self.ntxent.weight > 0)
-        )
+        compared = max(vicreg.sim_coeff, vicreg.std_coeff, vicreg.cov_coeff) > 0
+        return self.use_vicreg and vicreg.weight > 0 and compared
+
+    @property
+    def adds_sigreg(self) -> bool:
+        """Whether SIGReg is on and weighs anything."""
+        return self.use_sigreg and self.sigreg.weight > 0
+
+    @property
+    def adds_ntxent(self) -> bool:
+        """Whether NT-Xent is on and weighs anything."""
+        return self.use_ntxent and self.ntxent.weight > 0
+
+    @property
+    def prevents_collapse(self) -> bool:
+        """Whether a regularizer keeps features apart that nothing else does."""
+        return self.adds_sigreg or (self.adds_vicreg and self.vicreg.std_coeff > 0)
 
     def inert(self) -> dict[str, str]:
         found: dict[str, str] = {}
-        if self.prediction_weight == 0:
+        if not self.predicts:
             kinds = ("type", "hierarchy_weights", "normalize_embeddings", "smoothl1", "huber")
             return found | dict.fromkeys(kinds, "loss.prediction_weight is 0") | self._unused_terms()
         if self.type == "cosine":
@@ -163,12 +194,13 @@ class LossConfig(Config):
 
     def _unused_terms(self) -> dict[str, str]:
         found: dict[str, str] = {}
-        if not self.use_vicreg:
-            found["vicreg"] = "loss.use_vicreg is false"
-        if not self.use_sigreg:
-            found["sigreg"] = "loss.use_sigreg is false"
-        if not self.use_ntxent:
-            found["ntxent"] = "loss.use_ntxent is false"
+        for name in ("vicreg", "sigreg", "ntxent"):
+            if not getattr(self, f"use_{name}"):
+                found[name] = f"loss.use_{name} is false"
+            elif not getattr(self, f"adds_{name}"):
+                weightless = getattr(self, name).weight == 0
+                zero = "weight is 0" if weightless else "sim_coeff, std_coeff and cov_coeff are 0"
+                found[f"use_{name}"] = f"loss.{name}.{zero}"
         return found
 
 

@@ -18,6 +18,9 @@ _IMAGES = 5
 # Of every level's features: predicted, target and normalised, their difference and gradients.
 _FEATURES = 8
 _MASK_SAMPLES = 1024
+EVALUATION_IMAGES, EVALUATION_BYTES = 512, 2**26
+"""Most images that go through an encoder at once where nothing is learnt, and most bytes of the largest of
+their tensors in float32: enough to keep a GPU busy, and little beside what a small micro-batch takes."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,13 @@ class Size:
     """Weights, gradients and the optimizer's moments."""
     activation_bytes: int
     """What a micro-batch takes at its peak, activations kept for the backward pass above all."""
+    evaluation_bytes: int
+    """What a batch of an evaluation takes at its peak, features of all images apart."""
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most at a time: weights and all, beside a micro-batch or a batch of an evaluation."""
+        return self.weights_bytes + max(self.activation_bytes, self.evaluation_bytes)
 
     def lines(self) -> list[str]:
         """For people."""
@@ -52,7 +62,8 @@ class Size:
             f"tokens of an image: {self.tokens}, of which {self.visible:.0f} visible and "
             f"{self.predicted:.0f} to predict, on average",
             f"memory, estimated: {_gb(self.weights_bytes)} for weights, gradients and moments, "
-            f"{_gb(self.activation_bytes)} for a micro-batch at its peak",
+            f"{_gb(self.activation_bytes)} for a micro-batch at its peak, {_gb(self.evaluation_bytes)} for a "
+            "batch of an evaluation",
         ]
 
 
@@ -76,7 +87,30 @@ def measure(config: RunConfig) -> Size:
         predicted=statistics.mean(masks.target_BN.float().sum(1).mean().item() for masks in steps),
         weights_bytes=4 * (everything + (1 + moments) * trained),
         activation_bytes=_activations(config, model.grid[0] * model.grid[1], visible, steps[0]),
+        evaluation_bytes=_evaluation(config),
     )
+
+
+def evaluation_batch(config: RunConfig) -> int:
+    """Images that go through an encoder at once where nothing is learnt.
+
+    Of the model and data.image_size alone: neither the machine nor data.batch_size changes it.
+    """
+    shape, side = config.model.shape, config.data.image_size
+    tokens = (side // shape.patch_size) ** 2
+    of_a_token = max(3 * shape.embed_dim, int(shape.embed_dim * shape.mlp_ratio))
+    if not config.model.use_flash_attention:
+        of_a_token = max(of_a_token, shape.num_heads * tokens)  # every score
+    largest = 4 * max(tokens * of_a_token, 3 * side**2)
+    return min(EVALUATION_IMAGES, max(1, EVALUATION_BYTES // largest))
+
+
+def _evaluation(config: RunConfig) -> int:
+    """Peak bytes of a batch of an evaluation: a block's values and the images."""
+    shape, side = config.model.shape, config.data.image_size
+    block = (side // shape.patch_size) ** 2 * shape.embed_dim * (_KEPT + _KEPT_HIDDEN * shape.mlp_ratio)
+    half = 2 if config.training.use_amp else 4
+    return int(evaluation_batch(config) * (half * block + 4 * _IMAGES * 3 * side**2))
 
 
 def _some_masks(config: RunConfig, grid: tuple[int, int]) -> list[Masks]:
@@ -97,23 +131,24 @@ def _activations(config: RunConfig, tokens: int, visible: float, masks: Masks) -
     local_side = config.data.multicrop.local_side(config.data.image_size, shape.patch_size) if local else 0
     encoded = crops * visible + local * (local_side // shape.patch_size) ** 2
     whole = 0.0 if config.model.use_target_encoder else crops * tokens  # with gradient
-    if config.loss.use_ntxent:
-        encoded += visible if config.loss.ntxent.on_context else 0
-    blocks = [
-        (shape.depth, encoded + whole, shape.embed_dim, shape.mlp_ratio),
-        (predictor.depth, crops * _predicted_with(config, tokens, masks), width, predictor.mlp_ratio),
-    ]
+    if config.loss.adds_ntxent and config.loss.ntxent.on_context:
+        encoded += visible
+    blocks = [(shape.depth, encoded + whole, shape.embed_dim, shape.mlp_ratio)]
+    if config.loss.predicts:
+        length = crops * _predicted_with(config, tokens, masks)
+        blocks.append((predictor.depth, length, width, predictor.mlp_ratio))
     sizes = [depth * length * dim * (_KEPT + _KEPT_HIDDEN * ratio) for depth, length, dim, ratio in blocks]
     kept = sum(sizes)
     if config.training.use_gradient_checkpointing:
         # The input of every block, and one block at a time in whole.
         kept = sum(depth * length * dim for depth, length, dim, _ in blocks)
         kept += max(size / depth for size, (depth, *_) in zip(sizes, blocks, strict=True))
-    pyramid = sum(tokens / 4**level for level in range(config.model.num_hierarchies))
+    levels = config.model.num_hierarchies if config.loss.predicts else 0
+    pyramid = sum(tokens / 4**level for level in range(levels))
     features = _FEATURES * crops * pyramid * shape.embed_dim
     target = crops * tokens * shape.embed_dim * (_KEPT + _KEPT_HIDDEN * shape.mlp_ratio)
     half = 2 if config.training.use_amp else 4
-    views = crops + int(config.loss.use_ntxent)
+    views = crops + int(config.loss.adds_ntxent)
     images = 4 * _IMAGES * 3 * (views * config.data.image_size**2 + local * local_side**2)
     return int(config.data.batch_size * (half * (kept + target) + 4 * features + images))
 

@@ -5,7 +5,7 @@ Shape letters: B images, N patches of the grid, K visible patches, D width, L po
 
 import copy
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -92,6 +92,18 @@ class Prediction:
     """Context tokens of all patches of each image's local crops."""
 
 
+def join(parts: list[Prediction]) -> Prediction:
+    """What the model says of a batch, from what it says of its parts, in order."""
+
+    def joined(values: list[Any]) -> Any:
+        if isinstance(values[0], list):
+            return [torch.cat(level) for level in zip(*values, strict=True)]
+        return None if values[0] is None else torch.cat(values)
+
+    names = vars(parts[0])
+    return Prediction(**{name: joined([getattr(part, name) for part in parts]) for name in names})
+
+
 class HJEPA(nn.Module):
     """Predicts the target's features of masked patches from the visible ones, at every level.
 
@@ -135,21 +147,24 @@ class HJEPA(nn.Module):
         second_BCHW: Tensor | None = None,
         second_on_context: bool = True,
         local: LocalCrops | None = None,
+        predict: bool = True,
     ) -> Prediction:
         """Predictions and targets of a batch of normalised float images.
 
         `second_BCHW` is another view of the same images, of which only the visible patches are encoded;
         with `second_on_context` false all of them, by the target encoder and without gradient.
         `local` are crops of images of which `images_BCHW` holds all global crops, one image after another.
+        With `predict` false nothing is predicted: predictor, pyramid and heads are left out, and there are
+        no levels.
         """
         context_BKD = self.encoder(images_BCHW, masks.visible_BK)
         local_BVPD = None if local is None else self._local_tokens(local)
-        predicted_BND = self._predict(context_BKD, masks, local, local_BVPD)
-        predicted = [
-            head(as_tokens(grid))
-            for head, grid in zip(self.heads, self.pyramid(self.as_grid(predicted_BND)), strict=True)
-        ]
-        target_BND, target = self._target(images_BCHW)
+        predicted: list[Tensor] = []
+        if predict:
+            predicted_BND = self._predict(context_BKD, masks, local, local_BVPD)
+            levels = self.pyramid(self.as_grid(predicted_BND))
+            predicted = [head(as_tokens(grid)) for head, grid in zip(self.heads, levels, strict=True)]
+        target_BND, target = self._target(images_BCHW, predict)
         second_BD = None
         if second_BCHW is not None and second_on_context:
             second_BD = self.encoder(second_BCHW, masks.visible_BK).mean(1)
@@ -185,11 +200,13 @@ class HJEPA(nn.Module):
         further = (further_BPD, local.places_SP2)
         return self.predictor(context_BKD[:, :keep], masks.visible_BK[:, :keep], masks.blocks_BMN, further)
 
-    def _target(self, images_BCHW: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def _target(self, images_BCHW: Tensor, predict: bool) -> tuple[Tensor, list[Tensor]]:
         """Tokens of whole images (B, N, D), and the features of each level that are to be predicted."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.target_encoder is None):
             encoder = self.encoder if self.target_encoder is None else self.target_encoder
             tokens_BND = encoder(images_BCHW)
+            if not predict:
+                return tokens_BND, []
             grid_BDHW = self.as_grid(_normalize(tokens_BND))
             if self.target_pyramid is not None:
                 levels = self.target_pyramid(grid_BDHW)

@@ -35,12 +35,12 @@ def losses(
         distance = view_distance(context_SD, target_SD, local_BVD, config.global_crops)
         if distance is not None:
             terms["train/multicrop"] = config.loss.multicrop.weight * distance / parts
-    if config.loss.use_vicreg:
+    if config.loss.adds_vicreg:
         context_SD, target_SD = _samples(prediction, config.loss.vicreg.flatten_patches)
         learning = _learning(config, context_SD, target_SD)
         for name, term in vicreg(context_SD, target_SD, config.loss.vicreg, learning).items():
             terms[f"train/{name}"] = term / parts
-    if config.loss.use_sigreg:
+    if config.loss.adds_sigreg:
         settings = config.loss.sigreg
         learning = _learning(config, *_samples(prediction, settings.flatten_patches))
         directions_DK = _directions(config, learning[0])
@@ -50,7 +50,7 @@ def losses(
         views = by_view(learning, local_BVPD, images, crops, settings.flatten_patches)
         distances = [sigreg(view_SD, directions_DK, settings.num_points) for view_SD in views]
         terms["train/sigreg"] = settings.weight * torch.stack(distances).mean() / parts
-    if config.loss.use_ntxent:
+    if config.loss.adds_ntxent:
         assert prediction.second_BD is not None
         settings = config.loss.ntxent
         first_SD, second_SD = prediction.context_BD.float(), prediction.second_BD.float()
@@ -83,7 +83,9 @@ def _directions(config: RunConfig, z_SD: Tensor) -> Tensor:
 def _predictions(
     config: RunConfig, prediction: Prediction, weights: list[Tensor], totals: list[Tensor]
 ) -> dict[str, Tensor]:
-    """The weighted prediction loss of each level."""
+    """The weighted prediction loss of each level; of none where it weighs nothing."""
+    if not config.loss.predicts:
+        return {}
     overall = config.loss.prediction_weight
     terms: dict[str, Tensor] = {}
     levels = zip(config.loss.hierarchy_weights, prediction.predicted, prediction.target, strict=True)

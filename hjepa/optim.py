@@ -17,7 +17,7 @@ class TrainingConfig(Config):
     epochs: int = Field(default=20, ge=1)
     """Passes over the training images."""
     warmup_epochs: float = Field(default=1.0, ge=0)
-    """Epochs over which the learning rate rises linearly to lr; at most epochs."""
+    """Epochs over which the learning rate rises linearly to lr; at most epochs, and then it never falls."""
     warmup_lr_ratio: float = Field(default=0.01, ge=0, le=1)
     """Learning rate of the very first step, as a share of lr."""
     lr: float = Field(default=1e-3, gt=0)
@@ -57,10 +57,19 @@ class TrainingConfig(Config):
 
     def inert(self) -> dict[str, str]:
         found: dict[str, str] = {}
-        if self.lr_schedule == "constant":
+        if self.warmup_epochs == self.epochs:
+            reason = f"all of training.epochs {self.epochs} is warm-up (training.warmup_epochs)"
+            found |= dict.fromkeys(("lr_schedule", "min_lr", "min_lr_ratio"), reason)
+        elif self.lr_schedule == "constant":
             found |= dict.fromkeys(("min_lr", "min_lr_ratio"), "training.lr_schedule is constant")
+        elif self.final_lr == self.lr:
+            found["lr_schedule"] = "the learning rate of the last step is training.lr"
         if self.warmup_epochs == 0:
             found["warmup_lr_ratio"] = "training.warmup_epochs is 0"
+        elif self.warmup_lr_ratio == 1 and (self.lr_schedule == "constant" or self.final_lr == self.lr):
+            found["warmup_epochs"] = "training.warmup_lr_ratio is 1, and the learning rate does not fall"
+        if self.optimizer == "sgd":
+            found["betas[1]"] = "training.optimizer is sgd, whose momentum is betas[0]"
         return found
 
     @property

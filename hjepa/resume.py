@@ -25,9 +25,10 @@ _ABSENT = object()
 def differences(saved: Mapping[str, Any], config: RunConfig) -> list[str]:
     """Of a checkpoint's config `saved` and the run's: `key was X, is Y`, for each key that must be the same.
 
-    Keys that have no effect in the run, and those that the checkpoint's version had not, are passed over.
+    Keys that have no effect on the model as it is built, and those that the checkpoint's version had not,
+    are passed over.
     """
-    return [_told(*found) for found in _changed(saved, config) if _must_be_the_same(found[0])]
+    return [_told(*found) for found in _changed(saved, config) if _must_be_the_same(config, found[0])]
 
 
 def changes(saved: Mapping[str, Any], config: RunConfig) -> list[str]:
@@ -36,23 +37,27 @@ def changes(saved: Mapping[str, Any], config: RunConfig) -> list[str]:
     As `differences`, of every key that has an effect but training.epochs. Of a path only the last part
     counts: a job's scratch disk has another name each time.
     """
-    changed = [found for found in _changed(saved, config) if found[0] != "training.epochs"]
-    return [_told(*found) for found in changed if _plain(found[1]) != _plain(found[2])]
+    return [
+        _told(key, was, now)
+        for key, was, now in _changed(saved, config)
+        if key != "training.epochs" and _plain(was) != _plain(now) and not inert_reason(config, key)
+    ]
 
 
 def _changed(saved: Mapping[str, Any], config: RunConfig) -> Iterator[tuple[str, Any, Any]]:
-    """Each key that has an effect and another value: the key, its value in `saved`, its value now."""
+    """Each key that may have an effect and has another value: the key, its value in `saved`, its value now."""
     present = config.model_dump(mode="json")
     for key, field in leaves(RunConfig):
         was, now = _value(saved, key), _value(present, key)
-        if was == now or _ABSENT in (was, now) or not has_effect(field):
-            continue
-        if not inert_reason(config, key):
+        if was != now and _ABSENT not in (was, now) and has_effect(field):
             yield key, was, now
 
 
-def _must_be_the_same(key: str) -> bool:
-    return key in _SAME or (key.startswith("model.") and not key.startswith(_FREE))
+def _must_be_the_same(config: RunConfig, key: str) -> bool:
+    if not key.startswith("model."):
+        return key in _SAME and not inert_reason(config, key)
+    # By the model's own reasons: what the loss leaves unused has weights in the file all the same.
+    return not key.startswith(_FREE) and not inert_reason(config.model, key.removeprefix("model."))
 
 
 def _told(key: str, was: Any, now: Any) -> str:

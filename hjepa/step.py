@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hjepa.config import RunConfig
 from hjepa.data import LocalCrops
 from hjepa.distributed import Share, Team
 from hjepa.masking import Masks, sample_masks
@@ -38,7 +39,7 @@ def train_step(run: Run, indices_B: np.ndarray) -> dict[str, Tensor]:
         images_BCHW, boxes_BV4 = crops.global_views(stored_BCHW, share)
     masks = sample_masks(run.config.masking, own.batch, run.model.grid, torch.default_generator)
     masks = masks.of(own).to(run.device)
-    second_BCHW = run.augment(stored_BCHW, share) if run.config.loss.use_ntxent else None
+    second_BCHW = run.augment(stored_BCHW, share) if run.config.loss.adds_ntxent else None
     mixing = run.config.data.augmentation.mixing
     if mixing is not None:
         drawn_B5 = share.take(mixing.draw(share.batch))
@@ -87,11 +88,14 @@ def optimize(
     run.optimizer.zero_grad(set_to_none=True)
     sums: dict[str, Tensor] = {}
     seconds = [None] * parts if second_BCHW is None else second_BCHW.split(sizes)
-    locals_ = [None] * parts if local is None else local.split(parts)
+    locals_ = [None] * parts
+    if local is not None:
+        locals_ = local.split([len(local.images_BVCHW) // parts] * parts)
     cut = zip(images_BCHW.split(sizes), masks.chunks(sizes), seconds, locals_, strict=True)
     for number, (part, part_masks, second, part_local) in enumerate(cut, start=1):
         with model_stream(run, number), autocast(run):
-            prediction = model(part, part_masks, second, config.loss.ntxent.on_context, part_local)
+            on_context, predict = config.loss.ntxent.on_context, config.loss.predicts
+            prediction = model(part, part_masks, second, on_context, part_local, predict)
         prediction = gathered(run, prediction)
         weights = model.level_weights(part_masks)
         terms = losses(config, prediction, weights, totals, parts * run.team.size)
@@ -139,14 +143,21 @@ def model_stream(run: Run, part: int) -> AbstractContextManager[None]:
 def gathered(run: Run, prediction: Prediction) -> Prediction:
     """With what regularizers take statistics of from all processes, so that they see a whole part."""
     loss = run.config.loss
-    if not run.team.grouped or not (loss.use_vicreg or loss.use_sigreg or loss.use_ntxent):
+    if not run.team.grouped or not (loss.adds_vicreg or loss.adds_sigreg or loss.adds_ntxent):
         return prediction
-    wanted = {name: value for name, value in vars(prediction).items() if isinstance(value, Tensor)}
-    of_patches = (loss.use_vicreg, loss.vicreg), (loss.use_sigreg, loss.sigreg)
-    if not any(used and term.flatten_patches for used, term in of_patches):
-        for name in ("context_BKD", "target_BND", "visible_BK"):
-            del wanted[name]
-    return replace(prediction, **{name: run.team.gather(value) for name, value in wanted.items()})
+    wanted = {name: getattr(prediction, name) for name in gathered_names(run.config)}
+    there = {name: value for name, value in wanted.items() if value is not None}
+    return replace(prediction, **{name: run.team.gather(value) for name, value in there.items()})
+
+
+def gathered_names(config: RunConfig) -> tuple[str, ...]:
+    """Of a prediction, what terms take statistics of that are a whole part's, where it is there."""
+    loss = config.loss
+    of_patches = (loss.adds_vicreg, loss.vicreg), (loss.adds_sigreg, loss.sigreg)
+    pooled = ("context_BD", "target_BD", "second_BD", "local_BVPD")
+    if any(used and term.flatten_patches for used, term in of_patches):
+        return (*pooled, "context_BKD", "target_BND", "visible_BK")
+    return pooled
 
 
 class Meter:

@@ -190,6 +190,10 @@ def _describe(run: Run, resume: Path | None) -> None:
         print(f"weights of {config.model.pretrained}: {'; '.join(run.notes) or 'all taken'}")
     if run.team.grouped:
         print(f"{run.team.size} processes, {run.batch // run.team.size} images of a step each")
+    best, epochs = config.checkpoint.keep_best_n, config.training.epochs
+    unranked = config.checkpoint.unranked(epochs, config.evaluation.eval_frequency)
+    if unranked and best > 0 and config.checkpoint.save_frequency < epochs:
+        print(f"checkpoint.keep_best_n {best} keeps none: {unranked}")
     if config.training.use_amp and run.device.type == "mps":
         print("training.use_amp: MPS stays in float32.")
     if resume is not None:

@@ -161,16 +161,13 @@ class DataConfig(Config):
             if all(one.path or one.kind == "digits" for one in self.datasets):
                 found["data_path"] = "datasets gives a path for each set"
             if len(self.datasets) == 1:
-                found["sampling_strategy"] = "datasets has one set"
+                found |= dict.fromkeys(("sampling_strategy", "evaluate_on"), "datasets has one set")
+            for number, one in enumerate(self.datasets):
+                found |= {f"datasets[{number}].{key}": why for key, why in self._inert_of(one).items()}
         else:
             several = ("datasets", "sampling_strategy", "evaluate_on")
             found |= dict.fromkeys(several, "use_multi_dataset is false")
-            if kinds == {"digits"}:
-                found["data_path"] = "digits is embedded"
-            if not kinds & _FOLDERS:
-                found["class_list"] = f"{self.dataset} is no folder of images"
-            if "stl10" not in kinds:
-                found["unlabeled"] = f"{self.dataset} has no unlabelled images"
+            found |= _inert_of_kind(self.dataset, path="data_path")
         if not kinds & _DECODED:
             found |= dict.fromkeys(_OF_DECODED, f"{self.title} has no image files")
         if not kinds & (_DECODED | {"stl10"}):
@@ -178,3 +175,24 @@ class DataConfig(Config):
         if not self.use_multicrop:
             found["multicrop"] = "data.use_multicrop is false"
         return found
+
+    def _inert_of(self, one: OneOfSeveral) -> dict[str, str]:
+        """Of one of several data sets, what cannot matter."""
+        found = _inert_of_kind(one.kind, path="path")
+        if len(self.datasets) == 1:
+            found["weight"] = "datasets has one set"
+        elif self.sampling_strategy != "weighted":
+            found["weight"] = f"data.sampling_strategy is {self.sampling_strategy}"
+        return found
+
+
+def _inert_of_kind(kind: str, path: str) -> dict[str, str]:
+    """What cannot matter of a data set of this kind, whose folder the key `path` names."""
+    found: dict[str, str] = {}
+    if kind == "digits":
+        found[path] = "digits is embedded"
+    if kind not in _FOLDERS:
+        found["class_list"] = f"{kind} is no folder of images"
+    if kind != "stl10":
+        found["unlabeled"] = f"{kind} has no unlabelled images"
+    return found

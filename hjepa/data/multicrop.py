@@ -133,10 +133,12 @@ class LocalCrops:
     alone: bool = False
     """The predictor sees them only, and nothing of the global crop."""
 
-    def split(self, parts: int) -> list["LocalCrops"]:
-        """The same in `parts` equal parts, of whole images."""
-        images = self.images_BVCHW.chunk(parts)
-        places = [None] * parts if self.places_SP2 is None else self.places_SP2.chunk(parts)
+    def split(self, sizes: list[int]) -> list["LocalCrops"]:
+        """The same in parts of so many images."""
+        images, places = self.images_BVCHW.split(sizes), [None] * len(sizes)
+        if self.places_SP2 is not None:
+            crops = len(self.places_SP2) // len(self.images_BVCHW)
+            places = self.places_SP2.split([size * crops for size in sizes])
         return [LocalCrops(*pair, self.alone) for pair in zip(images, places, strict=True)]
 
 

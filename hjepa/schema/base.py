@@ -25,7 +25,8 @@ class Config(BaseModel):
     def inert(self) -> dict[str, str]:
         """Keys of this section that cannot matter at its present values, each with the reason.
 
-        A key that names a subsection stands for everything below it.
+        A key that names a subsection stands for everything below it. Of a list some elements may be named,
+        or keys of them: `betas[1]`, `datasets[0].path`.
         """
         return {}
 

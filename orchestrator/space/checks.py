@@ -20,7 +20,7 @@ from orchestrator.space.distribution import conditions, label
 from orchestrator.space.expression import ExpressionError
 from orchestrator.space.keys import schema_reason, under, value_at
 from orchestrator.space.satisfiable import allowed_draws
-from orchestrator.space.space import assigned
+from orchestrator.space.space import assigned, without
 from orchestrator.space.sweep import MAX_GRID, Sweep
 
 MAX_COMBINATIONS = 2000
@@ -152,6 +152,8 @@ def check_combinations(sweep: Sweep) -> None:
         for key in values:
             if under(key, inert) and (reason := _inert_inside(sweep, values, key)):
                 raise _without_effect(sweep, values, key, reason)
+            if part := _told_apart_by(values[key], key, inert, points[key]):
+                raise _without_effect(sweep, values, key, inert[part], part)
     for key, distribution in space.items():
         if key not in met:
             wanted = json.dumps(distribution.when)
@@ -218,6 +220,16 @@ def _inert_in(sweep: Sweep, values: Mapping[str, Any], key: str) -> str | None:
     return next((reason for section, reason in inert.items() if under(key, [section])), None)
 
 
+def _told_apart_by(value: Any, key: str, inert: Mapping[str, str], points: list[Any]) -> str | None:
+    """The element of a list without which `value` would be another of the points of `key`, and which cannot
+    matter; None where there is none."""
+    parts = [part for part in inert if part.startswith(f"{key}[")]
+    if not parts:
+        return None
+    same = [without(point, inert, key) == without(value, inert, key) for point in points]
+    return parts[0] if sum(same) > 1 else None
+
+
 def _fits(sweep: Sweep, values: Mapping[str, Any], matters: str | None = None) -> bool:
     """Whether `values` make a config, one in which the key `matters`, if given, does."""
     try:
@@ -261,21 +273,25 @@ def _conditionable(sweep: Sweep, key: str) -> list[Any]:
     return list(islice(sweep.config.space[key].points or (), 100))
 
 
-def _without_effect(sweep: Sweep, values: Mapping[str, Any], key: str, reason: str) -> ConfigError:
-    """Which value of which swept key makes `key` inert, and the condition that mends it."""
+def _without_effect(
+    sweep: Sweep, values: Mapping[str, Any], key: str, reason: str, part: str | None = None
+) -> ConfigError:
+    """Which value of which swept key makes `key` inert, and the condition that mends it; `part` is the
+    element in which alone values of `key` differ."""
+    what = f"has values that differ in {part} alone, which has" if part else "has"
     others = sorted((other for other in values if other != key), key=lambda other: other not in reason)
     for other in others:
         listed = _conditionable(sweep, other)
-        good = [point for point in listed if _fits(sweep, {**values, other: point}, matters=key)]
+        good = [point for point in listed if _fits(sweep, {**values, other: point}, matters=part or key)]
         if not good:
             continue
         where = f"{other} is {label(values[other])}"
-        message = f"has no effect where {where}" + (f" ({reason})" if reason != where else "")
+        message = f"{what} no effect where {where}" + (f" ({reason})" if reason != where else "")
         if _depends(sweep, other, on=key):
             return sweep.error(key, f"{message}.\nLeave that value out of space.{other}.")
         return sweep.error(key, f"{message}.\nAdd to it: when: {{{other}: {_wanted(good)}}}")
     return sweep.error(
-        key, f"has no effect: {reason}.\nChange that in the base, or sweep it and add a when:."
+        key, f"{what} no effect: {reason}.\nChange that in the base, or sweep it and add a when:."
     )
 
 

@@ -34,10 +34,11 @@ def cost(run: RunConfig) -> Cost:
     local = run.local_crops(run.training.epochs - 1)
     # Forward and backward of what is trained, forward of the target.
     trained = size.encoder * size.visible * (crops + local / 4)
-    trained += size.predictor * (size.visible + size.predicted) * crops
-    trained += size.others * size.tokens * crops
+    if run.loss.predicts:
+        trained += size.predictor * (size.visible + size.predicted) * crops
+        trained += size.others * size.tokens * crops
     work = 3 * trained + size.target * size.tokens * crops
-    return Cost(work, size.weights_bytes + size.activation_bytes)
+    return Cost(work, size.peak_bytes)
 
 
 def dearest(sweep: Sweep, by: str) -> dict[str, Any]:

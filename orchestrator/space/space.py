@@ -85,7 +85,7 @@ class Space:
         Keys of speed and place play no part, nor do those that cannot matter where they stand.
         """
         run = self.resolve(values)
-        telling = _without(effective(run), inert_keys(run))
+        telling = without(effective(run), inert_keys(run))
         return hashlib.sha256(json.dumps(telling, sort_keys=True).encode()).hexdigest()
 
     def active(self, key: str, values: Mapping[str, Any]) -> bool:
@@ -207,13 +207,23 @@ def effective(config: Config) -> dict[str, Any]:
     return found
 
 
-def _without(data: Mapping[str, Any], sections: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested data without the keys that `sections` name or hold."""
-    return {
-        name: _without(value, sections, f"{prefix}{name}.") if isinstance(value, dict) else value
-        for name, value in data.items()
-        if not under(prefix + name, sections)
-    }
+def without(value: Any, sections: Mapping[str, Any], key: str = "") -> Any:
+    """Plain data, the `value` of `key`, without the keys that `sections` name or hold; elements of lists that
+    they name are null."""
+    if isinstance(value, dict):
+        inner = {f"{key}.{name}" if key else name: name for name in value}
+        return {
+            name: without(value[name], sections, where)
+            for where, name in inner.items()
+            if not under(where, sections)
+        }
+    if isinstance(value, list):
+        elements = {f"{key}[{number}]": element for number, element in enumerate(value)}
+        return [
+            None if under(where, sections) else without(element, sections, where)
+            for where, element in elements.items()
+        ]
+    return value
 
 
 def assigned(values: Mapping[str, Any]) -> str:

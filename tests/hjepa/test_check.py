@@ -11,6 +11,13 @@ from hjepa.config import load_config
 Captured = pytest.CaptureFixture[str]
 
 
+RANKED = """\
+training: {epochs: N}
+evaluation: {eval_frequency: 3}
+checkpoint: {save_frequency: 2, keep_best_n: 2}
+"""
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "run.yaml"
@@ -90,6 +97,58 @@ def test_a_key_without_effect_is_warned_of_with_the_place_that_set_it(file: Path
         "model.rope.theta: is set (--set model.rope.theta) and has no effect: model.rope.use_rope is false.",
         f"model.fpn.fusion_method: is set ({file}) and has no effect: model.fpn.use_fpn is false.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "training: {optimizer: sgd, betas: [0.8, 0.999]}",
+            ["training.betas[1]: ... training.optimizer is sgd, whose momentum is betas[0]."],
+        ),
+        ("training: {optimizer: sgd, betas: [0.8, 0.95]}", []),
+        (
+            "data: {use_multi_dataset: true, datasets: [{name: digits, path: here, class_list: a.txt, "
+            "unlabeled: true, weight: 2.0}]}",
+            [
+                "data.datasets[0].path: ... digits is embedded.",
+                "data.datasets[0].weight: ... datasets has one set.",
+                "data.datasets[0].class_list: ... digits is no folder of images.",
+                "data.datasets[0].unlabeled: ... digits has no unlabelled images.",
+            ],
+        ),
+        (
+            "data: {use_multi_dataset: true, sampling_strategy: balanced, datasets: [{name: digits}, "
+            "{name: stl10, path: here, weight: 3.0, unlabeled: true}]}",
+            ["data.datasets[1].weight: ... data.sampling_strategy is balanced."],
+        ),
+        (
+            RANKED.replace("N", "6"),
+            [
+                "checkpoint.keep_best_n: ... no checkpoint before the last of 6 epochs is evaluated; "
+                "checkpoint.save_frequency 2 and evaluation.eval_frequency 3 need a common multiple below 6."
+            ],
+        ),
+        (
+            RANKED.replace("N", "7"),
+            [],
+        ),
+        (
+            "checkpoint: {keep_best_n: 0, metric: val/rankme}",
+            ["checkpoint.metric: ... checkpoint.keep_best_n is 0."],
+        ),
+        (
+            "training: {epochs: 1, lr_schedule: linear}",
+            ["training.lr_schedule: ... all of training.epochs 1 is warm-up (training.warmup_epochs)."],
+        ),
+        ("training: {epochs: 2, lr_schedule: linear}", []),
+    ],
+)
+def test_what_is_set_beside_a_key_that_leaves_it_without_effect_is_warned_of(
+    file: Path, capsys: Captured, text: str, said: list[str]
+):
+    found = warnings(file, text + "\n", capsys)
+    assert [line.replace(f"is set ({file}) and has no effect:", "...") for line in found] == said
 
 
 def test_what_a_file_takes_over_from_another_is_not_warned_of(file: Path, capsys: Captured):

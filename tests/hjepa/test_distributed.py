@@ -46,6 +46,7 @@ SHARED: dict[str, Any] = {
     "model.ema.momentum_end": 0.9,
     "data.augmentation.horizontal_flip": True,
     "data.augmentation.color_jitter": 0.2,
+    "evaluation.val_loss": True,  # of batches of 240, 240 and 239
 }
 SIGREG = {"loss.use_sigreg": True, "loss.sigreg.weight": 0.01, "loss.sigreg.num_slices": 16}
 CASES: dict[str, dict[str, Any]] = {
@@ -82,6 +83,7 @@ CASES: dict[str, dict[str, Any]] = {
         "loss.ntxent.on_context": False,
         "model.predictor.mode": "per_block",
     },
+    "nothing predicted": {**SIGREG, "loss.prediction_weight": 0.0},
     "crops": {
         "data.use_multicrop": True,
         "data.multicrop.num_local_crops": 3,

@@ -10,7 +10,7 @@ import torch
 
 from hjepa.catalog import ROOT, find_config
 from hjepa.config import RunConfig, load_config
-from hjepa.measure import measure
+from hjepa.measure import evaluation_batch, measure
 from hjepa.run import build_run
 
 Tiny = Callable[..., RunConfig]
@@ -88,6 +88,25 @@ def test_weights_gradients_and_both_moments_are_four_bytes_each(tiny: Tiny):
     assert size.weights_bytes == 4 * (4 * trained + size.target)
     sgd = measure(tiny({"training.optimizer": "sgd"}))
     assert sgd.weights_bytes == 4 * (3 * trained + size.target)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "images"), [("vit_tiny_patch16_224", 111), ("vit_large_patch16_224", 20), (None, 512)]
+)
+def test_what_an_evaluation_holds_depends_on_the_model_alone(encoder: str | None, images: int):
+    base = find_config("digits" if encoder is None else "default")
+    named = {} if encoder is None else {"model.encoder_type": encoder, "model.predictor.num_heads": 4}
+    found = [load_config(base, named | {"data.batch_size": batch}) for batch in (4, 64)]
+    assert [evaluation_batch(config) for config in found] == [images, images]
+    small, large = map(measure, found)
+    assert small.evaluation_bytes == large.evaluation_bytes < 5e8
+
+
+def test_an_evaluation_counts_where_it_is_the_peak():
+    one, many = (measure(load_config(find_config("digits"), {"data.batch_size": n})) for n in (2, 512))
+    assert one.peak_bytes == one.weights_bytes + one.evaluation_bytes
+    assert one.evaluation_bytes > one.activation_bytes
+    assert many.peak_bytes == many.weights_bytes + many.activation_bytes
 
 
 def test_named_encoders_have_timms_parameters():

@@ -208,10 +208,10 @@ def test_96_of_224_pixels_in_patches_of_16_is_accepted():
 
 def test_parts_hold_whole_images():
     local = LocalCrops(torch.arange(12.0).view(4, 3, 1, 1, 1), torch.arange(8.0).view(8, 1, 1), True)
-    first, second = local.split(2)
+    first, second = local.split([2, 2])
     assert first.images_BVCHW.flatten().tolist() == [0, 1, 2, 3, 4, 5]
     assert second.places_SP2 is not None
     assert second.places_SP2.flatten().tolist() == [4, 5, 6, 7]
     assert first.alone
     assert second.alone
-    assert LocalCrops(local.images_BVCHW).split(2)[1].places_SP2 is None
+    assert LocalCrops(local.images_BVCHW).split([2, 2])[1].places_SP2 is None

@@ -120,6 +120,29 @@ def test_a_key_without_effect_is_refused_with_the_condition_that_mends_it() -> N
     assert len(list(load(mended).grid())) == 3
 
 
+def test_values_that_differ_in_an_element_without_effect_are_refused() -> None:
+    betas = {"training.betas": {"choice": [[0.9, 0.95], [0.9, 0.999], [0.8, 0.95]]}}
+    optimizer = {"training.optimizer": {"choice": ["adamw", "sgd"]}}
+    assert refusal(betas | optimizer) == (
+        "s.yaml: space.training.betas: has values that differ in training.betas[1] alone, which has no "
+        "effect where training.optimizer is sgd (training.optimizer is sgd, whose momentum is betas[0]).\n"
+        'Add to it: when: {training.optimizer: "adamw"}'
+    )
+    load(betas)
+    told_apart = {"training.betas": {"choice": [[0.9, 0.95], [0.8, 0.999]]}} | optimizer
+    assert len(list(load(told_apart).grid())) == 4
+
+
+def test_what_only_predicts_may_not_vary_where_nothing_is_predicted() -> None:
+    depth = {"model.predictor.depth": {"choice": [1, 2]}}
+    weight = {"loss.prediction_weight": {"choice": [0.0, 1.0]}, "loss.use_sigreg": {"choice": [True]}}
+    assert refusal(weight | depth) == (
+        "s.yaml: space.model.predictor.depth: has no effect where loss.prediction_weight is 0.0 "
+        "(loss.prediction_weight is 0, so nothing is predicted).\n"
+        "Add to it: when: {loss.prediction_weight: 1.0}"
+    )
+
+
 def test_a_key_is_not_without_effect_for_the_very_end_of_a_range() -> None:
     space = {"training.warmup_lr_ratio": {"uniform": [0, 1]}}
     load(space | {"training.warmup_epochs": {"uniform": [0, 5]}})
