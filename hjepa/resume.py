@@ -45,7 +45,7 @@ def changes(saved: Mapping[str, Any], config: RunConfig) -> list[str]:
 
 
 def _changed(saved: Mapping[str, Any], config: RunConfig) -> Iterator[tuple[str, Any, Any]]:
-    """Each key that may have an effect and has another value: the key, its value in `saved`, its value now."""
+    """Each key that may have an effect and has another value: key, value in `saved`, value now."""
     present = config.model_dump(mode="json")
     for key, field in leaves(RunConfig):
         was, now = _value(saved, key), _value(present, key)
