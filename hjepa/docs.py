@@ -95,7 +95,7 @@ def _model(config: RunConfig) -> str:
     if name == "vit":
         name = f"{shape.depth} blocks, width {shape.embed_dim}, patches of {shape.patch_size}"
     levels = "1 level" if model.num_hierarchies == 1 else f"{model.num_hierarchies} levels"
-    return f"{name}, {levels}"
+    return f"{name}, {levels if config.loss.predicts else 'nothing predicted'}"
 
 
 def _data(config: RunConfig) -> str:
