@@ -7,7 +7,7 @@ which it is, and the effect of the key that it hangs on is that at its own refer
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -89,8 +89,11 @@ def _term(sweep: Sweep, records: Sequence[TrialRecord], key: str, bent: bool) ->
     if distribution.kind in CHOICES:
         return _choice(key, distribution, values_N, active_N, own)
     if distribution.simplex:
-        return _weights(key, distribution.simplex, values_N)
-    return _range(key, distribution, values_N, own, bent)
+        term = _weights(key, distribution.simplex, values_N)
+    else:
+        term = _range(key, distribution, values_N, own, bent)
+    first = next((value for value in values_N if value is not None), None)
+    return term if any(value not in (None, first) for value in values_N) else _unvaried(term)
 
 
 def _choice(
@@ -141,6 +144,15 @@ def _weights(key: str, size: int, values_N: Sequence[Any]) -> Term:
     rows = [[0.0] * (size - 1) if v is None else [float(w) - 1 / size for w in v[:-1]] for v in values_N]
     level_N = [None if v is None else "any" for v in values_N]
     return Term(key, "weights", "equal", np.array(rows).reshape(len(values_N), size - 1), {}, level_N)
+
+
+def _unvaried(term: Term) -> Term:
+    """Without columns, since no two values were tried: they would say what the key above it says, and nothing
+    could be told of either."""
+    levels = dict.fromkeys(term.levels, np.zeros(0))
+    return replace(
+        term, columns_NC=term.columns_NC[:, :0], levels=levels, slope_C=None, unit=None, straight=False
+    )
 
 
 def _ends(distribution: Distribution) -> tuple[float, float]:

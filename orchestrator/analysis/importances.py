@@ -105,9 +105,10 @@ def _shares(group: _Group, values_M: np.ndarray) -> dict[str, tuple[float, float
 def _params(term: Term, rows_M: np.ndarray) -> dict[str, list[Any]]:
     """A term's values by parameter; each of a list of weights is one, the last among them."""
     columns_MC = term.columns_NC[rows_M]
-    if term.kind == "range":
+    varied = columns_MC.shape[1] > 0
+    if term.kind == "range" and varied:
         return {term.key: columns_MC[:, 0].tolist()}
-    if term.kind == "weights":
+    if term.kind == "weights" and varied:
         weights_MC = np.column_stack([columns_MC, -columns_MC.sum(axis=1)])
         return {f"{term.key}[{i}]": weight_M.tolist() for i, weight_M in enumerate(weights_MC.T)}
     return {term.key: [str(term.level_N[row]) for row in rows_M]}

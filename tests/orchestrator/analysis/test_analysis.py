@@ -495,6 +495,28 @@ def test_a_range_of_two_values_is_a_line_through_them(tmp_path: Path) -> None:
     assert effect.trend is not None
 
 
+@pytest.mark.parametrize("tried", [0, 1, 12])
+def test_a_range_of_which_one_value_was_tried_keeps_no_effect_from_other_keys(
+    tmp_path: Path, tried: int
+) -> None:
+    space = {
+        "loss.type": {"choice": ["mse", "cosine"]},
+        "loss.use_vicreg": {"choice": [True, False]},
+        "loss.vicreg.weight": {"loguniform": [0.1, 10], "when": {"loss.use_vicreg": True}},
+    }
+    sweep = synthetic_sweep(tmp_path, space=space, scheduler={"type": "fifo", "max_epochs": 2})
+    rng, records = np.random.default_rng(0), []
+    for number in range(24):
+        values = {"loss.type": ["mse", "cosine"][number % 2], "loss.use_vicreg": number < tried}
+        values |= {"loss.vicreg.weight": 1.0} if number < tried else {}
+        reports = {2: {METRIC: 0.5 + 0.1 * (number % 2) + 0.01 * float(rng.standard_normal())}}
+        records.append(TrialRecord(number, "search", values, reports=reports, outcome="completed"))
+    loss, vicreg, weight = analyse(sweep, records, with_importances=tried == 12).effects.keys
+    assert [level.label for level in loss.levels if level.effect is not None] == ["cosine"]
+    assert (vicreg.p is None, weight.p) == (tried == 0, None)
+    assert "no two values were tried" in weight.note
+
+
 def _truth_of(found: Effects, key: str, label: str, reference: str, truth: Truth) -> float:
     match key:
         case "loss.type":
