@@ -65,8 +65,8 @@ examples:
 
 A search space in place of a command means `run`. `hjepa-sweep COMMAND --help` tells more of each.
 
-exit status: 0 done, 1 no trial came to an end, 2 something is wrong with what was asked,
-3 done, but some trials failed, 130 interrupted.
+exit status: 0 done, 1 no trial came to an end or Ray died, 2 something is wrong with what was
+asked, 3 done, but some trials failed, 130 interrupted.
 """
 
 

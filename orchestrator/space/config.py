@@ -226,7 +226,7 @@ class ResourcesConfig(Config):
     keep their checkpoints there, and the sweep its answer. Credentials are the environment's; null: the
     results folder, which all nodes have to see."""
     max_failures: int = Field(default=2, ge=0, json_schema_extra=NO_EFFECT)
-    """Times that a trial is started again after a crash."""
+    """Times that a trial is started again after a crash, counted anew when the sweep goes on."""
     trial_timeout: float = Field(default=21_600, gt=0, json_schema_extra=NO_EFFECT)
     """Seconds without a report after which a trial's process counts as hung and is killed, as a crash."""
 
