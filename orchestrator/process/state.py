@@ -28,7 +28,7 @@ def state_folder() -> Path:
 class OwnFolder:
     """An empty folder of this process's own until it is removed, as at the end of `with`.
 
-    What killed processes of this machine left goes first.
+    It has to be kept hold of: the lock goes with it. What killed processes of this machine left goes first.
     """
 
     def __init__(self, kind: str):

@@ -12,6 +12,7 @@ import yaml
 
 from orchestrator.budget import Ledger
 from orchestrator.planning.forecast import Rates, play, plays
+from orchestrator.planning.probe import probe
 from orchestrator.space import Sweep, load_sweep
 from orchestrator.space.cost import cost, dearest
 from tests.workplace import SPACE, TINY, Workplace, records
@@ -66,6 +67,15 @@ def test_the_dearest_configuration_is_found_through_conditions(tmp_path: Path) -
     assert by_memory["data.batch_size"] == 256
     most = max(cost(sweep.resolve(values)).work for values in sweep.grid())
     assert cost(sweep.resolve(by_work)).work == pytest.approx(most)
+
+
+def test_a_checkpoint_that_is_only_measured_is_written_to_the_state_folder_and_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HJEPA_STATE_DIR", str(tmp_path / "state"))
+    sweep = load(tmp_path)
+    assert probe(sweep.base, sweep.config.resources, at_once=1).checkpoint_bytes > 10_000
+    assert list((tmp_path / "state").iterdir()) == []
 
 
 @pytest.mark.slow
