@@ -205,7 +205,7 @@ class ResourcesConfig(Config):
 
     workers: int = Field(default=1, ge=1)
     """Processes that share each trial's steps; `data.batch_size` is what all of them learn from at a time."""
-    cpus_per_worker: int = Field(default=1, ge=1, json_schema_extra=NO_EFFECT)
+    cpus_per_worker: int = Field(default=1, ge=1, le=1024, json_schema_extra=NO_EFFECT)
     """CPU cores reserved for a worker; a trial's `threads`, whatever the base says."""
     gpus_per_worker: float = Field(default=0, ge=0, le=1, json_schema_extra=NO_EFFECT)
     """GPUs reserved for a worker; a fraction shares one between trials."""

@@ -18,7 +18,9 @@ from PIL import Image
 
 from hjepa import RunConfig
 from hjepa.cli import main
-from hjepa.data.cache import alone_in
+from hjepa.config import load_config
+from hjepa.data import load_data
+from hjepa.data.cache import alone_with
 from hjepa.features import Features, write_features
 from hjepa.folders import LOCK, Claim, is_used
 from hjepa.resume import changes
@@ -434,7 +436,9 @@ def test_a_signal_before_training_is_one_line_and_leaves_nothing(
     write: Callable[..., None], number: signal.Signals
 ):
     write(**{"data.cache_dir": "cache"})
-    with alone_in(Path("cache")), started() as child:  # which waits for the images that we seem to decode
+    (place,) = load_data(load_config("run.yaml").data).places
+    place.cache.unlink()
+    with alone_with(place.cache), started() as child:  # which waits for the images that we seem to decode
         while not Path("run", LOCK).exists():
             assert child.poll() is None, child.communicate()[1]
             time.sleep(0.01)

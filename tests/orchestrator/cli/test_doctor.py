@@ -62,10 +62,10 @@ def test_what_is_wrong_is_said_with_what_mends_it(workplace: Workplace, s3: S3, 
 
 
 def test_a_trial_that_can_never_fit_is_told_with_the_arithmetic(workplace: Workplace):
-    workplace.write("tiny.yaml", SPACE | {"resources": {"cpus_per_worker": 4096}})
+    workplace.write("tiny.yaml", SPACE | {"resources": {"cpus_per_worker": 1024}})
     status, found = told(workplace, "tiny.yaml")
     assert status == 1
-    assert "a trial asks for 4096 cores" in wrong(found)["placement"]
+    assert "a trial asks for 1024 cores" in wrong(found)["placement"]
 
 
 def test_an_address_at_which_nobody_listens(workplace: Workplace):
