@@ -181,8 +181,8 @@ def stopping(findings: Findings) -> list[str]:
     if found.regret is None:
         return [f"{first} Too few went on to say what stopping has cost.", *ranks]
     return [
-        f"{first} What that may have cost, the regret: had none been stopped, the best of them is expected "
-        f"to have been better than the best found by {estimate(found.regret)}, as far as "
+        f"{first} What that may have cost, the regret: had none been stopped, the best of them would "
+        f"have been better than the best found by {estimate(found.regret)}, as far as "
         f"{counted(found.regret.count, 'trial')} that ran to the end can tell.",
         *ranks,
     ]

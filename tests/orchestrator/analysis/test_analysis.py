@@ -454,14 +454,25 @@ def test_of_a_metric_that_is_minimised_nothing_is_said_to_be_high(many_keys: Swe
     assert f"{METRIC} (less is better)" in sentences.effects(findings)[0]
 
 
+def test_what_stopping_cost_is_told_from_eight_trials_that_ran_to_the_end(sweep: Sweep) -> None:
+    records = simulated(sweep, Truth())
+    ended = [record for record in records if record.outcome == "completed" and record.role == "search"]
+    others = [record for record in records if record.outcome == "pruned"]
+    for count, told in ((7, False), (8, True)):
+        found = analyse(sweep, [*others, *ended[:count]], with_importances=False)
+        assert found.stopping is not None
+        assert (found.stopping.regret is not None) == told
+        assert any("Too few went on" in line for line in sentences.stopping(found)) != told
+
+
 def test_one_is_one_and_the_regret_is_explained() -> None:
     regret = Estimate(0.01, 0.0, 0.02, 1)
     effects = Effects(1, 42, 1, 1, {1: 1}, (), None, "")
     told = Findings("m", "min", 9, {}, None, effects, (), None, Stopping((), 1, 1, 0, 0, regret))
     assert sentences.stopping(told) == [
         "1 trial was stopped early and 1 ran to the end. What that may have cost, the regret: had none been "
-        "stopped, the best of them is expected to have been better than the best found by 0.0100 (95% "
-        "interval 0.0000 to 0.0200), as far as 1 trial that ran to the end can tell."
+        "stopped, the best of them would have been better than the best found by 0.0100 (95% interval "
+        "0.0000 to 0.0200), as far as 1 trial that ran to the end can tell."
     ]
 
 
