@@ -5,7 +5,7 @@ data, views                 images, from files to batches and crops
 encoder, block, predictor, pyramid, model, pretrained
                             the network
 masking, losses, objective  what it learns by
-run, train, step, optim, checkpoint, distributed
+run, train, step, optim, checkpoint, resume, folders, distributed
                             training
 judge, evaluate, probe, features, pictures, metrics
                             what it has learnt
