@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 SPACES = sorted((ROOT / "search_spaces").glob("*.yaml"))
 NAMES = "architecture augmentation ema fpn hierarchy loss masking optim position regularizer"
 SMALL = {
-    "scheduler.max_epochs": 2,
+    "scheduler.max_epochs": 3,  # more than any warm-up, under which schedules are one and the same
     "scheduler.grace_epochs": 1,
     "confirm.seeds": 2,
     "model.depth": 1,
