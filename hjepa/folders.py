@@ -61,7 +61,7 @@ class Claim:
 
 def claim_free(folder: Path, text: str) -> Claim:
     """Claim the first of folder, folder-2, folder-3, ... that is empty or missing and not another run's."""
-    for candidate in _numbered(folder):
+    for candidate in numbered(folder):
         if is_used(candidate):
             continue
         try:
@@ -76,7 +76,7 @@ def claim_free(folder: Path, text: str) -> Claim:
 
 def free_folder(folder: Path) -> Path:
     """The first of folder, folder-2, folder-3, ... that is empty or missing."""
-    return next(candidate for candidate in _numbered(folder) if not is_used(candidate))
+    return next(candidate for candidate in numbered(folder) if not is_used(candidate))
 
 
 def siblings(folder: Path) -> list[Path]:
@@ -95,7 +95,8 @@ def is_used(folder: Path) -> bool:
     return folder.exists() and any(file.name != LOCK for file in folder.iterdir())
 
 
-def _numbered(folder: Path) -> Iterator[Path]:
+def numbered(folder: Path) -> Iterator[Path]:
+    """folder, folder-2, folder-3, ... on and on."""
     yield folder
     for number in count(2):
         yield folder.with_name(f"{folder.name}-{number}")

@@ -11,11 +11,11 @@ from types import FrameType
 
 from hjepa.catalog import is_config
 from hjepa.cli import check, fetch, migrate, train
+from hjepa.cli.train import INTERRUPTED
 from hjepa.schema import ConfigError
 from hjepa.slips import meant_command
 
 USER_ERROR = 2
-INTERRUPTED = 130
 UNHEARD = 128 + 13
 """As of a program that SIGPIPE ends."""
 

@@ -12,7 +12,7 @@ import torch
 from hjepa.checkpoint import CheckpointFolder, load_checkpoint
 from hjepa.config import RunConfig, load_config
 from hjepa.distributed import Team
-from hjepa.folders import LOCK, Claim, TakenError, claim_free, siblings
+from hjepa.folders import LOCK, Claim, TakenError, claim_free, numbered, siblings
 from hjepa.resume import changes
 from hjepa.schema import ConfigError, read_mapping, to_yaml
 
@@ -132,10 +132,11 @@ class _Search:
         if self.given is None:
             return self._place(home, self._kept(home), resume, notes)
         # Among those of an earlier run, the newest to be kept would be the wrong ones.
-        kept, number = self.given, 1
-        while self._checkpoints(kept).newest() is not None or not self._take(home, kept):
-            number += 1
-            kept = self.given.with_name(f"{self.given.name}-{number}")
+        kept = next(
+            folder
+            for folder in numbered(self.given)
+            if self._checkpoints(folder).newest() is None and self._take(home, folder)
+        )
         if kept != self.given:
             notes += (f"{self.given} holds checkpoints of an earlier run; new ones go to {kept}.",)
         return self._place(home, kept, resume, notes)

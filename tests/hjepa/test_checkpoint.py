@@ -68,7 +68,6 @@ while True:
 """
 
 
-@pytest.mark.skipif(os.name != "posix", reason="stops a process by signals")
 def test_a_process_killed_in_the_middle_of_saving_leaves_the_old_file_whole(tmp_path: Path):
     path = tmp_path / "epoch_00001.pt"
     child = subprocess.Popen([sys.executable, "-c", SAVES_FOR_EVER, str(path)], stdout=subprocess.PIPE)

@@ -48,7 +48,6 @@ def test_what_was_there_before_a_claim_is_there_after_it(tmp_path: Path):
     assert names(tmp_path) == ["empty"]
 
 
-@pytest.mark.skipif(os.name != "posix", reason="stops a process by signals")
 def test_a_claim_ends_with_its_process(tmp_path: Path):
     code = (
         "import pathlib, signal\n"

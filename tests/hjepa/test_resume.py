@@ -417,7 +417,6 @@ def wait_for_epochs(child: subprocess.Popen[str], count: int) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.skipif(os.name != "posix", reason="locks as POSIX does")
 def test_two_runs_started_at_once_have_a_folder_each(write: Callable[..., None]):
     write(**{"training.epochs": 1})
     with started("seed=1") as first, started("seed=2") as second:
@@ -430,7 +429,6 @@ def test_two_runs_started_at_once_have_a_folder_each(write: Callable[..., None])
     assert not Path("run-3").exists()
 
 
-@pytest.mark.skipif(os.name != "posix", reason="stops a process by signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_before_training_is_one_line_and_leaves_nothing(
     write: Callable[..., None], number: signal.Signals
@@ -449,7 +447,6 @@ def test_a_signal_before_training_is_one_line_and_leaves_nothing(
     assert not is_used(Path("run"))
 
 
-@pytest.mark.skipif(os.name != "posix", reason="stops a process by signals")
 def test_a_killed_run_gone_on_with_gives_the_numbers_of_an_uninterrupted_one(write: Callable[..., None]):
     write(**{"training.epochs": 12})
     assert trained("logging.log_dir=straight") == 0
@@ -461,7 +458,6 @@ def test_a_killed_run_gone_on_with_gives_the_numbers_of_an_uninterrupted_one(wri
     assert numbers("run") == numbers("straight")
 
 
-@pytest.mark.skipif(os.name != "posix", reason="stops a process by signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_saves_nothing_half_done_and_says_how_to_go_on(
     write: Callable[..., None], number: signal.Signals
@@ -483,7 +479,6 @@ def test_an_interrupted_run_saves_nothing_half_done_and_says_how_to_go_on(
 
 # Of SQLAlchemy's newest versions on what MLflow does.
 @pytest.mark.filterwarnings("ignore:.*loader strategy is deprecated:DeprecationWarning")
-@pytest.mark.skipif(os.name != "posix", reason="stops a process by signals")
 def test_an_interrupted_run_is_killed_at_mlflow_and_a_failed_one_failed(
     write: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
