@@ -467,7 +467,7 @@ def test_what_stopping_cost_is_told_from_eight_trials_that_ran_to_the_end(sweep:
 
 def test_one_is_one_and_the_regret_is_explained() -> None:
     regret = Estimate(0.01, 0.0, 0.02, 1)
-    effects = Effects(1, 42, 1, 1, {1: 1}, (), None, "")
+    effects = Effects(1, 42, 1, 1, {1: 1}, (), None, (), "")
     told = Findings("m", "min", 9, {}, None, effects, (), None, Stopping((), 1, 1, 0, 0, regret))
     assert sentences.stopping(told) == [
         "1 trial was stopped early and 1 ran to the end. What that may have cost, the regret: had none been "
