@@ -137,8 +137,8 @@ class Team:
         if not self.grouped:
             return
         told = threading.Timer(_TOLD_S, log.warning, ("waits for the other processes to load their images",))
-        told.start()
         try:
+            told.start()
             with _reaching_others():
                 if dist.get_backend() == "gloo":
                     dist.monitored_barrier(timeout=PATIENCE)
