@@ -26,7 +26,11 @@ def test_who_may_read_what_is_written_is_the_umasks_to_say(tmp_path: Path, umask
 
 
 def test_what_is_not_written_to_its_end_leaves_nothing(tmp_path: Path):
-    with pytest.raises(RuntimeError), whole_file(tmp_path / "checkpoint.pt") as file:
-        file.write(b"half of them")
-        raise RuntimeError
+    def write() -> None:
+        with whole_file(tmp_path / "checkpoint.pt") as file:
+            file.write(b"half of them")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write()
     assert list(tmp_path.iterdir()) == []
