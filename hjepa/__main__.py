@@ -1,7 +1,18 @@
-"""`python -m hjepa`, which torchrun starts."""
+"""`hjepa-train`, also as `python -m hjepa`, which torchrun starts."""
 
+import signal
 import sys
 
-from hjepa.cli import main
 
-sys.exit(main())
+def main() -> int:
+    """Run the command line; the exit status."""
+    try:
+        from hjepa.cli import main as run  # takes seconds, for torch
+    except KeyboardInterrupt:
+        print("\nhjepa-train: interrupted.", file=sys.stderr)
+        return 128 + signal.SIGINT
+    return run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

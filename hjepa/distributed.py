@@ -6,11 +6,12 @@ Shape letters: B images of a step, P of them a rank's own, S samples, D features
 """
 
 import logging
+import math
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal, TypeVar
@@ -30,7 +31,11 @@ PATIENCE = timedelta(hours=24)
 _TOLD_S = 10.0
 """Seconds of that before a line says so."""
 _LOOK_S = 0.2
-_MET = "hjepa/met"
+_BEAT_S = 15.0
+SILENT_S = 300.0
+"""Seconds without a sign of life after which a process that others wait for counts as ended. Signs come from
+a thread of their own, whatever the process is at."""
+_MET, _BEAT = "hjepa/met", "hjepa/beat"
 BUCKET_VALUES = 2**23
 """Gradients that are sent at a time, 32 MiB of float32."""
 
@@ -124,15 +129,19 @@ class Team:
         return Share(batch, rows[:, self.rank].ravel())
 
     def meet(self) -> None:
-        """Wait until all ranks have come here, PATIENCE at the most: any other call waits TIMEOUT only."""
+        """Wait until all ranks have come here, PATIENCE at the most: any other call waits TIMEOUT only.
+
+        LostRankError where one has ended: gloo sees that at once, nccl after SILENT_S in a group of
+        `process_group`. Of somebody else's group that one has to see it.
+        """
         if not self.grouped:
             return
         told = threading.Timer(_TOLD_S, log.warning, ("waits for the other processes to load their images",))
-        told.start()
         try:
+            told.start()
             with _reaching_others():
                 if dist.get_backend() == "gloo":
-                    dist.monitored_barrier(timeout=PATIENCE)  # it sees at once where one has ended
+                    dist.monitored_barrier(timeout=PATIENCE)
                 else:
                     meet_at(dist.distributed_c10d._get_default_store(), self.size)
         finally:
@@ -195,13 +204,57 @@ class _Gather(torch.autograd.Function):
 
 
 def meet_at(store: Any, size: int) -> None:
-    """Wait until `size` processes have come to a store as often as this one. RuntimeError after PATIENCE."""
+    """Wait until `size` processes have come to a store as often as this one.
+
+    RuntimeError after PATIENCE, and SILENT_S after one of them has stopped `beating`.
+    """
     awaited = -(-store.add(_MET, 1) // size) * size
     until_s = time.monotonic() + PATIENCE.total_seconds()
+    signs = _Signs(store, size)
     while store.add(_MET, 0) < awaited:
         if time.monotonic() > until_s:
             raise RuntimeError(f"waited {PATIENCE} for them")
+        signs.look()
         time.sleep(_LOOK_S)
+
+
+class _Signs:
+    """When each of `size` processes was last seen to be `beating`; one that never did is not missed."""
+
+    def __init__(self, store: Any, size: int):
+        self._store, self._size, self._looked_s = store, size, -math.inf
+        self._beats: dict[int, tuple[int, float]] = {}
+
+    def look(self) -> None:
+        """RuntimeError where one has been silent for SILENT_S."""
+        now_s = time.monotonic()
+        if now_s - self._looked_s < _BEAT_S:
+            return
+        self._looked_s = now_s
+        for rank in range(self._size):
+            beats = self._store.add(f"{_BEAT}/{rank}", 0)
+            if beats != self._beats.get(rank, (0, now_s))[0]:
+                self._beats[rank] = beats, now_s
+            elif beats and now_s - self._beats[rank][1] > SILENT_S:
+                raise RuntimeError(f"process {rank} has given no sign of life for {SILENT_S:.0f} s")
+
+
+@contextmanager
+def beating(store: Any, rank: int) -> Iterator[None]:
+    """Within, count up in a store, for those who wait for this process at it to see that it lives."""
+    over = threading.Event()
+
+    def beat() -> None:
+        with suppress(RuntimeError):  # the process that had the store has ended, as main threads see too
+            store.add(f"{_BEAT}/{rank}", 1)
+            while not over.wait(_BEAT_S):
+                store.add(f"{_BEAT}/{rank}", 1)
+
+    threading.Thread(target=beat, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 @contextmanager
@@ -363,8 +416,10 @@ def process_group(config: DistributedConfig, device: torch.device) -> Iterator[N
     else:
         _require_address()
     dist.init_process_group(backend, **settings)
+    store = dist.distributed_c10d._get_default_store()
     try:
-        yield
+        with beating(store, dist.get_rank()) if backend == "nccl" else nullcontext():
+            yield
     finally:
         dist.destroy_process_group()
 

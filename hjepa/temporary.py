@@ -6,8 +6,8 @@ somebody is at it. So what a killed process has left can be told from what is st
 
 import fcntl
 import os
+import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -66,15 +66,12 @@ def boot() -> str:
 
 
 def _made(path: Path, folder: bool) -> tuple[Path, int]:
-    """A file or folder, and a handle that holds its lock."""
-    prefix = f".{path.name}.{boot()}."
+    """A file or folder, and a handle that holds its lock. Who may read it is the umask's to say."""
     while True:
+        made = path.parent / f".{path.name}.{boot()}.{secrets.token_hex(4)}{_SUFFIX}"
         if folder:
-            made = Path(tempfile.mkdtemp(_SUFFIX, prefix, path.parent))
-            handle = os.open(made, os.O_RDONLY)
-        else:
-            handle, name = tempfile.mkstemp(_SUFFIX, prefix, path.parent)
-            made = Path(name)
+            made.mkdir()
+        handle = os.open(made, os.O_RDONLY if folder else os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         with suppress(OSError):  # a file system without locks
             fcntl.flock(handle, fcntl.LOCK_EX)
         if made.exists():  # not taken for abandoned before it was locked

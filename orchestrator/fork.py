@@ -3,13 +3,15 @@
 import os
 import shutil
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from orchestrator.definition import SPACE, find_sweep, require_empty, write_definition
 from orchestrator.planning.settlement import settle
-from orchestrator.space import ConfigError, Sweep, load_sweep
+from orchestrator.space import ConfigError, RunConfig, Sweep, load_sweep
 from orchestrator.space.keys import value_at
 from orchestrator.space.space import effective
 from orchestrator.storage.checkpoints import trial_folder
@@ -64,6 +66,14 @@ def fork(results: Path, name: str, sweep: Sweep, place: Place | None = None) -> 
                 refused[fitting] += 1
                 continue
             role, values = fitting
+            if role == "base" and not record.references:
+                beside = _measured_beside(record, other, known)
+                if beside is None:
+                    refused["the base config, which is run here to measure what learning has to beat"] += 1
+                    continue
+                first = min(record.reports)
+                reports = {**record.reports, first: {**record.reports[first], **beside}}
+                record = replace(record, reports=reports)
             taken = study.take_over(record, values, role, origin=f"trial {record.id} of {name}")
             files, copies = trial_folder(source, record), trial_folder(half_made, taken)
             if files.exists():
@@ -95,6 +105,25 @@ def _carry(name: str, there: Store | None, here: Store | None, folder: Path) -> 
     except FileNotFoundError:
         return False
     return True
+
+
+def _measured_beside(
+    record: TrialRecord, other: Sweep, known: Iterable[TrialRecord]
+) -> Mapping[str, float] | None:
+    """What a trial of the sweep `other` has to beat, where that is the same as for its base, and measured."""
+    if _what_they_depend_on(other.resolve(record.values)) != _what_they_depend_on(other.base):
+        return None
+    return next((base.references for base in known if base.role == "base" and base.references), None)
+
+
+def _what_they_depend_on(run: RunConfig) -> dict[str, Any]:
+    """Training does not change them."""
+    data = effective(run)
+    return {
+        **{name: data[name] for name in ("seed", "data", "model")},
+        "knn": data["evaluation"]["knn"],
+        "use_amp": data["training"]["use_amp"],
+    }
 
 
 def write_definition_into(folder: Path, sweep: Sweep) -> None:

@@ -114,3 +114,30 @@ def simulated(sweep: Sweep, truth: Truth, at_a_time: int = 4) -> list[TrialRecor
 
     found = {step.trial.number: step.trial for step in simulate(sweep, curve, at_a_time, epoch_s)}
     return [found[number] for number in sorted(found)]
+
+
+KEYS = {
+    "loss.type": {"choice": ["mse", "smoothl1", "cosine"]},
+    "model.fpn.use_fpn": {"choice": [False, True]},
+    "model.fpn.fusion_method": {"choice": ["add", "concat"], "when": {"model.fpn.use_fpn": True}},
+    "masking.num_masks": {"choice": [1, 2, 3, 4]},
+    "training.lr": {"loguniform": [1e-4, 1e-2]},
+}
+"""The space of `drawn`."""
+
+
+def drawn(rng: np.random.Generator, count: int, gain: float) -> list[TrialRecord]:
+    """Completed trials of `KEYS` drawn at random, of which `loss.type: cosine` alone gains something."""
+    found = []
+    for number in range(count):
+        values = {
+            "loss.type": ["mse", "smoothl1", "cosine"][rng.integers(3)],
+            "model.fpn.use_fpn": bool(rng.integers(2)),
+            "masking.num_masks": int(rng.integers(1, 5)),
+            "training.lr": float(10 ** rng.uniform(-4, -2)),
+        }
+        if values["model.fpn.use_fpn"]:
+            values["model.fpn.fusion_method"] = ["add", "concat"][rng.integers(2)]
+        value = 0.5 + gain * (values["loss.type"] == "cosine") + 0.01 * rng.standard_normal()
+        found.append(TrialRecord(number, "search", values, reports={2: {METRIC: value}}, outcome="completed"))
+    return found

@@ -132,8 +132,8 @@ def _wait_for(handle: int, path: Path) -> None:
             told = threading.Timer(
                 _PATIENCE_S, log.warning, ("waits for another process that decodes %s", path)
             )
-            told.start()
             try:
+                told.start()
                 fcntl.flock(handle, fcntl.LOCK_EX)
             finally:
                 told.cancel()

@@ -82,7 +82,7 @@ class Files(Items):
         return self.files[index]
 
     def called(self) -> Iterable[str]:
-        return ("/".join(file.split(os.sep)[-2:]) for file in self.files)
+        return ("/".join(file.rsplit(os.sep, 2)[-2:]) for file in self.files)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,10 @@
 
 A key under a `when:` has columns of 0 where it is not active. So its effect is told from the trials in
 which it is, and the effect of the key that it hangs on is that at its own reference.
+
+A choice that determines another one, as a list of weights does the number of levels, stands within it: its
+values are compared with the mean of those that leave the other one as it is, and the other's values by these
+means.
 """
 
 import math
@@ -45,6 +49,8 @@ class Term:
     """What the slope is per."""
     straight: bool = False
     """Of a range: a straight line, which shows no hump."""
+    within: tuple[str, ...] = ()
+    """Keys that it determines."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +75,66 @@ def design_of(sweep: Sweep, records: Sequence[TrialRecord]) -> Design:
 
     Enough of all trials for all columns, and of those with the key for its own two; three values at least.
     """
-    straight = Design([_term(sweep, records, key, False) for key in sweep.config.space])
-    bent = Design([_term(sweep, records, key, _bends(records, key)) for key in sweep.config.space])
+    terms = [_term(sweep, records, key, False) for key in sweep.config.space]
+    nested = {
+        term.key: _within(term, around) for term in terms if (around := _around(sweep, records, term, terms))
+    }
+    straight = Design([nested.get(term.key, term) for term in terms])
+    bends = [_term(sweep, records, key, _bends(records, key)) for key in sweep.config.space]
+    bent = Design([nested.get(term.key, term) for term in bends])
     enough = len(records) >= TRIALS_PER_COLUMN * (1 + bent.columns_NP.shape[1])
     return bent if enough else straight
+
+
+def _around(sweep: Sweep, records: Sequence[TrialRecord], term: Term, terms: list[Term]) -> list[Term]:
+    """The choices that `term` determines; of two that do so to each other, the later one does the earlier."""
+    place = terms.index(term)
+    return [
+        other
+        for number, other in enumerate(terms)
+        if other is not term
+        and _determines(sweep, records, term, other)
+        and (number < place or not _determines(sweep, records, other, term))
+    ]
+
+
+def _determines(sweep: Sweep, records: Sequence[TrialRecord], term: Term, other: Term) -> bool:
+    """Whether each value of `term` comes with one of `other`, and may come with no other that was tried."""
+    if {term.kind, other.kind} != {"choice"} or None in (*term.level_N, *other.level_N):
+        return False
+    fixed: dict[str | None, str | None] = {}
+    pairs = zip(term.level_N, other.level_N, strict=True)
+    if any(fixed.setdefault(own, theirs) != theirs for own, theirs in pairs) or len(set(fixed.values())) < 2:
+        return False
+    one_of_each = dict(zip(term.level_N, records, strict=True)).values()
+    tried = {label(record.values[other.key]): record.values[other.key] for record in records}
+    return all(
+        sweep.refused({**record.values, other.key: value}) is not None
+        for record in one_of_each
+        for name, value in tried.items()
+        if name != label(record.values[other.key])
+    )
+
+
+def _within(term: Term, around: list[Term]) -> Term:
+    """The same, each value compared with the mean of those that share its values of the keys `around`."""
+    groups: dict[tuple[str | None, ...], list[str]] = {}
+    for row, name in sorted(enumerate(term.level_N), key=lambda pair: list(term.levels).index(str(pair[1]))):
+        group = groups.setdefault(tuple(other.level_N[row] for other in around), [])
+        group += [str(name)] * (name not in group)
+    size, start = sum(len(group) - 1 for group in groups.values()), 0
+    levels = dict.fromkeys(term.levels, np.full(size, np.nan))
+    for group in groups.values():
+        own = slice(start, start + len(group) - 1)
+        for number, name in enumerate(group):
+            levels[name] = np.zeros(size)
+            # Together they are 0, so the last is what the others are not.
+            levels[name][own] = np.eye(len(group) - 1)[number] if number < len(group) - 1 else -1
+        start = own.stop
+    keys = tuple(other.key for other in around)
+    columns_NC = np.array([levels[str(name)] for name in term.level_N]).reshape(len(term.level_N), size)
+    reference = f"the mean of those with the same {' and '.join(keys)}"
+    return replace(term, reference=reference, columns_NC=columns_NC, levels=levels, within=keys)
 
 
 def _bends(records: Sequence[TrialRecord], key: str) -> bool:

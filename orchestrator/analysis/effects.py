@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from orchestrator.analysis.design import Design, Term
-from orchestrator.analysis.findings import STRAIGHT, Effect, Effects, Estimate, Level
+from orchestrator.analysis.findings import STRAIGHT, Effect, Effects, Estimate, Level, Nested
 from orchestrator.analysis.model import LEAST_FREEDOM, Fit, Together, fit_effects
 from orchestrator.analysis.plain import level_mean, stratified
 from orchestrator.analysis.table import Table
@@ -25,6 +25,7 @@ def effects(table: Table, design: Design) -> Effects:
         reached=table.reached(),
         keys=tuple(_effect(table, design, term, fit, epoch, together) for term in design.terms),
         freedom=fit.freedom if fit is not None else None,
+        nested=tuple(_nested(table, design, term) for term in design.terms if term.within),
         note=_note(table, design, fit),
     )
 
@@ -47,7 +48,25 @@ def _compared(term: Term) -> dict[str, np.ndarray]:
     if term.kind == "weights":
         return {str(place): contrast_C for place, contrast_C in enumerate(np.eye(columns))}
     known = {name: c for name, c in term.levels.items() if name != term.reference and columns}
-    return {name: contrast_C for name, contrast_C in known.items() if not np.isnan(contrast_C).any()}
+    # A value that is alone with its own values of the keys that it determines has all zeros.
+    return {name: c for name, c in known.items() if not np.isnan(c).any() and c.any()}
+
+
+def _nested(table: Table, design: Design, term: Term) -> Nested:
+    terms = [*(other for other in design.terms if other.key in term.within), term]
+
+    def place(row: int) -> list[int]:
+        return [list(one.levels).index(str(one.level_N[row])) for one in terms]
+
+    values: dict[tuple[str, ...], dict[str, list[float]]] = {}
+    for row in sorted(range(len(table.records)), key=place):
+        *labels, name = (str(one.level_N[row]) for one in terms)
+        values.setdefault(tuple(labels), {}).setdefault(name, []).append(float(table.values_NS[row, 0]))
+    groups = (
+        (labels, tuple((name, float(np.mean(found)), len(found)) for name, found in own.items()))
+        for labels, own in values.items()
+    )
+    return Nested(term.key, term.within, tuple(groups))
 
 
 def _note(table: Table, design: Design, fit: Fit | None) -> str:
@@ -93,6 +112,7 @@ def _effect(
         p=fit.nothing(place) if fit is not None else None,
         p_together=min((found.p for found in own.values()), default=None),
         plain_difference=stratified(table, design, term),
+        within=term.within,
         note=_key_note(table, term),
     )
 
@@ -142,6 +162,8 @@ def _key_note(table: Table, term: Term) -> str:
         notes.append("a list of weights has no levels; p is that of all of them together")
     if term.straight:
         notes.append(STRAIGHT)
-    if not term.columns_NC.shape[1]:
+    if term.within:
+        notes.append(f"determines {' and '.join(term.within)}")
+    elif not term.columns_NC.shape[1]:
         notes.append("no two values were tried")
     return "; ".join(notes)

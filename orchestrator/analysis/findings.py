@@ -133,6 +133,9 @@ class Effect:
     plain_difference: dict[str, Estimate]
     """By level: mean difference from the reference within strata of trials that share the other
     choices, at the common epoch; `count` is the trials in strata that hold both."""
+    within: tuple[str, ...]
+    """Keys that this one determines: its values are compared with the mean of those that share theirs, and
+    the values of those keys by these means."""
     note: str
     """What a reader has to know, in words; often empty."""
 
@@ -140,6 +143,16 @@ class Effect:
     def shown(self) -> bool:
         """Whether the key matters: one of its values differs from the reference."""
         return self.p_together is not None and self.p_together <= 0.05
+
+
+@dataclass(frozen=True)
+class Nested:
+    """A key whose value determines that of others, and what its values came to, grouped by theirs."""
+
+    key: str
+    within: tuple[str, ...]
+    groups: tuple[tuple[tuple[str, ...], tuple[tuple[str, float, int], ...]], ...]
+    """The labels of the others; with them each label of the key, mean at the common epoch, trials."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +172,8 @@ class Effects:
     keys: tuple[Effect, ...]
     freedom: int | None
     """Degrees of freedom that the intervals have at least; None without any."""
+    nested: tuple[Nested, ...]
+    """Keys that cannot be told apart from others, for each of their values has one of these."""
     note: str
     """Why there are none, or why they are not at the last epoch; often empty."""
 

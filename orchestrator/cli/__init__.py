@@ -27,7 +27,7 @@ from orchestrator.cli import (
     sync,
     ui,
 )
-from orchestrator.cli.going import USER_ERROR, hide_passwords, reason_of
+from orchestrator.cli.going import INTERRUPTED, USER_ERROR, hide_passwords, reason_of
 
 UNHEARD = 128 + 13
 """As of a program that SIGPIPE ends."""
@@ -78,6 +78,9 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python complains of what is left in its buffer
         return UNHEARD
+    except KeyboardInterrupt:  # outside of what can be gone on with, as while torch is imported
+        print("\nhjepa-sweep: interrupted.", file=sys.stderr)
+        return INTERRUPTED
     return status
 
 

@@ -10,12 +10,17 @@ import os
 import platform
 import secrets
 import shutil
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
 OWNER = ".owner"
 """What is added to a folder's name for the file that its process has locked."""
+QUIET_S = 7 * 86_400.0
+"""Seconds in which nothing was written to a Ray's folder of an older version, after which no machine runs it:
+its logs go on every minute."""
 
 
 def state_folder() -> Path:
@@ -38,6 +43,8 @@ class OwnFolder:
         top.chmod(0o700)  # Ray opens its own folder below to everybody
         for left in top.glob(f"*{OWNER}"):
             _remove_if_left(left)
+        for old in top.glob("r[0-9]*"):
+            _remove_if_forgotten(old)
         while not self._claim(top / f"{kind}{secrets.token_hex(2)}"):
             pass
 
@@ -90,6 +97,41 @@ def _remove_if_left(owner: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         if not folder.exists():
             owner.unlink(missing_ok=True)
+
+
+def _remove_if_forgotten(folder: Path) -> None:
+    """Remove what an older version's Ray left, where that is sure: such a folder is named by its process's
+    number, has no lock beside it and tells no machine."""
+    number = folder.name.removeprefix("r")
+    if not number.isdecimal() or folder.with_suffix(OWNER).exists() or folder.is_symlink():
+        return
+    with contextlib.suppress(OSError):
+        if folder.stat().st_uid != os.getuid() or not _is_rays(folder) or _runs(int(number)):
+            return
+        if time.time() - max(_written_s(folder)) > QUIET_S:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_rays(folder: Path) -> bool:
+    return bool({"session_latest", "token"} & {entry.name for entry in folder.iterdir()})
+
+
+def _runs(number: int) -> bool:
+    """Whether a process has this number here; not whether it is the one that is meant."""
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
+
+
+def _written_s(folder: Path) -> Iterator[float]:
+    """When each file and folder from `folder` on was written, Unix time."""
+    for top, _, files in os.walk(folder):
+        for path in (top, *(os.path.join(top, name) for name in files)):
+            yield os.lstat(path).st_mtime
 
 
 def _machine() -> tuple[str, str]:

@@ -3,15 +3,10 @@
 import json
 import math
 
-from orchestrator.study.record import TrialRecord
+from orchestrator.study.record import REFERENCES, TrialRecord
 
 NONE = "-"
 """Where there is no value."""
-_REFERENCES = {
-    "pretrained": "pretrained weights",
-    "random_init": "random initialisation",
-    "raw_pixels": "raw pixels",
-}
 
 
 def describe(record: TrialRecord, short: bool = False) -> str:
@@ -25,13 +20,9 @@ def describe(record: TrialRecord, short: bool = False) -> str:
 
 
 def references(base: TrialRecord) -> dict[str, float]:
-    """Accuracies that learning has to beat, by their names in words; the base's reports hold them."""
-    return {
-        words: metrics[f"{name}/knn_top1"]
-        for name, words in _REFERENCES.items()
-        for metrics in base.reports.values()
-        if f"{name}/knn_top1" in metrics
-    }
+    """Accuracies that learning has to beat, by their names in words."""
+    found = base.references
+    return {words: found[name] for name, words in REFERENCES.items() if name in found}
 
 
 def number(value: float | None) -> str:

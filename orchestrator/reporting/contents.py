@@ -9,7 +9,7 @@ from orchestrator.definition import SPACE
 from orchestrator.process.environment import read_commands
 from orchestrator.reporting.caption import NONE, counted
 from orchestrator.reporting.drawings import Drawing, drawings
-from orchestrator.reporting.effects import confirmation_table, effects_table, interactions_table
+from orchestrator.reporting.effects import confirmation_table, effects_table, interactions_table, nested_table
 from orchestrator.reporting.material import Material
 from orchestrator.reporting.tables import Table, leading_trials
 from orchestrator.reporting.words import summary
@@ -37,6 +37,7 @@ def contents(material: Material) -> Contents:
     tables = [
         confirmation_table(findings),
         effects_table(findings),
+        *(nested_table(nested, findings) for nested in findings.effects.nested),
         interactions_table(findings),
         leading_trials(material),
         *_environments(material),

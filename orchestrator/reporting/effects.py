@@ -6,9 +6,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from orchestrator.analysis.findings import Effect, Estimate, Findings, Level
+from orchestrator.analysis.findings import Effect, Estimate, Findings, Level, Nested
 from orchestrator.reporting.caption import NONE, counted, number
-from orchestrator.reporting.sentences import at_seed, lost_runs, straight_lines
+from orchestrator.reporting.sentences import at_seed, determined, lost_runs, straight_lines
 from orchestrator.reporting.space_plots import short
 from orchestrator.reporting.style import BEST, FRONT, GRID, MUTED, TEXT, canvas
 from orchestrator.reporting.tables import Table
@@ -123,10 +123,24 @@ def effects_table(findings: Findings) -> Table:
         "interval alone is for who asked of that one value before the sweep. The plain mean is of the "
         f"value's trials at epoch {found.common_epoch}, which all reached."
         f"{_sentence(straight_lines(found))}{_sentence(found.note)}"
+        f"{''.join(_sentence(determined(nested)) for nested in found.nested)}"
     )
     columns = ["key", "value", "trials", "finished", "effect", "95% interval, all", "95% interval, alone"]
     columns += ["plain mean", "p (all)"]
     return Table("Effects of each key", note, columns, rows)
+
+
+def nested_table(found: Nested, findings: Findings) -> Table:
+    """What each value of a key came to, beside the others that share the values that it determines."""
+    rows = []
+    for labels, own in found.groups:
+        if len(own) > 1:
+            mean, trials = sum(cell[1] for cell in own) / len(own), sum(cell[2] for cell in own)
+            rows.append([*labels, "mean of these", str(trials), number(mean)])
+        rows += [[*labels, label, str(trials), number(mean)] for label, mean, trials in own]
+    note = f"Plain means at epoch {findings.effects.common_epoch}; how sure they are is in the effects."
+    columns = [*found.within, found.key, "trials", findings.metric]
+    return Table(f"{found.key} within {' and '.join(found.within)}", note, columns, rows)
 
 
 def _sureness(effect: Effect) -> tuple[float, float]:
@@ -134,13 +148,14 @@ def _sureness(effect: Effect) -> tuple[float, float]:
 
 
 def _effect_rows(effect: Effect) -> list[list[str]]:
-    """A row for each value of a key, the p beside its reference; a list of weights has p alone."""
+    """A row for each value of a key, the p beside its reference or the first; weights have p alone."""
     if effect.levels or effect.p_together is None:
-        return [_row(effect, level) for level in effect.levels]
+        place = next((place for place, level in enumerate(effect.levels) if level.is_reference), 0)
+        return [_row(effect, level, number == place) for number, level in enumerate(effect.levels)]
     return [[effect.key, "all weights", str(effect.trials), *[NONE] * 5, f"{effect.p_together:.2g}"]]
 
 
-def _row(effect: Effect, level: Level) -> list[str]:
+def _row(effect: Effect, level: Level, with_p: bool) -> list[str]:
     shown = level.together
     return [
         effect.key,
@@ -151,7 +166,7 @@ def _row(effect: Effect, level: Level) -> list[str]:
         _interval(shown),
         _interval(level.effect),
         number(level.plain.value) if level.plain else NONE,
-        f"{effect.p_together:.2g}" if effect.p_together is not None and level.is_reference else "",
+        f"{effect.p_together:.2g}" if effect.p_together is not None and with_p else "",
     ]
 
 

@@ -11,6 +11,7 @@ from orchestrator.analysis.findings import (
     Effects,
     Estimate,
     Findings,
+    Nested,
 )
 from orchestrator.reporting.caption import counted, number
 
@@ -125,7 +126,7 @@ def effects(findings: Findings) -> list[str]:
     tested = [effect for effect in found.keys if effect.p_together is not None]
     tested.sort(key=lambda effect: (effect.p_together, effect.p, effect.key))
     if not tested:
-        return [found.note] if found.note else []
+        return [*nested(findings), *([found.note] if found.note else [])]
     told = max(TOLD, sum(effect.shown for effect in tested))
     metric = f"{findings.metric}{' (less is better)' if findings.mode == 'min' else ''}"
     lines = [
@@ -141,7 +142,7 @@ def effects(findings: Findings) -> list[str]:
     if any(not effect.shown for effect in tested):
         lines.append("An effect that is not shown may still be there, anywhere within its interval.")
     lines += [note for note in (straight_lines(found), found.note) if note]
-    return lines
+    return lines + nested(findings)
 
 
 def _effect(effect: Effect) -> str:
@@ -152,6 +153,32 @@ def _effect(effect: Effect) -> str:
     known.sort(key=lambda pair: -abs(pair[1].value))
     told = [f"{label} {e.value:+.4f} ({e.low:+.4f} to {e.high:+.4f})" for label, e in known[:LEVELS]]
     return f"{effect.key} against {effect.reference}: {', '.join(told)}; {trials}"
+
+
+def nested(findings: Findings) -> list[str]:
+    """Which keys determine others, and what can be compared all the same: plain means."""
+    lines = []
+    for found in findings.effects.nested:
+        lines.append(
+            f"{determined(found)} Plain means of {findings.metric} at epoch {findings.effects.common_epoch}:"
+        )
+        for labels, own in found.groups:
+            best = sorted(own, key=lambda cell: -cell[1] if findings.mode == "max" else cell[1])
+            told = [f"{label} {number(mean)} ({counted(trials, 'trial')})" for label, mean, trials in best]
+            where = ", ".join(f"{key} {label}" for key, label in zip(found.within, labels, strict=True))
+            mean = f" {number(sum(cell[1] for cell in own) / len(own))} on average:" if len(own) > 1 else ""
+            lines.append(f"  {where}:{mean} {', '.join(told)}")
+    return lines
+
+
+def determined(found: Nested) -> str:
+    """That a key's value leaves others no choice, and what is therefore compared with what."""
+    others = " and ".join(found.within)
+    return (
+        f"Since {found.key} determines {others}, no two trials can differ in {others} alone: each value of "
+        f"{found.key} is compared with the mean of those with the same {others}, and values of {others} "
+        "are compared by these means, in which each counts once."
+    )
 
 
 def at_seed(found: Effects) -> str:

@@ -5,6 +5,7 @@ The folder may be a copy, with a journal of what the database had when it was ma
 
 import json
 import os
+import re
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,9 +27,18 @@ COPIED = "copied_at"
 VARIABLE = "HJEPA_STORAGE"
 """Environment variable that names a database, and may hold its password."""
 
-# All else in a URL's query may be a secret, and stays out of the records.
-_PLAIN_OPTIONS = {"host", "port", "sslmode", "sslrootcert", "channel_binding", "service"}
-
+# All else in a URL's query may be a secret, or lead to one, and stays out of the records.
+_PLAIN_OPTIONS = {
+    *("host", "hostaddr", "port", "service", "target_session_attrs", "load_balance_hosts", "client_encoding"),
+    *("sslmode", "sslnegotiation", "sslrootcert", "sslcert", "sslcrl", "sslcrldir", "sslsni"),
+    *("ssl_min_protocol_version", "ssl_max_protocol_version", "channel_binding", "require_auth"),
+    *("gssencmode", "krbsrvname"),
+    # MySQL's
+    *("unix_socket", "charset", "collation", "ssl_ca", "ssl_cert", "ssl_verify_cert", "ssl_verify_identity"),
+}
+# As `-c search_path=lab`. Settings that are not PostgreSQL's own have a dot in the name.
+_SETTING = r"(-c\s*|--)[A-Za-z_]+=\S+"
+_SERVER_SETTINGS = re.compile(rf"\s*{_SETTING}(\s+{_SETTING})*\s*")
 
 _withheld: ContextVar[str | None] = ContextVar("withheld", default=None)
 
@@ -67,7 +77,7 @@ class Place:
 
     def __str__(self) -> str:
         """The URL without what may be secret; good for records, and to connect where libpq knows the rest."""
-        plain = {key: value for key, value in self.url.query.items() if key in _PLAIN_OPTIONS}
+        plain = {key: value for key, value in self.url.query.items() if _is_plain(key, value)}
         # `set` takes a password of None for one that stays.
         bare = self.url.set(query=plain)._replace(password=None)
         return bare.render_as_string(hide_password=False)
@@ -76,6 +86,10 @@ class Place:
     def is_secret(self) -> bool:
         """Whether the URL holds more than its records may."""
         return str(self) != self.url.render_as_string(hide_password=False)
+
+    def with_secrets_of(self, other: "Place") -> "Place":
+        """The same with what `other`'s URL has beyond it: user, password, further options."""
+        return Place(other.url.set(query={**other.url.query, **self.url.query}))
 
     def is_same(self, other: "Place") -> bool:
         """Whether both name one database, as whomever."""
@@ -87,25 +101,34 @@ class Place:
         return self.url.get_backend_name(), host, str(port), self.url.database
 
 
+def _is_plain(key: str, value: str | tuple[str, ...]) -> bool:
+    """Whether records may have this option of a URL."""
+    if key == "options":
+        return isinstance(value, str) and _SERVER_SETTINGS.fullmatch(value) is not None
+    return key in _PLAIN_OPTIONS
+
+
 def place_of(folder: Path, option: str | None) -> Place | None:
     """Where the sweep in `folder` is kept, or shall be; None: in the folder's journal.
 
-    `option` is `--storage`. The environment variable names a place for a new sweep, and holds the password
-    of the place that an old one has. Of a copy it is the journal, and with `option` the place of the
-    original. ConfigError where `option` contradicts what is there.
+    `option` is `--storage`. The environment variable names a place for a new sweep, and holds the secrets of
+    the place that an old one has, whose other options stay as they are. Of a copy it is the journal, and with
+    `option` the place of the original. ConfigError where `option` contradicts what is there.
     """
     asked = Place.parse(option, "--storage") if option else None
     variable = os.environ.get(VARIABLE, _withheld.get())
     known = Place.parse(variable, VARIABLE) if variable else None
     if asked is not None and known is not None and asked.is_same(known) and not asked.is_secret:
-        asked = known
+        asked = asked.with_secrets_of(known)
     if (folder / STORAGE).exists():
         there = _recorded(folder, asked)
         if asked is not None and not asked.is_same(there):
             raise ConfigError(f"--storage: {folder.name} is kept in {there}, not in {asked}.")
         if asked is None and copy_in(folder) is not None:
             return None
-        return asked or (known if known is not None and known.is_same(there) else there)
+        return asked or (
+            there.with_secrets_of(known) if known is not None and known.is_same(there) else there
+        )
     if (folder / JOURNAL).exists():
         if asked is not None:
             raise ConfigError(

@@ -13,6 +13,14 @@ Role = Literal["base", "search", "confirm"]
 Outcome = Literal["completed", "pruned", "collapsed", "failed"]
 
 
+REFERENCES = {
+    "pretrained/knn_top1": "pretrained weights",
+    "random_init/knn_top1": "random initialisation",
+    "raw_pixels/knn_top1": "raw pixels",
+}
+"""Metrics that learning has to beat, and what each is of, in words."""
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What else is known of a report."""
@@ -79,6 +87,11 @@ class TrialRecord:
     def kept(self) -> str | None:
         """The one of its checkpoints that stays once it is over: a completed one's last."""
         return self.checkpoint if self.outcome == "completed" else None
+
+    @property
+    def references(self) -> dict[str, float]:
+        """What learning has to beat, by metric; a base's first report has it."""
+        return {name: m[name] for m in self.reports.values() for name in REFERENCES if name in m}
 
     def last(self, metric: str) -> tuple[int, float] | None:
         """Epoch and value of the newest report that holds `metric`."""

@@ -383,6 +383,69 @@ def test_all_meet_at_a_store_time_after_time(monkeypatch: pytest.MonkeyPatch):
     assert store.add("hjepa/met", 0) == 18
 
 
+BEATS = """
+import sys, time
+import torch.distributed as dist
+import hjepa.distributed
+from hjepa.distributed import beating, meet_at
+
+hjepa.distributed._BEAT_S = hjepa.distributed._LOOK_S = 0.02
+hjepa.distributed.SILENT_S = float(sys.argv[3])
+rank = int(sys.argv[2])
+store = dist.FileStore(sys.argv[1], 2)
+with beating(store, rank):
+    while store.add("hjepa/beat/1", 0) < 3:
+        time.sleep(0.01)
+    print("beats", flush=True)
+    if rank == 1:
+        sys.stdin.readline()
+    try:
+        meet_at(store, 2)
+        print("met", flush=True)
+    except RuntimeError as error:
+        print(error, flush=True)
+"""
+
+
+@contextmanager
+def two_beating(folder: Path, silent_s: float) -> Iterator[list[subprocess.Popen[str]]]:
+    """Two ranks as under nccl, of which the second loads images until it gets a line."""
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", BEATS, str(folder / "store"), str(rank), str(silent_s)],
+            env=environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        for rank in ranks:
+            assert rank.stdout is not None
+            assert rank.stdout.readline() == "beats\n"
+        yield ranks
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.communicate()
+
+
+def test_a_rank_that_dies_while_others_wait_at_a_store_is_missed(tmp_path: Path):
+    with two_beating(tmp_path, 2) as (first, second):
+        second.kill()
+        assert first.stdout is not None
+        assert first.stdout.read() == "process 1 has given no sign of life for 2 s\n"
+
+
+def test_a_rank_that_lives_is_waited_for_at_a_store(tmp_path: Path):
+    with two_beating(tmp_path, 60) as (first, second):
+        assert first.poll() is None
+        second.communicate("go on\n")
+        assert first.stdout is not None
+        assert first.stdout.read() == "met\n"
+
+
 @pytest.mark.parametrize(
     ("started", "changed", "message"),
     [

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from hjepa.config import RunConfig
+from hjepa.judge import baselines
 from orchestrator.definition import write_definition
 from orchestrator.fork import fork
 from orchestrator.search.agenda import Agenda, work_is_left
@@ -19,6 +22,8 @@ from orchestrator.storage.depot import PLACE
 from orchestrator.study.replay import read_trials
 from orchestrator.study.study import Study
 from tests.workplace import SPACE, TINY
+
+BESIDE = {"raw_pixels/knn_top1": 0.9, "random_init/knn_top1": 0.6}
 
 
 def written(folder: Path, name: str, base: dict[str, Any] = TINY, **changes: Any) -> Sweep:
@@ -41,7 +46,8 @@ def results(tmp_path: Path) -> Path:
         study.ask("search", {"training.lr": lr})
     for number, epochs in ((0, 3), (1, 3), (2, 1), (3, 3), (4, 1)):
         for epoch in range(1, epochs + 1):
-            study.report(number, epoch, {"val/knn_top1": number / 10}, f"epoch_{epoch:05d}.pt")
+            beside = BESIDE if (number, epoch) == (0, 1) else {}
+            study.report(number, epoch, {"val/knn_top1": number / 10} | beside, f"epoch_{epoch:05d}.pt")
         trial = folder / "trials" / study.trials[number].id
         trial.mkdir(parents=True)
         (trial / "config.yaml").write_text(f"of: {number}")
@@ -81,6 +87,42 @@ def test_a_trial_that_is_now_the_base_is_taken_for_it(results: Path) -> None:
     assert "  not taken: 3, its config differs in what the new space does not vary" in lines
     (taken,) = read_trials(results / "new")
     assert (taken.role, taken.values) == ("base", {"training.weight_decay": 0.05})
+    # Measured for the old base, and the same here: training does not change it.
+    assert taken.references == BESIDE
+    assert [BESIDE.items() <= metrics.items() for metrics in taken.reports.values()] == [True, False, False]
+
+
+def test_a_base_whose_untrained_model_was_never_measured_is_run_anew(tmp_path: Path) -> None:
+    """The old space varied the seed, and with it the model before training."""
+    old = written(tmp_path, "old", space={"seed": {"choice": [1, 2]}})
+    folder = tmp_path / "results/old"
+    folder.mkdir(parents=True)
+    write_definition(folder, old)
+    study = Study(folder, old, build_sampler(old))
+    study.ask("base", old.base_values())
+    study.ask("search", {"seed": 1})
+    for number in (0, 1):
+        study.report(number, 3, {"val/knn_top1": 0.5} | (BESIDE if number == 0 else {}), None)
+        study.end(number, "completed")
+    new = written(tmp_path, "new", TINY | {"seed": 1}, space={"training.lr": {"choice": [1e-3, 1e-4]}})
+    lines = fork(tmp_path / "results", "old", new)
+    assert lines[0] == "new: 0 finished trials of old taken over"
+    assert "  not taken: 1, the base config, which is run here to measure what learning has to beat" in lines
+
+
+def test_what_is_taken_as_what_a_base_has_to_beat_is_what_would_be_measured(
+    tiny: Callable[..., RunConfig],
+) -> None:
+    """Changed are a key of each part that the accuracies may not depend on."""
+    changed = {
+        "training.lr": 0.02,
+        "training.weight_decay": 0.1,
+        "loss.type": "mse",
+        "loss.use_vicreg": True,
+        "masking.num_masks": 1,
+        "evaluation.val_loss": True,
+    }
+    assert baselines(tiny()) == baselines(tiny(changed))
 
 
 def test_a_base_that_was_stopped_early_as_a_trial_is_run_to_its_end(results: Path) -> None:
@@ -109,7 +151,8 @@ def lists(folder: Path, name: str, weight_decay: float, lr: float, rates: list[f
 def run_all(study: Study, sweep: Sweep) -> None:
     agenda = Agenda(sweep, study, Decisions(sweep, study))
     while (record := agenda.next()) is not None:
-        study.report(record.number, sweep.max_epochs, {study.metric: 0.5}, None)
+        beside = BESIDE if record.role == "base" else {}
+        study.report(record.number, sweep.max_epochs, {study.metric: 0.5} | beside, None)
         study.end(record.number, "completed")
 
 

@@ -11,7 +11,9 @@ import pytest
 from hjepa.checkpoint import load_checkpoint, save_checkpoint
 from hjepa.config import RunConfig
 from hjepa.data import Data, DataConfig, Split, check_data, load_data
+from hjepa.data.items import Files
 from hjepa.data.loaded import load_one, load_part
+from hjepa.data.split import Held
 from hjepa.run import build_run, check_run_data, pick_device
 from hjepa.schema import ConfigError
 from tests.hjepa.data.formats import (
@@ -132,6 +134,18 @@ def test_sets_that_share_all_or_no_images_are_not(folder: Path):
         check_data(two(folder, second, *lists))
     same = load_data(two(folder, folder, some, some))
     assert not seen(same.train) & seen(same.val)
+
+
+def test_the_digest_of_what_is_held_out_is_that_of_earlier_versions():
+    """Checkpoints that they wrote hold it."""
+    names = [f"n{number // 7}/{number}.JPEG" for number in range(10_000)]
+    names[3] = "n0/\udce9.JPEG"  # of bytes that are no UTF-8
+    held = Held.of(np.arange(10_000) % 3, np.arange(0, 10_000, 20), names)
+    assert held == Held(10_000, 500, "f0252eb0932f5bcf")
+    assert Held.of(np.arange(4), np.arange(1), ()).digest == "17fdd02dfc0350c4"
+    assert list(Files(["/a/b/c.png", "b/c.png", "c.png"], np.zeros(3), 8).called()) == ["b/c.png"] * 2 + [
+        "c.png"
+    ]
 
 
 def test_unlabelled_images_change_nothing_of_what_is_held_out(tmp_path: Path):

@@ -5,13 +5,14 @@ import shutil
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from orchestrator.process.state import OWNER, OwnFolder
+from orchestrator.process.state import OWNER, QUIET_S, OwnFolder
 
 HOLD = """
 import os, sys
@@ -89,6 +90,41 @@ def test_what_may_be_another_machines_stays_though_no_lock_is_seen(state: Path, 
         folder.with_suffix(OWNER).write_text(written)
     with OwnFolder("r"):
         assert folder.is_dir()
+
+
+def old_ray(state: Path, number: int, age_s: float = 2 * QUIET_S) -> Path:
+    """What an older version's Ray left, of which a log was written `age_s` ago."""
+    folder = state / f"r{number}"
+    (folder / "session_1/logs").mkdir(parents=True)
+    (folder / "session_latest").symlink_to(folder / "session_1")
+    log = folder / "session_1/logs/gcs_server.out"
+    log.write_text("debug state")
+    for path in (folder, folder / "session_latest", folder / "session_1", log.parent):
+        os.utime(path, (0, 0), follow_symlinks=False)
+    os.utime(log, (time.time() - age_s,) * 2)
+    return folder
+
+
+def test_what_an_older_versions_ray_left_goes(state: Path):
+    left = old_ray(state, 4_000_001)
+    with OwnFolder("r") as own:
+        assert not left.exists()
+        assert [path for path in state.iterdir() if path.is_dir()] == [own]
+
+
+@pytest.mark.parametrize("kept", ["runs", "written", "owned", "no number", "not Ray's"])
+def test_what_may_be_in_use_or_something_else_stays(state: Path, kept: str):
+    number = os.getpid() if kept == "runs" else 4_000_001
+    folder = old_ray(state, number, 0.5 * QUIET_S if kept == "written" else 2 * QUIET_S)
+    if kept == "owned":
+        folder.with_suffix(OWNER).write_text("other-host\n0ther-b00t")
+    if kept == "no number":
+        folder = folder.rename(state / "r1-notes")
+    if kept == "not Ray's":
+        (folder / "session_latest").unlink()
+        os.utime(folder, (0, 0))
+    with OwnFolder("r"):
+        assert (folder / "session_1/logs/gcs_server.out").exists()
 
 
 @pytest.mark.skipif(

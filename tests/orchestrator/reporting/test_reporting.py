@@ -213,7 +213,7 @@ def test_effects_and_rungs_are_drawn_where_they_are_known(material: Material) ->
         plain.Level("false", True, 10, 4, 0, None, None, estimate),
         plain.Level("true", False, 12, 5, 0, estimate, wide, estimate),
     )
-    key = plain.Effect("model.fpn.use_fpn", "false", levels, None, None, False, 22, 0.01, 0.02, {}, "")
+    key = plain.Effect("model.fpn.use_fpn", "false", levels, None, None, False, 22, 0.01, 0.02, {}, (), "")
     importances = plain.Importances(9, 22, (plain.Importance("model.fpn.use_fpn", 0.8, 0.7),), 0.2, 0.3)
     rungs = (plain.RungAgreement(1, estimate, None), plain.RungAgreement(3, None, estimate))
     found = plain.Findings(
@@ -222,7 +222,7 @@ def test_effects_and_rungs_are_drawn_where_they_are_known(material: Material) ->
         9,
         {"completed": 9},
         None,
-        plain.Effects(9, 42, 1, 22, {9: 9}, (key,), 6, ""),
+        plain.Effects(9, 42, 1, 22, {9: 9}, (key,), 6, (), ""),
         (),
         importances,
         plain.Stopping(rungs, 20, 9, 2, 1, estimate),

@@ -9,6 +9,7 @@ import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import quote
 
 import psutil
 import psycopg
@@ -288,6 +289,44 @@ def test_the_variable_gives_the_password_of_a_place_and_does_not_move_a_sweep(
     assert place_of(journal, None) is None
     with pytest.raises(ConfigError, match="--fork NAME"):
         place_of(journal, url)
+
+
+def test_options_of_a_place_stay_when_the_variable_gives_its_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = "postgresql://me@db/sweeps?sslmode=require&options=-csearch_path%3Dlab&sslcert=/keys/me.crt"
+    record_place(tmp_path, place(f"{url}&sslpassword=canary"))
+    monkeypatch.setenv("HJEPA_STORAGE", "postgresql://me:canary@db/sweeps?sslmode=disable&sslpassword=canary")
+    for found in (place_of(tmp_path, None), place_of(tmp_path, url)):
+        assert found is not None
+        assert found.url.password == "canary"
+        assert found.url.query == {**place(url).url.query, "sslpassword": "canary"}
+        record_place(tmp_path, found)
+        assert "canary" not in (tmp_path / "storage.json").read_text()
+    # Typed, an option may change.
+    other = place_of(tmp_path, "postgresql://me:canary@db/sweeps?sslmode=verify-full")
+    assert other is not None
+    assert other.url.query == {"sslmode": "verify-full"}
+
+
+def test_a_study_in_a_schema_of_its_own_is_found_by_its_folder(
+    tmp_path: Path, sweep: Sweep, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("CREATE SCHEMA lab")
+    folder, there = tmp_path / "tiny", place(f"{database}?options=-csearch_path%3Dlab")
+    with ExitStack() as stack:
+        open_study(folder, sweep, there, Patience(), stack).ask()
+    folder.mkdir(exist_ok=True)
+    record_place(folder, there)
+    monkeypatch.setenv("HJEPA_STORAGE", database)
+    assert [record.number for record in read_study(folder, place_of(folder, None))] == [0]
+
+
+@pytest.mark.parametrize("setting", ["-c lab.key=canary", "-csearch_path=lab --lab.key=canary", "canary"])
+def test_settings_that_are_not_the_servers_own_are_not_recorded(tmp_path: Path, setting: str) -> None:
+    record_place(tmp_path, place(f"postgresql://me@db/sweeps?options={quote(setting)}"))
+    assert "canary" not in (tmp_path / "storage.json").read_text()
 
 
 @pytest.mark.parametrize(

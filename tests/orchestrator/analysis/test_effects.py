@@ -1,4 +1,4 @@
-"""What the analysis claims, held against known numbers and against sweeps whose truth is known."""
+"""What is claimed of keys and early stopping, held against known numbers and sweeps whose truth is known."""
 
 import json
 import math
@@ -7,209 +7,40 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-import optuna
 import pytest
 from matplotlib.colors import to_hex
 from scipy import stats
 
 from orchestrator.analysis import analyse
-from orchestrator.analysis.confirm import confirmation, seeds_of
 from orchestrator.analysis.design import design_of
 from orchestrator.analysis.effects import effects
 from orchestrator.analysis.findings import Effects, Estimate, Findings, Stopping
-from orchestrator.analysis.importances import importances
 from orchestrator.analysis.interactions import interactions
-from orchestrator.analysis.intervals import detectable, holm, interval, mean_is_zero, power
+from orchestrator.analysis.intervals import power
 from orchestrator.analysis.model import fit_effects
 from orchestrator.analysis.stopping import spearman
 from orchestrator.analysis.table import table_of
 from orchestrator.reporting import sentences, terminal
-from orchestrator.reporting.effects import confirmation_table, effects_table
 from orchestrator.reporting.effects import effects as drawn_effects
+from orchestrator.reporting.effects import effects_table
 from orchestrator.reporting.style import BEST, styled
 from orchestrator.reporting.terminal import SweepResult
 from orchestrator.space import Sweep
 from orchestrator.study.record import TrialRecord
-from tests.synthetic import METRIC, Truth, growth, seeded, simulated, synthetic_sweep
-
-
-def test_the_interval_is_students() -> None:
-    values = [0.81, 0.84, 0.80, 0.86]
-    expected = stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=stats.sem(values))
-    found = interval(values)
-    assert (found.low, found.high) == pytest.approx(expected)
-
-
-def test_one_value_has_no_interval() -> None:
-    with pytest.raises(ValueError, match="at least 2"):
-        interval([0.5])
-
-
-def test_holm_corrects_as_in_its_definition() -> None:
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-
-
-def test_power_is_that_of_cohens_tables() -> None:
-    # A paired t test of 34 pairs at d = 0.5: 0.8078 by G*Power 3.1.
-    assert power(0.5, 1 / math.sqrt(34), 33) == pytest.approx(0.8078, abs=1e-4)
-    assert power(detectable(0.3, 5), 0.3 * _widened(5), 5) == pytest.approx(0.8, abs=1e-6)
-    assert power(0.0, 0.3, 5) == pytest.approx(0.05)
-
-
-@pytest.mark.parametrize("pairs", [3, 5, 10])
-def test_the_power_that_is_told_is_there_in_80_of_100_sweeps(pairs: int) -> None:
-    """By the deviation as it was seen it would be in half of them."""
-    runs = np.random.default_rng(0).standard_normal((10_000, pairs))
-    error, errors = 1 / math.sqrt(pairs), runs.std(axis=1, ddof=1) / math.sqrt(pairs)
-    enough = detectable(error, pairs - 1) / _widened(pairs - 1)
-    assert power(enough, error, pairs - 1) == pytest.approx(0.8, abs=1e-6)
-    told = detectable(1.0, pairs - 1) * errors  # it is proportional to the error
-    assert np.mean(told >= enough) == pytest.approx(0.8, abs=0.01)
-
-
-def _widened(freedom: int) -> float:
-    return math.sqrt(freedom / stats.chi2.ppf(0.2, freedom))
-
-
-def test_only_completed_reruns_of_the_trial_count() -> None:
-    of = TrialRecord(0, "search", {}, outcome="completed", reports={3: {"m": 0.9}})
-    again = TrialRecord(1, "confirm", {}, 0, 43, reports={3: {"m": 0.7}}, outcome="completed")
-    failed = TrialRecord(2, "confirm", {}, 0, 44, reports={1: {"m": 0.2}}, outcome="failed")
-    other = TrialRecord(3, "confirm", {}, 5, 43, reports={3: {"m": 0.1}}, outcome="completed")
-    assert seeds_of([of, again, failed, other], of, "m") == {43: 0.7}
-
-
-@pytest.fixture(scope="module")
-def sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
-    return synthetic_sweep(tmp_path_factory.mktemp("synthetic"))
-
-
-def _confirmed(base: list[float], *others: list[float]) -> list[TrialRecord]:
-    """The base and others with a figure of 0.9 each, and their reruns; nan: it failed; inf: it collapsed."""
-    found = []
-    for number, values in enumerate([base, *others]):
-        role = "search" if number else "base"
-        found.append(TrialRecord(number, role, {}, reports={9: {METRIC: 0.9}}, outcome="completed"))
-        for seed, value in enumerate(values):
-            reports, outcome = {9: {METRIC: value}}, "completed"
-            if not math.isfinite(value):
-                reports, outcome = {}, "failed" if math.isnan(value) else "collapsed"
-            found.append(
-                TrialRecord(
-                    100 * (number + 1) + seed, "confirm", {}, number, seed, reports=reports, outcome=outcome
-                )
-            )
-    return found
-
-
-def test_winners_are_named_after_correction_and_the_rest_told_what_could_hide(sweep: Sweep) -> None:
-    base, good, same = [0.50, 0.52, 0.51, 0.49], [0.60, 0.63, 0.61, 0.58], [0.52, 0.50, 0.51, 0.50]
-    found = confirmation(sweep, _confirmed(base, good, same))
-    assert found is not None
-    first, second = found.configs
-    expected = stats.ttest_rel(good, base).pvalue
-    assert (first.p, first.p_together) == (pytest.approx(expected), pytest.approx(2 * expected))
-    assert (first.verdict, second.verdict) == ("better", "no difference shown")
-    assert first.shrinkage == pytest.approx(0.9 - np.mean(good))
-    assert second.detectable is not None
-    assert second.difference is not None
-    assert second.detectable > second.difference.high - second.difference.value
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_words_interval_p_and_verdict_of_a_finalist_agree(sweep: Sweep, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    runs = [(gain + 0.01 * rng.standard_normal(4)).tolist() for gain in (0.5, 0.505, 0.515, 0.53)]
-    findings = analyse(sweep, _confirmed(*runs), with_importances=False)
-    assert findings.confirmation is not None
-    for config in findings.confirmation.configs:
-        assert config.together is not None
-        assert config.p_together is not None
-        outside = not config.together.low <= 0 <= config.together.high
-        assert (config.p_together <= 0.05) == outside == (config.verdict != "no difference shown")
-        (said,) = (line for line in sentences.verdicts(findings, 3) if f"rial {config.trial:04d}" in line)
-        assert said.startswith("No difference") != outside
-        assert f"({config.together.low:+.4f}"[1:] in said
-        assert "both corrected for 3 compared" in said
-
-
-def test_a_finalist_that_is_sure_by_itself_only_is_told_by_the_wider_interval(sweep: Sweep) -> None:
-    findings = analyse(sweep, _confirmed([0.5] * 3, [0.512, 0.508, 0.515], [0.50, 0.505, 0.49]))
-    assert findings.confirmation is not None
-    first = findings.confirmation.configs[0]
-    assert first.difference is not None
-    assert first.together is not None
-    assert first.p is not None
-    assert first.difference.low > 0 > first.together.low
-    assert first.p_together == pytest.approx(2 * first.p)
-    assert "(95% interval -0.0009 to +0.0242), p = 0.058" in sentences.verdicts(findings, 2)[0]
-    assert list(confirmation_table(findings).rows[1][7:10]) == [
-        "-0.0009 to +0.0242",
-        "+0.0029 to +0.0204",
-        "0.058",
-    ]
-
-
-def test_reruns_that_are_lost_are_counted_and_never_compared(sweep: Sweep) -> None:
-    nan = math.nan
-    found = confirmation(sweep, _confirmed([0.5, 0.5, nan], [0.6, nan, 0.6], [0.6, 0.6, 0.6]))
-    assert found is not None
-    one_pair, no_spread = found.configs
-    assert (one_pair.verdict, one_pair.failed, one_pair.difference) == ("too few runs", 1, None)
-    assert (no_spread.gain, no_spread.difference) == (pytest.approx(0.1), None)
-    assert (no_spread.p, no_spread.verdict) == (None, "no spread")
-    assert confirmation(sweep, _confirmed([nan, nan], [0.5, 0.6])).base.mean is None
-
-
-def test_values_without_spread_have_neither_interval_nor_p(sweep: Sweep) -> None:
-    same = [0.6 - 0.5, 0.4 - 0.3]  # the same but for what floats leave
-    assert (interval(same), mean_is_zero(same)) == (None, None)
-    findings = analyse(sweep, _confirmed([0.5, 0.52], [0.6, 0.62], [0.6, 0.7]))
-    first, second = findings.confirmation.configs
-    assert (first.verdict, first.p_together) == ("no spread", None)
-    assert second.p_together == second.p  # one alone is tested
-    assert "neither interval nor p" in sentences.verdicts(findings, 2)[0]
-    assert confirmation_table(findings).rows[1][6] == "+0.1000"
+from tests.synthetic import METRIC, Truth, drawn, growth, seeded, simulated, synthetic_sweep
 
 
 def test_no_effect_is_shown_of_values_that_are_all_the_same(many_keys: Sweep) -> None:
-    records = _drawn(np.random.default_rng(0), 40, gain=0.0)
+    records = drawn(np.random.default_rng(0), 40, gain=0.0)
     found = _effects(many_keys, [replace(r, reports={2: {METRIC: 0.9371}}) for r in records])
     assert not any(effect.shown for effect in found.keys)
     assert found.note.startswith("No effects")
 
 
 def test_no_interaction_is_told_of_values_that_are_all_the_same(many_keys: Sweep) -> None:
-    records = _drawn(np.random.default_rng(0), 60, gain=0.0)
+    records = drawn(np.random.default_rng(0), 60, gain=0.0)
     table = table_of(many_keys, [replace(r, reports={2: {METRIC: 0.9371}}) for r in records])
     assert interactions(table, design_of(many_keys, table.records)) == ()
-
-
-def test_no_side_wins_by_the_runs_that_it_did_not_lose(sweep: Sweep) -> None:
-    inf, base = math.inf, [0.50, 0.52, 0.51, 0.49, 0.50]
-    good, bad = [0.60, 0.63, 0.61, inf, inf], [0.40, 0.43, 0.41, inf, 0.40]
-    found = confirmation(sweep, _confirmed(base, good, bad, [0.6, 0.63, 0.61, 0.59, 0.61]))
-    assert found is not None
-    assert [config.verdict for config in found.configs] == ["survivors only", "worse", "better"]
-    assert (found.configs[0].collapsed, found.configs[0].p_together < 0.05) == (2, True)
-    other = confirmation(sweep, _confirmed([*base[:4], inf], [0.4, 0.43, 0.41, 0.40, 0.41]))
-    assert other is not None
-    assert other.configs[0].verdict == "survivors only"
-
-
-def test_lost_reruns_are_counted_in_every_sentence_and_table(sweep: Sweep) -> None:
-    inf, nan = math.inf, math.nan
-    records = _confirmed([0.5, 0.52, 0.51, 0.49, 0.5], [0.6, 0.63, 0.61, inf, inf], [0.6, nan, inf, inf, inf])
-    findings = analyse(sweep, records, with_importances=False)
-    told = "\n".join(sentences.verdicts(findings, 2))
-    assert "No difference between trial 0001 and the base config is confirmed" in told
-    assert "2 of 5 collapsed" in told
-    assert "1 of 5 failed, 3 of 5 collapsed" in told
-    assert [row[2] for row in confirmation_table(findings).rows] == [
-        "-",
-        "2 of 5 collapsed",
-        "1 of 5 failed, 3 of 5 collapsed",
-    ]
 
 
 def test_without_early_stopping_the_intervals_are_those_of_least_squares(tmp_path: Path) -> None:
@@ -242,62 +73,6 @@ def test_findings_are_plain_data_of_any_records(sweep: Sweep, tmp_path: Path) ->
     assert whole.importances.keys[0].key == "training.lr"
     assert whole.stopping is not None
     assert whole.stopping.regret is not None
-
-
-def test_importances_let_optuna_announce_nothing(sweep: Sweep) -> None:
-    optuna.logging.set_verbosity(optuna.logging.INFO)
-    assert analyse(sweep, simulated(sweep, Truth())).importances is not None
-    assert optuna.logging.get_verbosity() == optuna.logging.WARNING
-
-
-def _fanova(sweep: Sweep, records: list[TrialRecord]) -> tuple[dict[str, float], float]:
-    """Each key's share, and the floor."""
-    table = table_of(sweep, records)
-    found = importances(table, design_of(sweep, table.records))
-    assert found is not None
-    return {key.key: key.fanova for key in found.keys}, found.fanova_floor
-
-
-def test_a_key_of_noise_lies_below_the_floor_and_one_that_matters_above(many_keys: Sweep) -> None:
-    shares, floor = _fanova(many_keys, _drawn(np.random.default_rng(1), 60, gain=0.0))
-    assert 0.1 < max(shares.values()) < floor  # a share that looks like something
-    shares, floor = _fanova(many_keys, _drawn(np.random.default_rng(0), 60, gain=0.05))
-    assert [key for key, share in shares.items() if share > floor] == ["loss.type"]
-
-
-def test_a_list_of_weights_that_matters_has_a_share_and_a_p(tmp_path: Path) -> None:
-    space = {"loss.hierarchy_weights": {"simplex": 2}, "loss.type": {"choice": ["mse", "cosine"]}}
-    sweep = synthetic_sweep(tmp_path, space=space, scheduler={"type": "fifo", "max_epochs": 2})
-    rng, records = np.random.default_rng(0), []
-    for number, weight in enumerate(np.linspace(0, 1, 24).round(6).tolist()):
-        values = {"loss.hierarchy_weights": [weight, 1 - weight], "loss.type": ["mse", "cosine"][number % 2]}
-        reports = {2: {METRIC: 0.5 + 0.1 * weight + 0.01 * float(rng.standard_normal())}}
-        records.append(TrialRecord(number, "search", values, reports=reports, outcome="completed"))
-    shares, floor = _fanova(sweep, records)
-    assert shares["loss.hierarchy_weights"] > floor
-    (row, *_) = effects_table(analyse(sweep, records, with_importances=False)).rows
-    assert (*row[:3], float(row[-1]) < 0.05) == ("loss.hierarchy_weights", "all weights", "24", True)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_some_key_of_noise_passes_the_floor_in_one_sweep_of_20(many_keys: Sweep) -> None:
-    passed = []
-    for seed in range(60):
-        shares, floor = _fanova(many_keys, _drawn(np.random.default_rng(seed), 30, gain=0.0))
-        passed.append(max(shares.values()) > floor)
-    # Two standard deviations of 60.
-    assert np.mean(passed) <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 60)
-
-
-def test_a_key_below_another_gets_none_of_its_share(many_keys: Sweep) -> None:
-    records = _drawn(np.random.default_rng(0), 60, gain=0.0)
-    for record in records:
-        value = record.reports[2][METRIC] + 0.1 * record.values["model.fpn.use_fpn"]
-        record.reports = {2: {METRIC: value}}
-    shares, floor = _fanova(many_keys, records)
-    assert shares["model.fpn.use_fpn"] > 0.8 > floor
-    assert shares["model.fpn.fusion_method"] < 0.02
 
 
 def test_a_collapsed_trial_counts_with_what_it_had_and_a_failed_one_not_at_all(
@@ -368,45 +143,12 @@ def test_a_best_value_in_the_middle_shows_in_a_sweep_of_a_dozen_trials(lr_sweep:
     assert 0.93 <= np.mean(hits) <= 0.97
 
 
-KEYS = {
-    "loss.type": {"choice": ["mse", "smoothl1", "cosine"]},
-    "model.fpn.use_fpn": {"choice": [False, True]},
-    "model.fpn.fusion_method": {"choice": ["add", "concat"], "when": {"model.fpn.use_fpn": True}},
-    "masking.num_masks": {"choice": [1, 2, 3, 4]},
-    "training.lr": {"loguniform": [1e-4, 1e-2]},
-}
-
-
-def _drawn(rng: np.random.Generator, count: int, gain: float) -> list[TrialRecord]:
-    """Completed trials of `KEYS` drawn at random, of which `loss.type: cosine` alone gains something."""
-    found = []
-    for number in range(count):
-        values = {
-            "loss.type": ["mse", "smoothl1", "cosine"][rng.integers(3)],
-            "model.fpn.use_fpn": bool(rng.integers(2)),
-            "masking.num_masks": int(rng.integers(1, 5)),
-            "training.lr": float(10 ** rng.uniform(-4, -2)),
-        }
-        if values["model.fpn.use_fpn"]:
-            values["model.fpn.fusion_method"] = ["add", "concat"][rng.integers(2)]
-        value = 0.5 + gain * (values["loss.type"] == "cosine") + 0.01 * rng.standard_normal()
-        found.append(TrialRecord(number, "search", values, reports={2: {METRIC: value}}, outcome="completed"))
-    return found
-
-
-@pytest.fixture(scope="module")
-def many_keys(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
-    """A sweep of `KEYS` without rungs."""
-    fifo = {"type": "fifo", "max_epochs": 2}
-    return synthetic_sweep(tmp_path_factory.mktemp("keys"), space=KEYS, scheduler=fifo, confirm={"top_k": 0})
-
-
 def test_the_largest_effects_interval_holds_the_truth_though_it_was_picked_for_its_size(
     many_keys: Sweep,
 ) -> None:
     together, alone, all_hold = [], [], []
     for seed in range(300):
-        records = _drawn(np.random.default_rng(seed), 40, gain=0.0)
+        records = drawn(np.random.default_rng(seed), 40, gain=0.0)
         levels = [level for effect in _effects(many_keys, records).keys for level in effect.levels]
         known = [(level.effect, level.together) for level in levels if level.effect and level.together]
         own, wide = max(known, key=lambda pair: abs(pair[1].value))
@@ -422,7 +164,7 @@ def test_the_largest_effects_interval_holds_the_truth_though_it_was_picked_for_i
 @pytest.mark.parametrize("gain", [0.0, 0.011, 0.05])
 def test_words_p_intervals_and_colours_call_the_same_effects_real(many_keys: Sweep, gain: float) -> None:
     for seed in range(5):
-        findings = analyse_effects(many_keys, _drawn(np.random.default_rng(seed), 40, gain))
+        findings = analyse_effects(many_keys, drawn(np.random.default_rng(seed), 40, gain))
         for effect in findings.effects.keys:
             assert effect.shown == any(level.shown for level in effect.levels)
             (line,) = [s for s in sentences.effects(findings) if s.startswith(f"  {effect.key} against")]
@@ -436,7 +178,7 @@ def test_words_p_intervals_and_colours_call_the_same_effects_real(many_keys: Swe
 
 
 def test_effects_are_said_to_be_of_the_one_seed_that_all_trials_share(many_keys: Sweep) -> None:
-    records = _drawn(np.random.default_rng(0), 40, gain=0.05)
+    records = drawn(np.random.default_rng(0), 40, gain=0.05)
     findings = analyse_effects(many_keys, records)
     assert "at training seed 42 only" in sentences.effects(findings)[0]
     assert "at training seed 42 only" in effects_table(findings).note
@@ -450,7 +192,7 @@ def test_a_swept_seed_is_no_shared_one(tmp_path: Path) -> None:
 
 
 def test_of_a_metric_that_is_minimised_nothing_is_said_to_be_high(many_keys: Sweep) -> None:
-    findings = replace(analyse_effects(many_keys, _drawn(np.random.default_rng(0), 40, 0.05)), mode="min")
+    findings = replace(analyse_effects(many_keys, drawn(np.random.default_rng(0), 40, 0.05)), mode="min")
     assert f"{METRIC} (less is better)" in sentences.effects(findings)[0]
 
 
@@ -467,19 +209,13 @@ def test_what_stopping_cost_is_told_from_eight_trials_that_ran_to_the_end(sweep:
 
 def test_one_is_one_and_the_regret_is_explained() -> None:
     regret = Estimate(0.01, 0.0, 0.02, 1)
-    effects = Effects(1, 42, 1, 1, {1: 1}, (), None, "")
+    effects = Effects(1, 42, 1, 1, {1: 1}, (), None, (), "")
     told = Findings("m", "min", 9, {}, None, effects, (), None, Stopping((), 1, 1, 0, 0, regret))
     assert sentences.stopping(told) == [
         "1 trial was stopped early and 1 ran to the end. What that may have cost, the regret: had none been "
         "stopped, the best of them would have been better than the best found by 0.0100 (95% interval "
         "0.0000 to 0.0200), as far as 1 trial that ran to the end can tell."
     ]
-
-
-def test_intervals_over_seeds_are_said_to_be_on_one_set_of_images(sweep: Sweep) -> None:
-    findings = analyse(sweep, _confirmed([0.5, 0.52], [0.6, 0.63]), with_importances=False)
-    assert "on one set of validation images" in sentences.verdicts(findings, 1)[-1]
-    assert "on one set of validation images" in confirmation_table(findings).note
 
 
 def test_too_few_trials_are_a_straight_line_and_said_to_be_one(lr_sweep: Sweep) -> None:
