@@ -5,18 +5,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study as OptunaStudy
-from optuna.trial import FrozenTrial
+from optuna.trial import FixedTrial, FrozenTrial
 from scipy.stats import norm
 
-from orchestrator.search.axes import Axes, Axis
+from orchestrator.search.axes import Axes, Codes
 from orchestrator.search.surrogate import Surrogate
 
 if TYPE_CHECKING:
-    from optuna.trial import BaseTrial
-
     from orchestrator.space import Sweep
 
 ANYWHERE, NEAR = 800, 400
@@ -79,99 +77,47 @@ class GaussianProcessSampler(BaseSampler):
 
 
 def proposed(sweep: "Sweep", told: Told, seed: int) -> dict[str, Any]:
-    """Optuna's parameters for the most promising trial that may be run; none where nothing new was found."""
-    rng = np.random.default_rng(seed)
-    axes = Axes(_distributions(sweep), {key for key, d in sweep.config.space.items() if d.when})
-    points = [params for params, _, _ in told.ends]
+    """Optuna's parameters for the most promising trial that may be run; none where nothing new was found.
+
+    Shape letters: N trials, M candidates, P coordinates.
+    """
+    rng, axes = np.random.default_rng(seed), Axes(sweep)
+    tried = axes.codes([params for params, _, _ in told.ends])
+    pending = axes.codes(told.pending)
     values_N, variances_N = np.array([[end, variance] for _, end, variance in told.ends]).T
-    model = Surrogate(axes.at(points), values_N, variances_N)
+    points_NP = axes.points(tried)
+    model = Surrogate(points_NP, values_N, variances_N)
     if told.pending:
-        model.suppose(axes.at(told.pending))
-    expected_N, _ = model.at(axes.at(points))
-    parents = [points[place] for place in np.argsort(-expected_N, kind="stable")[:PARENTS]]
-    draws = [_drawn(sweep, axes, rng) for _ in range(ANYWHERE)] + [
-        _drawn(sweep, axes, rng, parents[rng.integers(len(parents))], SHARES[rng.integers(len(SHARES))])
-        for _ in range(NEAR)
-    ]
-    taken = {_key(params) for params in [*points, *told.pending]}
-    candidates = list({key: draw for draw in draws if (key := _key(draw[0])) not in taken}.values())
-    if not candidates:
+        model.suppose(axes.points(pending))
+    expected_N, _ = model.at(points_NP)
+    best = np.argsort(-expected_N, kind="stable")[:PARENTS]
+    parents, shares = rng.choice(best, size=NEAR), rng.choice(SHARES, size=NEAR)
+    near = axes.near({name: codes_N[parents] for name, codes_N in tried.items()}, KEPT, shares, rng)
+    candidates = _new(_joined([axes.anywhere(ANYWHERE, rng), near]), _joined([tried, pending]))
+    points_MP = axes.points(candidates)
+    if not len(points_MP):
         return {}
-    means_M, deviations_M = model.at(axes.at([params for params, _ in candidates]))
+    means_M, deviations_M = model.at(points_MP)
     above_M = (means_M - expected_N.max()) / deviations_M
     improvement_M = deviations_M * (above_M * norm.cdf(above_M) + norm.pdf(above_M))
-    for place in np.argsort(-improvement_M, kind="stable")[:TRIES]:
-        params, values = candidates[place]
-        if sweep.refused(values) is None:
+    for row in np.argsort(-improvement_M, kind="stable")[:TRIES].tolist():
+        params = axes.params(candidates, row)
+        if sweep.refused(sweep.suggest(FixedTrial(params))) is None:
             return params
     return {}
 
 
-def _key(params: Params) -> tuple[tuple[str, Any], ...]:
-    return tuple(sorted(params.items()))
+def _joined(parts: Sequence[Codes]) -> Codes:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _distributions(sweep: "Sweep") -> dict[str, BaseDistribution]:
-    """Of all parameters, whether or not a trial has them."""
-    asked = _Asked()
-    for key, distribution in sweep.config.space.items():
-        distribution.suggest(cast("BaseTrial", asked), key)
-    return asked.distributions
+def _new(candidates: Codes, taken: Codes) -> Codes:
+    """Those that are different from all that are taken, each once."""
+    seen = set(_rows(taken))
+    rows = [row for row, codes in enumerate(_rows(candidates)) if not (codes in seen or seen.add(codes))]
+    return {name: codes_M[rows] for name, codes_M in candidates.items()}
 
 
-def _drawn(
-    sweep: "Sweep", axes: Axes, rng: np.random.Generator, parent: Params | None = None, share: float = 0.0
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Parameters and values of a trial that the conditions allow: anywhere, or near those of a parent."""
-    draw = _Draw(axes, rng, parent or {}, share)
-    values = sweep.suggest(cast("BaseTrial", draw))
-    return draw.params, values
-
-
-class _Suggesting:
-    """An Optuna trial as far as a distribution's `suggest` asks of one."""
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """One of `choices`."""
-        return self._suggest(name, CategoricalDistribution(choices))
-
-    def suggest_int(self, name: str, low: int, high: int, log: bool = False) -> int:
-        """A whole number, both ends included."""
-        return self._suggest(name, IntDistribution(low, high, log=log))
-
-    def suggest_float(
-        self, name: str, low: float, high: float, log: bool = False, step: float | None = None
-    ) -> float:
-        """A number from `low` to `high`."""
-        return self._suggest(name, FloatDistribution(low, high, log=log, step=step))
-
-    def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
-        raise NotImplementedError
-
-
-class _Asked(_Suggesting):
-    """What is asked of it, answered with any value."""
-
-    def __init__(self) -> None:
-        self.distributions: dict[str, BaseDistribution] = {}
-
-    def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
-        self.distributions[name] = distribution
-        return Axis(distribution).draw(np.random.default_rng(0))
-
-
-class _Draw(_Suggesting):
-    def __init__(self, axes: Axes, rng: np.random.Generator, parent: Params, share: float):
-        self._axes, self._rng, self._parent, self._share = axes, rng, parent, share
-        self.params: dict[str, Any] = {}
-
-    def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
-        axis = self._axes[name]
-        if name not in self._parent:
-            value = axis.draw(self._rng)
-        elif self._rng.random() < KEPT:
-            value = self._parent[name]
-        else:
-            value = axis.near(self._parent[name], self._share, self._rng)
-        self.params[name] = value
-        return value
+def _rows(trials: Codes) -> list[tuple[float, ...]]:
+    """One trial each, to be compared: NaN is no number, and not equal to itself."""
+    return list(map(tuple, np.nan_to_num(np.column_stack(list(trials.values())), nan=-1).round(9).tolist()))

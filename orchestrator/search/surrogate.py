@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_solve, solve_triangular
 from scipy.optimize import minimize
+from scipy.spatial.distance import cdist
 
 Array = NDArray[np.float64]
 
@@ -48,18 +49,21 @@ class Surrogate:
 
     def at(self, points_MP: Array) -> tuple[Array, Array]:
         """Mean and standard deviation of the function at other points, on a scale of its own."""
-        kernel_MN = self._height * _kernel(_squares(points_MP, self._points_NP), self._lengths_P)[0]
+        kernel_MN = self._kernel(points_MP, self._points_NP)
         means_M = self._mean + kernel_MN @ self._weights_N
         known_NM = solve_triangular(self._root_NN, kernel_MN.T, lower=True)
         variances_M = self._height - np.einsum("nm,nm->m", known_NM, known_NM)
         return means_M, np.sqrt(np.maximum(variances_M, 1e-9))
 
     def _condition(self) -> None:
-        squares = _squares(self._points_NP, self._points_NP)
-        kernel_NN = self._height * _kernel(squares, self._lengths_P)[0]
+        kernel_NN = self._kernel(self._points_NP, self._points_NP)
         kernel_NN[np.diag_indices(len(kernel_NN))] += self._noise + self._variances_N + JITTER
         self._root_NN = np.linalg.cholesky(kernel_NN)
         self._weights_N = cho_solve((self._root_NN, True), self._values_N - self._mean)
+
+    def _kernel(self, a_NP: Array, b_MP: Array) -> Array:
+        squares_NM = cdist(a_NP / self._lengths_P, b_MP / self._lengths_P, "sqeuclidean")
+        return self._height * _kernel(squares_NM)[0]
 
 
 class _Scale:
@@ -79,21 +83,16 @@ class _Scale:
         ) ** 2
 
 
-def _squares(a_NP: Array, b_MP: Array) -> Array:
-    return (a_NP[:, None] - b_MP[None]) ** 2
-
-
-def _kernel(squares_NMP: Array, lengths_P: Array) -> tuple[Array, Array]:
-    """The kernel, and its derivative by the squared scaled distance times -2: (5/3)(1 + r) exp(-r)."""
-    squares_NM = squares_NMP @ lengths_P**-2
-    r_NM = np.sqrt(5 * squares_NM + 1e-20)
+def _kernel(squares_NM: Array) -> tuple[Array, Array]:
+    """The kernel of squared scaled distances, and its derivative by them times -2."""
+    r_NM = np.sqrt(5 * squares_NM)
     fall_NM = np.exp(-r_NM)
     return (1 + r_NM + 5 / 3 * squares_NM) * fall_NM, 5 / 3 * (1 + r_NM) * fall_NM
 
 
 def _fitted(points_NP: Array, values_N: Array, variances_N: Array) -> tuple[Array, float, float]:
     """Lengths, height and noise of the largest posterior, from where they are supposed to be."""
-    squares_NNP = _squares(points_NP, points_NP)
+    squares_NNP = (points_NP[:, None] - points_NP[None]) ** 2
     places = points_NP.shape[1]
     means = np.array([*[LENGTH[0]] * places, HEIGHT[0], NOISE[0]])
     deviations = np.array([*[LENGTH[1]] * places, HEIGHT[1], NOISE[1]])
@@ -101,7 +100,7 @@ def _fitted(points_NP: Array, values_N: Array, variances_N: Array) -> tuple[Arra
 
     def loss(logs: Array) -> tuple[float, Array]:
         lengths_P, height, noise = np.exp(logs[:-2]), math.exp(logs[-2]), math.exp(logs[-1])
-        kernel_NN, slope_NN = _kernel(squares_NNP, lengths_P)
+        kernel_NN, slope_NN = _kernel(squares_NNP @ lengths_P**-2)
         sum_NN = height * kernel_NN
         sum_NN[diagonal] += noise + variances_N + JITTER
         root_NN = np.linalg.cholesky(sum_NN)

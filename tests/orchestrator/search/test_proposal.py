@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers._tpe.sampler import _split_trials
 from optuna.trial import TrialState
@@ -16,25 +15,16 @@ from orchestrator.search.agenda import Agenda, work_is_left
 from orchestrator.search.decision import Decisions
 from orchestrator.search.proposal import NothingLeftError, near, propose
 from orchestrator.search.sampler import BEST, LOOKED_AT, TrialsView, build_sampler
-from orchestrator.space import Sweep, load_sweep
+from orchestrator.space import Sweep
 from orchestrator.study.record import TrialRecord
 from orchestrator.study.study import Study
 from orchestrator.watching.status import read_status
-from tests.workplace import TINY
+from tests.orchestrator.search.spaces import sweep_of
 
 LR = {"training.lr": {"loguniform": [1e-4, 1e-2]}}
 WEIGHTS = {"loss.hierarchy_weights": {"simplex": 2}}
 TYPES = {"loss.type": {"choice": ["mse", "smoothl1", "cosine"]}, "model.depth": {"choice": [1, 2]}}
 TIGHT = ["training.lr < 3e-4", "loss.hierarchy_weights[0] > 0.5"]  # an eighth of the space
-
-
-def sweep_of(
-    folder: Path, space: dict[str, Any], algorithm: str = "tpe", trials: int = 16, **more: Any
-) -> Sweep:
-    (folder / "base.yaml").write_text(yaml.safe_dump(TINY))
-    sections = {"base": "base.yaml", "search": {"algorithm": algorithm, "num_trials": trials}} | more
-    (folder / "s.yaml").write_text(yaml.safe_dump(sections | {"space": space}, sort_keys=False))
-    return load_sweep(folder / "s.yaml")
 
 
 def opened(folder: Path, sweep: Sweep) -> Study:

@@ -1,6 +1,7 @@
 """What the Gaussian process of `search.algorithm: gp` expects, and in which coordinates."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,11 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FixedTrial
 from scipy.optimize import check_grad
 
 from orchestrator.search import surrogate
 from orchestrator.search.axes import Axes, Axis
 from orchestrator.search.surrogate import Surrogate
+from tests.orchestrator.search.spaces import sweep_of
 
 DISTRIBUTIONS: list[BaseDistribution] = [
     FloatDistribution(-1, 3),
@@ -30,40 +33,67 @@ DISTRIBUTIONS: list[BaseDistribution] = [
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS, ids=str)
 @given(seed=st.integers(0, 2**32), share=st.floats(0, 1))
 @settings(max_examples=30, deadline=None)
-def test_what_an_axis_draws_is_in_its_distribution_and_its_coordinates_near(
+def test_what_an_axis_draws_is_in_its_distribution_and_comes_back_from_its_code(
     distribution: BaseDistribution, seed: int, share: float
 ) -> None:
     axis, rng = Axis(distribution), np.random.default_rng(seed)
-    value = axis.draw(rng)
-    for drawn in (value, axis.near(value, share, rng)):
-        assert distribution._contains(distribution.to_internal_repr(drawn))
-        assert len(axis.at(drawn)) == axis.width
-        assert all(-1e-9 <= x <= 1 + 1e-9 for x in axis.at(drawn))
+    codes = axis.draw(5, rng)
+    for drawn in (codes, axis.near(codes, np.full(5, share), rng)):
+        values = [axis.value(code) for code in drawn.tolist()]
+        assert all(distribution._contains(distribution.to_internal_repr(value)) for value in values)
+        assert [axis.code(value) for value in values] == pytest.approx(drawn)
+        points = axis.points(drawn)
+        assert points.shape == (5, axis.width)
+        assert (points > -1e-9).all()
+        assert (points < 1 + 1e-9).all()
 
 
 def test_numbers_among_choices_keep_their_order_and_names_are_all_as_far_apart() -> None:
     weights = Axis(CategoricalDistribution(["0.1", "10", "1"]))
-    assert [weights.at(choice) for choice in ("0.1", "1", "10")] == [[0.0], [0.5], [1.0]]
+    codes = np.array([weights.code(choice) for choice in ("0.1", "1", "10")])
+    assert weights.points(codes).tolist() == [[0.0], [0.5], [1.0]]
     names = Axis(CategoricalDistribution(["mse", "cosine", "smoothl1"]))
-    at = [np.array(names.at(choice)) for choice in ("mse", "cosine", "smoothl1")]
+    at = names.points(np.arange(3.0))
     assert [np.linalg.norm(at[i] - at[j]) for i, j in ((0, 1), (0, 2), (1, 2))] == pytest.approx([1.0] * 3)
 
 
 def test_every_value_of_a_range_is_as_likely() -> None:
     rng, axis = np.random.default_rng(0), Axis(IntDistribution(1, 4))
-    counts = np.bincount([axis.draw(rng) for _ in range(4000)], minlength=5)[1:]
+    counts = np.bincount([axis.value(code) for code in axis.draw(4000, rng)], minlength=5)[1:]
     assert counts.min() > 850
-    learning_rates = Axis(FloatDistribution(1e-4, 1e-2, log=True))
-    assert np.median([learning_rates.draw(rng) for _ in range(4000)]) == pytest.approx(1e-3, rel=0.15)
+    rates = Axis(FloatDistribution(1e-4, 1e-2, log=True))
+    assert np.median([rates.value(code) for code in rates.draw(4000, rng)]) == pytest.approx(1e-3, rel=0.15)
 
 
-def test_trials_without_a_key_lie_together_and_apart_from_those_with_it() -> None:
-    distributions = {"a": FloatDistribution(0, 1), "b[0]": FloatDistribution(0, 1)}
-    with_middle, without, without_too = Axes(distributions, {"b"}).at(
-        [{"a": 0.3, "b[0]": 0.5}, {"a": 0.3}, {"a": 0.3}]
-    )
-    assert np.linalg.norm(with_middle - without) == 1
-    assert (without == without_too).all()
+CONDITIONAL = {
+    "loss.use_vicreg": {"choice": [True, False]},
+    "loss.vicreg.weight": {"loguniform": [0.1, 10.0], "when": {"loss.use_vicreg": True}},
+    "loss.hierarchy_weights": {"simplex": 2},
+}
+
+
+def test_trials_without_a_key_lie_together_and_apart_from_those_with_it(tmp_path: Path) -> None:
+    axes = Axes(sweep_of(tmp_path, CONDITIONAL))
+    other = {"loss.hierarchy_weights[0]": 0.3}
+    off, on = {"loss.use_vicreg": "false"} | other, {"loss.use_vicreg": "true"} | other
+    points = axes.points(axes.codes([off, off, on | {"loss.vicreg.weight": 1.0}]))
+    assert (points[0] == points[1]).all()
+    assert np.linalg.norm(points[0] - points[2]) == pytest.approx(math.sqrt(2)), "the choice, and the key"
+
+
+def test_what_is_drawn_anywhere_or_near_has_the_keys_that_it_may_have(tmp_path: Path) -> None:
+    sweep = sweep_of(tmp_path, CONDITIONAL)
+    axes, rng = Axes(sweep), np.random.default_rng(0)
+    drawn = axes.anywhere(40, rng)
+    near = axes.near(drawn, 0.2, np.full(40, 0.15), rng)
+    switched = 0
+    for row in range(40):
+        params = [axes.params(codes, row) for codes in (drawn, near)]
+        for one in params:
+            # Optuna's fixed trial raises where a parameter that is asked for is missing.
+            assert sweep.params(sweep.suggest(FixedTrial(one))).keys() == one.keys()
+        switched += params[0]["loss.use_vicreg"] != params[1]["loss.use_vicreg"]
+    assert 0 < switched < 20
 
 
 def bowl(points: Any) -> Any:
