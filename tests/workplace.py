@@ -20,6 +20,7 @@ from orchestrator.space import Sweep, load_sweep
 from orchestrator.study.place import Place
 from orchestrator.study.reading import read_study
 from orchestrator.study.record import TrialRecord
+from tests.programs.warm import warm
 
 TINY = {
     "model": {
@@ -76,6 +77,10 @@ class Workplace:
 
     def sweep(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return self._run("orchestrator.cli", *arguments)
+
+    def ask(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """As `sweep`, for a command that begins no trial: a tenth of the time, for torch is loaded already."""
+        return warm().run("orchestrator.cli", arguments, self.folder, self.env)
 
     def train(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return self._run("hjepa", *arguments)

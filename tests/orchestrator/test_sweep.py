@@ -205,7 +205,7 @@ def test_a_finished_sweep_started_again_only_repeats_its_answer(finished: Finish
 def test_another_definition_under_the_same_name_is_refused_with_the_difference(finished: Finished) -> None:
     workplace, _ = finished
     before = workplace.files()
-    done = workplace.sweep("tiny.yaml", "--set", "training.weight_decay=0.1")
+    done = workplace.ask("tiny.yaml", "--set", "training.weight_decay=0.1")
     assert done.returncode == 2
     assert "name: tiny is taken" in done.stderr
     assert "base.training.weight_decay: 0.05 there, 0.1 here" in done.stderr

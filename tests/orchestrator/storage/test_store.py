@@ -257,7 +257,7 @@ def test_a_sweep_keeps_its_checkpoints_and_its_answer_at_the_url(workplace: Work
     for file in (path for path in workplace.folder.rglob("*") if path.is_file()):
         assert SECRET.encode() not in file.read_bytes(), file
     trial = next(iter(kept))
-    done = workplace.sweep("export", "tiny", "--trial", trial, "-o", "w.yaml", "--checkpoint", "w.pt")
+    done = workplace.ask("export", "tiny", "--trial", trial, "-o", "w.yaml", "--checkpoint", "w.pt")
     assert done.returncode == 0, done.stdout + done.stderr
     state = load_checkpoint(workplace.folder / "w.pt", torch.device("cpu"))
     assert state["epoch"] == max(found[int(trial)].reports)
@@ -269,7 +269,7 @@ def test_a_store_that_cannot_be_written_to_is_refused_before_anything_is_written
     workplace.env |= s3.env
     missing = bucket.replace("s3://b", "s3://none")
     before = workplace.files()
-    done = workplace.sweep("tiny.yaml", "--set", f"resources.checkpoints={missing}")
+    done = workplace.ask("tiny.yaml", "--set", f"resources.checkpoints={missing}")
     assert done.returncode == 2, done.stdout + done.stderr
     assert "resources.checkpoints: s3://none" in done.stderr
     assert "NO_SUCH_BUCKET" in done.stderr
