@@ -79,7 +79,7 @@ class Workplace:
         return self._run("orchestrator.cli", *arguments)
 
     def ask(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """As `sweep`, for a command that begins no trial: a tenth of the time, for torch is loaded already."""
+        """As `sweep`, for a command that begins no trial: in a tenth of the time, torch being loaded."""
         return warm().run("orchestrator.cli", arguments, self.folder, self.env)
 
     def train(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -171,14 +171,18 @@ def trial_processes(process: subprocess.Popen[str]) -> list[psutil.Process]:
     """The processes in which a running sweep's trials run; waits for one to be at work."""
     deadline = time.monotonic() + 10
     while True:
-        found = [
-            other
-            for other in psutil.Process(process.pid).children(recursive=True)
-            if "Trainable.train" in " ".join(other.cmdline())
-        ]
+        everyone = psutil.Process(process.pid).children(recursive=True)
+        found = [other for other in everyone if "Trainable.train" in _title(other)]
         if found or time.monotonic() > deadline:
             return found
         time.sleep(0.01)
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # it has just ended
+        return ""
 
 
 @contextmanager

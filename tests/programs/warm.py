@@ -79,7 +79,9 @@ def _serve() -> None:
         print(os.waitstatus_to_exitcode(status), flush=True)
 
 
-def _become(module: str, arguments: list[str], folder: str, env: dict[str, str], output: list[str]) -> NoReturn:
+def _become(
+    module: str, arguments: list[str], folder: str, env: dict[str, str], output: list[str]
+) -> NoReturn:
     """Be the command, to the end of this process."""
     os.chdir(folder)
     os.environ.clear()
