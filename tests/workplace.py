@@ -118,6 +118,12 @@ class Workplace:
             check=False,
         )
 
+    def holding(self, secret: str) -> list[Path]:
+        """The files in which a planted secret stands, of the folder and of what sweeps keep elsewhere."""
+        folders = (self.folder, Path(self.env["HJEPA_STATE_DIR"]))
+        files = [file for folder in folders for file in folder.rglob("*") if file.is_file()]
+        return [file for file in files if secret.encode() in file.read_bytes()]
+
     def files(self) -> dict[str, bytes]:
         """Everything in the folder but the cache, to compare."""
         return {
