@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 BLOCKS = re.findall(r"(?m)(?:^    .*\n?)+", (ROOT / "README.md").read_text(encoding="utf-8"))
 LINES = [line.strip() for block in BLOCKS for line in block.replace("\\\n", " ").splitlines()]
 SWEEPS = [line for line in LINES if line.startswith("hjepa-sweep search_spaces")]
-SMALL = ["--trials", "2", "--set", "scheduler.max_epochs=2", "--set", "scheduler.grace_epochs=1"]
+SMALL = ["--trials", "1", "--set", "scheduler.max_epochs=2", "--set", "scheduler.grace_epochs=1"]
 
 
 @pytest.fixture
