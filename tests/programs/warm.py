@@ -11,6 +11,7 @@ import gc
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -51,12 +52,19 @@ class Warm:
                 "env": dict(env),
                 "output": [str(out), str(err)],
             }
-            print(json.dumps(request), file=sent, flush=True)
-            status = int(answers.readline())
+            try:
+                print(json.dumps(request), file=sent, flush=True)
+                status = int(answers.readline())
+            except BaseException:  # by pytest's timeout: the answer to come would be taken for another's
+                os.killpg(self._process.pid, signal.SIGKILL)
+                self.close()
+                warm.cache_clear()
+                raise
             return subprocess.CompletedProcess([module, *arguments], status, out.read_text(), err.read_text())
 
     def close(self) -> None:
-        self._process.communicate()
+        if self._process.stdin is not None and not self._process.stdin.closed:
+            self._process.communicate()
 
 
 @functools.cache
@@ -86,8 +94,7 @@ def _become(
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(env)
-    sys.stdin = open(os.devnull)  # noqa: SIM115
-    os.dup2(sys.stdin.fileno(), 0)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for number, path in enumerate(output, 1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), number)
     sys.path[0], sys.argv = folder, [module, *arguments]
