@@ -7,13 +7,17 @@ would be one more value of it, and it would be given the share of the key above 
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from orchestrator.analysis.design import Design, Term
 from orchestrator.analysis.findings import Importance, Importances
 from orchestrator.analysis.table import Table
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
 
 LEAST_TRIALS = 10
 MOST_TRIALS = 1000
@@ -29,10 +33,10 @@ FOREST = {"n_trees": 16, "max_depth": 5, "seed": 0}
 class _Group:
     """Keys that are active in the same trials, judged among those."""
 
-    own: list[Term]
-    terms: list[Term]
-    """All keys that are active in all of these trials: the others take their own shares."""
-    rows_M: np.ndarray
+    own: dict[str, list[str]]
+    """Each key's parameters in `study`."""
+    study: "Study"
+    """What these trials had of all keys that are active in all of them: the others take their own shares."""
     values_M: np.ndarray
     weight: float
     """Share of the whole variance that lies among these trials."""
@@ -75,31 +79,41 @@ def _groups(terms: list[Term], rows_N: np.ndarray, values_N: np.ndarray) -> Iter
         if len(values_M) >= LEAST_TRIALS and np.ptp(values_M) > 0:
             there = [term for term in terms if active[term.key][among_N].all()]
             weight = float(np.sum((values_M - values_M.mean()) ** 2)) / whole
-            yield _Group(own, there, rows_N[among_N], values_M, weight)
+            params = {term.key: _params(term, rows_N[among_N]) for term in there}
+            names = {term.key: list(params[term.key]) for term in own}
+            study = _study({name: found_M for each in params.values() for name, found_M in each.items()})
+            yield _Group(names, study, values_M, weight)
 
 
 def _shares(group: _Group, values_M: np.ndarray) -> dict[str, tuple[float, float]]:
     """Of each of the group's own keys the share of the whole variance, by fANOVA and by impurity."""
-    import optuna
     from optuna.importance import FanovaImportanceEvaluator, MeanDecreaseImpurityImportanceEvaluator
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(direction="maximize")
-    names = {term.key: _params(term, group.rows_M) for term in group.terms}
-    params = {name: found_M for own in names.values() for name, found_M in own.items()}
-    distributions = {name: _distribution(found_M) for name, found_M in params.items()}
-    for row, value in enumerate(values_M.tolist()):
-        own = {name: found_M[row] for name, found_M in params.items()}
-        study.add_trial(optuna.trial.create_trial(params=own, distributions=distributions, value=value))
-    fanova = FanovaImportanceEvaluator(**FOREST).evaluate(study)
-    impurity = MeanDecreaseImpurityImportanceEvaluator(**FOREST).evaluate(study)
+    def value(trial: "FrozenTrial") -> float:
+        return float(values_M[trial.number])
+
+    fanova = FanovaImportanceEvaluator(**FOREST).evaluate(group.study, target=value)
+    impurity = MeanDecreaseImpurityImportanceEvaluator(**FOREST).evaluate(group.study, target=value)
     return {
-        term.key: (
-            group.weight * sum(float(fanova.get(name, 0.0)) for name in names[term.key]),
-            group.weight * sum(float(impurity.get(name, 0.0)) for name in names[term.key]),
+        key: (
+            group.weight * sum(float(fanova.get(name, 0.0)) for name in names),
+            group.weight * sum(float(impurity.get(name, 0.0)) for name in names),
         )
-        for term in group.own
+        for key, names in group.own.items()
     }
+
+
+def _study(params: dict[str, list[Any]]) -> "Study":
+    """A study whose trial m has the m-th of each parameter's values."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study()
+    distributions = {name: _distribution(found_M) for name, found_M in params.items()}
+    for values in zip(*params.values(), strict=True):
+        own = dict(zip(params, values, strict=True))
+        study.add_trial(optuna.trial.create_trial(params=own, distributions=distributions, value=0.0))
+    return study
 
 
 def _params(term: Term, rows_M: np.ndarray) -> dict[str, list[Any]]:

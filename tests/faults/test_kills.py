@@ -83,12 +83,20 @@ def require_as_untouched(workplace: Workplace, untouched: list[dict[str, Any]]) 
         assert [(point.step, point.value) for point in history] == list(reported.items())
 
 
-def test_a_sweep_killed_twice_ends_as_if_nothing_had_happened(
+def test_a_sweep_killed_at_its_start_and_in_the_middle_ends_as_if_nothing_had_happened(
     workplace: Workplace, untouched: list[dict[str, Any]]
 ) -> None:
-    """SIGKILL of the driver at two random moments."""
+    """SIGKILL of the driver before its first trial, and again between two rungs."""
     workplace.write("tiny.yaml", SWEEP)
-    kill_at_random(workplace, kills=2, seed=0, up_to_s=25)
+    folder = workplace.folder / "results/tiny"
+    for file, text in (("definition.json", "{"), ("trials/0002/metrics.jsonl", '"epoch": 1')):
+        process = workplace.start_sweep("tiny.yaml")
+        try:
+            wait_for(folder / file, text, process)
+            os.kill(process.pid, signal.SIGKILL)
+            process.communicate()
+        finally:
+            end_session(process)
     require_as_untouched(workplace, untouched)
 
 

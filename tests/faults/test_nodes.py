@@ -114,7 +114,7 @@ def test_what_can_never_fit_is_refused_with_the_arithmetic(workplace: Workplace,
 
 def test_a_cluster_that_is_not_there_is_an_error_in_words(workplace: Workplace):
     """An address at which no cluster listens."""
-    done = workplace.sweep("tiny.yaml", "--address", "127.0.0.1:1")
+    done = workplace.ask("tiny.yaml", "--address", "127.0.0.1:1")
     assert done.returncode == 2, done.stdout + done.stderr
     assert "RAY_ADDRESS 127.0.0.1:1: no Ray cluster can be reached there" in done.stderr
     assert "Traceback" not in done.stderr

@@ -1,34 +1,21 @@
 """Whole sweeps: real Ray, real Optuna, a real MLflow store; real processes killed."""
 
 import json
-import os
 import platform
-import shlex
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import yaml
 from mlflow import MlflowClient
 
 from orchestrator.process.environment import read_commands
-from orchestrator.search.sampler import build_sampler
-from orchestrator.space import load_sweep
-from orchestrator.study.study import Study
 from tests.workplace import (
     SPACE,
-    TINY,
     Workplace,
     children,
-    end_session,
     mlflow_runs,
     records,
-    require_none_running,
-    trial_processes,
-    wait_for,
-    wait_until,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
@@ -205,150 +192,8 @@ def test_a_finished_sweep_started_again_only_repeats_its_answer(finished: Finish
 def test_another_definition_under_the_same_name_is_refused_with_the_difference(finished: Finished) -> None:
     workplace, _ = finished
     before = workplace.files()
-    done = workplace.sweep("tiny.yaml", "--set", "training.weight_decay=0.1")
+    done = workplace.ask("tiny.yaml", "--set", "training.weight_decay=0.1")
     assert done.returncode == 2
     assert "name: tiny is taken" in done.stderr
     assert "base.training.weight_decay: 0.05 there, 0.1 here" in done.stderr
     assert workplace.files() == before
-
-
-LONG = SPACE | {
-    "search": {"algorithm": "random", "num_trials": 2},
-    "scheduler": {"type": "fifo", "max_epochs": 6},
-}
-
-
-@pytest.mark.slow
-def test_a_killed_sweep_goes_on_with_every_trial_and_loses_no_report(workplace: Workplace) -> None:
-    workplace.write("tiny.yaml", LONG)
-    process = workplace.start_sweep("tiny.yaml")
-    try:
-        wait_for(workplace.folder / "results/tiny/trials/0000/metrics.jsonl", '"epoch": 2', process)
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
-    finally:
-        end_session(process)
-    before = records(workplace)
-    assert before
-    done = workplace.sweep("tiny.yaml")
-    assert done.returncode == 0, done.stdout + done.stderr
-    after = {record.number: record for record in records(workplace)}
-    for record in before:
-        for epoch, metrics in record.reports.items():
-            assert after[record.number].reports[epoch] == metrics
-    assert len(after) == 3
-    assert all(list(record.reports) == list(range(1, 7)) for record in after.values())
-    # What there is to compare with is measured once, whatever comes between.
-    assert [epoch for epoch, found in after[0].reports.items() if "random_init/knn_top1" in found] == [1]
-    runs = children(workplace)
-    assert set(runs) == {record.id for record in after.values()}
-    assert {run.info.status for run in mlflow_runs(workplace)} == {"FINISHED"}
-
-
-@pytest.mark.slow
-def test_what_follows_from_a_last_report_is_made_up_for_after_a_crash(workplace: Workplace) -> None:
-    """The base had reported its last epoch, and a weak trial a rung, when the process died."""
-    sweep = load_sweep(workplace.folder / "tiny.yaml")
-    folder = workplace.folder / "results/tiny"
-    assert workplace.sweep("tiny.yaml", "--trials", "1").returncode == 0
-    study = Study(folder, sweep, build_sampler(sweep))
-    weak, done = study.ask().number, study.ask().number
-    study.report(weak, 1, {"val/knn_top1": 0.01}, "epoch_00001.pt")
-    for epoch in (1, 2, 3):
-        study.report(done, epoch, {"val/knn_top1": 0.2}, f"epoch_{epoch:05d}.pt")
-    again = workplace.sweep("tiny.yaml", "--trials", "3")
-    assert again.returncode == 0, again.stdout + again.stderr
-    after = {record.number: record for record in records(workplace)}
-    assert (after[weak].outcome, list(after[weak].reports)) == ("pruned", [1])
-    assert (after[done].outcome, list(after[done].reports)) == ("completed", [1, 2, 3])
-    assert {run.info.status for run in mlflow_runs(workplace)} == {"FINISHED"}
-
-
-def test_ctrl_c_leaves_a_sweep_that_the_same_command_goes_on_with(workplace: Workplace) -> None:
-    workplace.write("a space.yaml", LONG)
-    process = workplace.start_sweep("a space.yaml")
-    try:
-        wait_for(workplace.folder / "results/tiny/trials/0000/metrics.jsonl", '"epoch": 1', process)
-        began = time.monotonic()
-        os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to everyone in the foreground
-        output, _ = process.communicate(timeout=60)
-    finally:
-        end_session(process)
-    assert time.monotonic() - began < 45  # 15 s on a machine of its own
-    assert process.returncode == 130, output
-    (command,) = [line.strip() for line in output.splitlines() if line.startswith("  hjepa-sweep")]
-    assert "Traceback" not in output
-    require_none_running(workplace)
-    done = workplace.sweep(*shlex.split(command)[1:])
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert {record.outcome for record in records(workplace)} == {"completed"}
-
-
-def test_one_failing_trial_ends_neither_the_sweep_nor_its_good_name(workplace: Workplace) -> None:
-    base = TINY | {"training": TINY["training"] | {"optimizer": "sgd", "clip_grad": None}}
-    workplace.write("base.yaml", base)
-    space = {"training.lr": {"choice": [1e-3, 1e30]}}
-    workplace.write("tiny.yaml", SPACE | {"space": space, "search": {"algorithm": "grid"}})
-    done = workplace.sweep("tiny.yaml")
-    assert done.returncode == 3, done.stdout + done.stderr
-    outcomes = {record.values.get("training.lr"): record for record in records(workplace)}
-    assert outcomes[1e30].outcome == "failed"
-    assert "at step" in outcomes[1e30].reason
-    assert outcomes[1e-3].outcome == "completed"
-    assert children(workplace)[outcomes[1e30].id].info.status == "FAILED"
-
-
-def test_a_trial_whose_process_is_killed_goes_on_in_another(workplace: Workplace) -> None:
-    workplace.write("tiny.yaml", LONG | {"resources": {"concurrency": 1}})
-    process = workplace.start_sweep("tiny.yaml")
-    try:
-        wait_for(workplace.folder / "results/tiny/trials/0000/metrics.jsonl", '"epoch": 2', process)
-        (worker,) = trial_processes(process)
-        worker.kill()
-        output, _ = process.communicate(timeout=200)
-    finally:
-        end_session(process)
-    assert process.returncode == 0, output
-    assert "tried again" in output
-    assert all(list(record.reports) == list(range(1, 7)) for record in records(workplace))
-
-
-def test_an_answer_that_a_kill_cut_short_is_written_again_and_only_then_repeated(
-    workplace: Workplace,
-) -> None:
-    """The driver dies with the best config written and the report not; its drainer delivers what there is."""
-    workplace.env["HJEPA_REPORT"] = "on"
-    folder = workplace.folder / "results/tiny"
-    process = workplace.start_sweep("tiny.yaml", "--trials", "1")
-    try:
-        wait_until((folder / "best.yaml").exists, process)
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
-    finally:
-        end_session(process)
-    require_none_running(workplace)
-    assert not (folder / "report/index.html").exists()
-    again = workplace.sweep("tiny.yaml", "--trials", "1")
-    assert again.returncode == 0, again.stdout + again.stderr
-    assert (folder / "report/index.html").exists()
-    assert {run.info.status for run in mlflow_runs(workplace)} == {"FINISHED"}
-    told = (folder / "tracking.jsonl").read_bytes()
-    assert workplace.sweep("tiny.yaml", "--trials", "1").returncode == 0
-    assert (folder / "tracking.jsonl").read_bytes() == told
-
-
-@pytest.mark.slow
-def test_the_answer_of_a_sweep_that_was_extended_is_not_taken_for_its_new_one(workplace: Workplace) -> None:
-    """The driver dies once the new trial is over, before it has written who is best by now."""
-    sweep = load_sweep(workplace.folder / "tiny.yaml", trials=2)
-    folder = workplace.folder / "results/tiny"
-    assert workplace.sweep("tiny.yaml", "--trials", "1").returncode == 0
-    study = Study(folder, sweep, build_sampler(sweep))
-    better = study.ask()
-    for epoch in (1, 2, 3):
-        study.report(better.number, epoch, {"val/knn_top1": 0.99}, None)
-    study.end(better.number, "completed")
-    done = workplace.sweep("tiny.yaml", "--trials", "2")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert f"best seen: trial {better.id}" in done.stdout
-    assert "val/knn_top1 0.99" in (folder / "best.yaml").read_text()

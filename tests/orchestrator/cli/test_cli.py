@@ -53,7 +53,7 @@ def test_bad_input_gets_one_message_and_touches_nothing(
 ) -> None:
     workplace.write("tiny.yaml", SPACE | space)
     before = workplace.files()
-    done = workplace.sweep(*(arguments or ["tiny.yaml"]))
+    done = workplace.ask(*(arguments or ["tiny.yaml"]))
     assert done.returncode == 2, done.stdout + done.stderr
     assert message in done.stderr
     assert done.stderr.startswith("hjepa-sweep: ")

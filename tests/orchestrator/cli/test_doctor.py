@@ -19,7 +19,7 @@ from tests.workplace import OUTSIDE, SPACE, Workplace, free_port, wait_until
 
 def told(workplace: Workplace, *arguments: str) -> tuple[int, list[dict[str, Any]]]:
     """Exit status and findings."""
-    done = workplace.sweep("doctor", *arguments, "--json")
+    done = workplace.ask("doctor", *arguments, "--json")
     assert done.returncode in (0, 1), done.stdout + done.stderr
     found = json.loads(done.stdout)
     assert found["ok"] == (done.returncode == 0)
@@ -75,7 +75,7 @@ def test_an_address_at_which_nobody_listens(workplace: Workplace):
 
 
 def test_changes_without_a_space_are_refused(workplace: Workplace):
-    done = workplace.sweep("doctor", "--set", "training.lr=1")
+    done = workplace.ask("doctor", "--set", "training.lr=1")
     assert done.returncode == 2
     assert "name one" in done.stderr
 

@@ -224,7 +224,7 @@ def test_no_password_reaches_the_manifest(workplace: Workplace):
     (workplace.folder / "clusters").mkdir()
     workplace.write("clusters/here.yaml", PROFILE)
     uris = ("--tracking-uri", "https://me:s3cret@mlflow", "--storage", "postgresql://me:s3cret@db/sweeps")
-    done = workplace.sweep("submit", "tiny.yaml", "--to", "here", "--dry-run", *uris)
+    done = workplace.ask("submit", "tiny.yaml", "--to", "here", "--dry-run", *uris)
     assert done.returncode == 0, done.stderr
     assert "--tracking-uri https://me@mlflow --storage postgresql+psycopg://me@db/sweeps" in done.stdout
     assert "s3cret" not in done.stdout
@@ -321,7 +321,7 @@ def found(state: str, name: str = "tiny", cluster: str = "") -> dict[str, Any]:
 
 
 def test_a_sweep_is_applied_and_once_only(workplace: Workplace, kubectl: StandIn):
-    done = workplace.sweep("submit", "tiny.yaml", "--to", "here")
+    done = workplace.ask("submit", "tiny.yaml", "--to", "here")
     assert done.returncode == 0, done.stderr
     config, job = yaml.safe_load_all(kubectl.given())
     require_valid(config, job)
@@ -334,12 +334,12 @@ def test_a_sweep_is_applied_and_once_only(workplace: Workplace, kubectl: StandIn
     assert not (workplace.folder / "results").exists(), "all goes with the manifest"
 
     kubectl.answer("get rayjob ", json.dumps(found("Running")))
-    again = workplace.sweep("submit", "tiny.yaml", "--to", "here")
+    again = workplace.ask("submit", "tiny.yaml", "--to", "here")
     assert f"sent already: RayJob {name} is running." in again.stdout
     assert [*WHERE, "apply", "--filename", "-"] not in kubectl.calls()[2:]
 
     kubectl.answer("get rayjob ", json.dumps(found("Failed")))
-    assert workplace.sweep("submit", "tiny.yaml", "--to", "here").returncode == 0
+    assert workplace.ask("submit", "tiny.yaml", "--to", "here").returncode == 0
     assert [call[4] for call in kubectl.calls()[3:]] == ["get", "delete", "apply"]
 
 
@@ -348,7 +348,7 @@ def test_a_sweep_is_stopped_before_its_pods_are_taken_away(workplace: Workplace,
     jobs[2]["metadata"]["name"] = "hjepa-tiny-0"
     kubectl.answer("get rayjobs", json.dumps({"items": jobs}))
     kubectl.answer("get pods", "pod/ray-1-head\n")
-    done = workplace.sweep("stop", "tiny", "--to", "here")
+    done = workplace.ask("stop", "tiny", "--to", "here")
     assert done.returncode == 0, done.stderr
     assert done.stdout == (
         "tiny: RayJob hjepa-tiny-1 has stopped and is taken away.\ntiny: RayJob hjepa-tiny-0 is taken away.\n"
@@ -367,7 +367,7 @@ def test_pods_in_which_the_sweep_runs_on_are_not_taken_away(workplace: Workplace
     kubectl.answer("get rayjobs", json.dumps({"items": [found("Running", cluster="ray-1")]}))
     kubectl.answer("get pods", "pod/ray-1-head\n")
     kubectl.answer("exec", "tiny has been asked to stop and still runs\n", "command terminated with 1\n", 1)
-    done = workplace.sweep("stop", "tiny", "--to", "here")
+    done = workplace.ask("stop", "tiny", "--to", "here")
     assert done.returncode == 2
     assert "tiny has been asked to stop and still runs" in done.stderr
     assert "delete" not in [call[4] for call in kubectl.calls()]
@@ -375,13 +375,13 @@ def test_pods_in_which_the_sweep_runs_on_are_not_taken_away(workplace: Workplace
 
 def test_stop_says_so_where_there_is_none(workplace: Workplace, kubectl: StandIn):
     kubectl.answer("get rayjobs", json.dumps({"items": [found("Running", "other")]}))
-    done = workplace.sweep("stop", "tiny", "--to", "here")
+    done = workplace.ask("stop", "tiny", "--to", "here")
     assert done.stdout == "tiny has no RayJob in the namespace research.\n", done.stderr
 
 
 def test_what_kubectl_refuses_is_said_in_its_words(workplace: Workplace, kubectl: StandIn):
     kubectl.answer("get rayjob", error='error: the server doesn\'t have a resource type "rayjob"\n', status=1)
-    done = workplace.sweep("submit", "tiny.yaml", "--to", "here")
+    done = workplace.ask("submit", "tiny.yaml", "--to", "here")
     assert done.returncode == 2
     assert 'hjepa-sweep: kubectl: error: the server doesn\'t have a resource type "rayjob"' in done.stderr
 
@@ -390,7 +390,7 @@ def test_where_there_is_no_kubectl_it_is_said_in_words(workplace: Workplace):
     (workplace.folder / "clusters").mkdir()
     workplace.write("clusters/here.yaml", PROFILE)
     workplace.env["PATH"] = str(workplace.folder)
-    done = workplace.sweep("submit", "tiny.yaml", "--to", "here")
+    done = workplace.ask("submit", "tiny.yaml", "--to", "here")
     assert done.returncode == 2
     assert "kubectl: no such program: install it" in done.stderr
     assert "Traceback" not in done.stderr
@@ -440,7 +440,7 @@ def test_doctor_asks_the_cluster_for_what_the_profile_names(workplace: Workplace
     workplace.write("clusters/here.yaml", FULL)
     kubectl.answer("auth can-i", "yes\n")
     kubectl.answer("get secret s3", error='secrets "s3" not found', status=1)
-    done = workplace.sweep("doctor", "tiny.yaml", "--to", "here")
+    done = workplace.ask("doctor", "tiny.yaml", "--to", "here")
     assert done.returncode == 1, done.stdout + done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == "ok   kubernetes: may RayJobs be made there: yes"

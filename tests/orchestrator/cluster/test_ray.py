@@ -143,7 +143,7 @@ def test_where_no_dashboard_answers_it_is_said_and_nothing_changes(workplace: Wo
     write_profile(workplace)
     before = workplace.files()
     for words in (["submit", "tiny.yaml"], ["stop", "tiny"], ["fetch", "tiny"], ["logs", "tiny"], ["doctor"]):
-        done = workplace.sweep(*words, "--to", "here")
+        done = workplace.ask(*words, "--to", "here")
         assert done.returncode == 2
         assert NOWHERE in done.stderr
         assert "Traceback" not in done.stderr
@@ -163,7 +163,7 @@ def test_where_no_dashboard_answers_it_is_said_and_nothing_changes(workplace: Wo
 )
 def test_what_is_wrong_with_a_profile_is_said(workplace: Workplace, profile: dict[str, Any], message: str):
     write_profile(workplace, **profile)
-    done = workplace.sweep("submit", "tiny.yaml", "--to", "here")
+    done = workplace.ask("submit", "tiny.yaml", "--to", "here")
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -172,7 +172,7 @@ def test_what_is_wrong_with_a_profile_is_said(workplace: Workplace, profile: dic
 def test_dry_run_tells_the_job_and_its_packages_and_sends_nothing(workplace: Workplace):
     write_profile(workplace, install=True, secret_files={"HJEPA_STORAGE": "~/my file"})
     before = workplace.files()
-    done = workplace.sweep("submit", "tiny.yaml", "--to", "here", "--dry-run")
+    done = workplace.ask("submit", "tiny.yaml", "--to", "here", "--dry-run")
     assert done.returncode == 0, done.stderr
     assert (
         'export HJEPA_STORAGE="$(cat "$HOME"/\'my file\')"; exec python -m orchestrator.cli run'

@@ -173,7 +173,7 @@ def here(workplace: Workplace) -> Workplace:
 
 def test_submit_writes_the_cluster_and_starts_nothing(here: Workplace):
     ray = StandIn(here, "ray")
-    done = here.sweep("submit", "tiny.yaml", "--to", "here")
+    done = here.ask("submit", "tiny.yaml", "--to", "here")
     assert done.returncode == 0, done.stderr
     (folder,) = (here.folder / "results/.submitted").iterdir()
     validate_config(prepare_config(yaml.safe_load((folder / "cluster.yaml").read_text())))
@@ -189,13 +189,13 @@ def test_submit_writes_the_cluster_and_starts_nothing(here: Workplace):
     assert ray.calls() == []
 
     before = here.files()
-    assert here.sweep("submit", "tiny.yaml", "--to", "here").returncode == 0
+    assert here.ask("submit", "tiny.yaml", "--to", "here").returncode == 0
     assert here.files() == before, "sent twice, it is the same cluster"
 
 
 def test_dry_run_prints_the_cluster_and_writes_nothing(here: Workplace):
     before = here.files()
-    done = here.sweep("submit", "tiny.yaml", "--to", "here", "--dry-run")
+    done = here.ask("submit", "tiny.yaml", "--to", "here", "--dry-run")
     assert done.returncode == 0, done.stderr
     validate_config(prepare_config(yaml.safe_load(done.stdout)))
     assert here.files() == before
@@ -203,21 +203,21 @@ def test_dry_run_prints_the_cluster_and_writes_nothing(here: Workplace):
 
 def test_stop_asks_the_head(here: Workplace):
     ray = StandIn(here, "ray")
-    done = here.sweep("stop", "tiny", "--to", "here")
+    done = here.ask("stop", "tiny", "--to", "here")
     assert done.returncode == 0, done.stderr
     ((verb, file, command),) = ray.calls()
     assert verb == "exec"
     assert command == f"bash ~/.hjepa/{cluster_name('tiny')}/stop.sh"
     assert not Path(file).exists(), "it was for that call alone"
     ray.answer("exec", error="ssh: connect to host 10.0.0.1 port 22: No route to host\n", status=1)
-    done = here.sweep("stop", "tiny", "--to", "here")
+    done = here.ask("stop", "tiny", "--to", "here")
     assert done.returncode == 2
     assert "No route to host" in done.stderr
 
 
 def test_where_there_is_no_ray_it_is_said_in_words(here: Workplace):
     here.env["PATH"] = str(here.folder)
-    done = here.sweep("stop", "tiny", "--to", "here")
+    done = here.ask("stop", "tiny", "--to", "here")
     assert done.returncode == 2
     assert "ray: no such program: install hjepa-sweep[sweep]." in done.stderr
 
@@ -234,7 +234,7 @@ def test_the_scripts_are_valid_whatever_the_names(here: Workplace):
             "secret_files": {"HJEPA_STORAGE": "~/my file"},
         },
     )
-    done = here.sweep(
+    done = here.ask(
         "submit", "tiny.yaml", "--to", "here", "--set", "name=T.1_", "--storage", "sqlite:////a 'b"
     )
     assert done.returncode == 0, done.stderr

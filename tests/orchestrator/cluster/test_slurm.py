@@ -156,7 +156,7 @@ def test_dry_run_prints_the_script_and_sends_nothing(workplace: Workplace):
         workplace, nodes=2, gpus_per_node=4, time="12h", secret_files={"HJEPA_STORAGE": "~/my file"}
     )
     before = workplace.files()
-    done = workplace.sweep("submit", "tiny.yaml", "--to", "here", "--dry-run", "--trials", "3")
+    done = workplace.ask("submit", "tiny.yaml", "--to", "here", "--dry-run", "--trials", "3")
     assert done.returncode == 0, done.stderr
     assert workplace.files() == before
     lines = done.stdout.splitlines()
@@ -176,10 +176,10 @@ def test_dry_run_prints_the_script_and_sends_nothing(workplace: Workplace):
 def test_where_there_is_no_slurm_it_is_said_in_words(workplace: Workplace):
     write_profile(workplace)
     workplace.env["PATH"] = str(workplace.folder)
-    done = workplace.sweep("submit", "tiny.yaml", "--to", "here")
+    done = workplace.ask("submit", "tiny.yaml", "--to", "here")
     assert done.returncode == 2
     assert "squeue: no such program: submit from a login node of SLURM." in done.stderr
-    done = workplace.sweep("doctor", "--to", "here")
+    done = workplace.ask("doctor", "--to", "here")
     assert done.returncode == 1
     assert "FAIL slurm: sinfo: no such program" in done.stdout
     assert not (workplace.folder / "results").exists()
@@ -220,7 +220,7 @@ def test_what_cannot_be_sent_is_refused_and_touches_nothing(
     write_profile(workplace, **profile)
     workplace.write("tiny.yaml", SPACE | {"resources": {"cpus_per_worker": 2}})
     before = workplace.files()
-    done = workplace.sweep("submit", "tiny.yaml", "--to", "here")
+    done = workplace.ask("submit", "tiny.yaml", "--to", "here")
     assert done.returncode == 2, done.stdout
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -229,7 +229,7 @@ def test_what_cannot_be_sent_is_refused_and_touches_nothing(
 
 def test_a_profile_that_is_not_there_gets_the_nearest_name(workplace: Workplace):
     write_profile(workplace)
-    done = workplace.sweep("submit", "tiny.yaml", "--to", "her")
+    done = workplace.ask("submit", "tiny.yaml", "--to", "her")
     assert done.returncode == 2
     assert "--to her: no such profile" in done.stderr
     assert "Nearest: here." in done.stderr
@@ -240,6 +240,6 @@ def test_the_users_own_profiles_stand_by_name_in_one_file(workplace: Workplace):
     own.mkdir(parents=True)
     workplace.write("config/hjepa/clusters.yaml", {"lab": {"type": "slurm", "cpus_per_node": 2}})
     workplace.env["XDG_CONFIG_HOME"] = str(own.parent)
-    done = workplace.sweep("submit", "tiny.yaml", "--to", "lab", "--dry-run")
+    done = workplace.ask("submit", "tiny.yaml", "--to", "lab", "--dry-run")
     assert done.returncode == 0, done.stderr
     assert "--cpus-per-task=2" in done.stdout

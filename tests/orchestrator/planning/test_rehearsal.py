@@ -70,9 +70,9 @@ def test_several_objectives_are_refused(tmp_path: Path) -> None:
 
 def test_the_command_writes_nothing(workplace: Workplace) -> None:
     before = workplace.files()
-    done = workplace.sweep("plan", "tiny.yaml", "--simulate", "2", "--json")
+    done = workplace.ask("plan", "tiny.yaml", "--simulate", "2", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["worlds"] == 2
     assert "playing world 2 of 2" in done.stderr
     assert workplace.files() == before
-    assert workplace.sweep("plan", "tiny.yaml", "--simulate", "0").returncode == 2
+    assert workplace.ask("plan", "tiny.yaml", "--simulate", "0").returncode == 2

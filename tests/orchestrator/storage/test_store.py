@@ -237,8 +237,11 @@ def test_an_epoch_waits_for_a_store_that_is_away(
 # Sweeps
 
 
-def test_a_sweep_keeps_its_checkpoints_and_its_answer_at_the_url(workplace: Workplace, s3: S3, bucket: str):
-    workplace.env |= s3.env
+def test_a_sweep_keeps_its_checkpoints_and_its_answer_at_the_url_and_writes_no_secret(
+    workplace: Workplace, s3: S3, bucket: str
+):
+    other = "canary-7f3a91c2"
+    workplace.env |= s3.env | {"WANDB_API_KEY": other, "MY_PASSWORD": other}
     url = bucket.replace("?", "/deep/folder?")
     done = workplace.sweep("tiny.yaml", "--set", f"resources.checkpoints={url}", "--trials", "2")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -254,10 +257,11 @@ def test_a_sweep_keeps_its_checkpoints_and_its_answer_at_the_url(workplace: Work
     assert {f"{top}/best.yaml", f"{top}/sweep.yaml", f"{top}/base.yaml"} <= set(held)
     results = workplace.folder / "results/tiny"
     assert list((results / "trials").rglob("*.pt")) == []
-    for file in (path for path in workplace.folder.rglob("*") if path.is_file()):
-        assert SECRET.encode() not in file.read_bytes(), file
+    for secret in (SECRET, other):
+        assert secret not in done.stdout + done.stderr
+        assert workplace.holding(secret) == []
     trial = next(iter(kept))
-    done = workplace.sweep("export", "tiny", "--trial", trial, "-o", "w.yaml", "--checkpoint", "w.pt")
+    done = workplace.ask("export", "tiny", "--trial", trial, "-o", "w.yaml", "--checkpoint", "w.pt")
     assert done.returncode == 0, done.stdout + done.stderr
     state = load_checkpoint(workplace.folder / "w.pt", torch.device("cpu"))
     assert state["epoch"] == max(found[int(trial)].reports)
@@ -269,7 +273,7 @@ def test_a_store_that_cannot_be_written_to_is_refused_before_anything_is_written
     workplace.env |= s3.env
     missing = bucket.replace("s3://b", "s3://none")
     before = workplace.files()
-    done = workplace.sweep("tiny.yaml", "--set", f"resources.checkpoints={missing}")
+    done = workplace.ask("tiny.yaml", "--set", f"resources.checkpoints={missing}")
     assert done.returncode == 2, done.stdout + done.stderr
     assert "resources.checkpoints: s3://none" in done.stderr
     assert "NO_SUCH_BUCKET" in done.stderr
