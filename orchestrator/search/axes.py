@@ -46,7 +46,7 @@ class Axis:
     def draw(self, count: int, rng: np.random.Generator) -> Array:
         """Codes of random values."""
         if self._choices:
-            return rng.integers(len(self._choices), size=count).astype(float)
+            return rng.integers(len(self._choices), size=count).astype(np.float64)
         return self._snapped(rng.random(count))
 
     def near(self, codes_N: Array, shares_N: Array, rng: np.random.Generator) -> Array:

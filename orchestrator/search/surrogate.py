@@ -63,7 +63,7 @@ class Surrogate:
 
     def _kernel(self, a_NP: Array, b_MP: Array) -> Array:
         squares_NM = cdist(a_NP / self._lengths_P, b_MP / self._lengths_P, "sqeuclidean")
-        return self._height * _kernel(squares_NM)[0]
+        return self._height * _kernel(np.asarray(squares_NM, np.float64))[0]
 
 
 class _Scale:
