@@ -33,6 +33,7 @@ WORKERS = 4
 WITHIN = 0.005
 OURS: dict[str, dict[str, Any]] = {
     "ours": {},
+    "ours, Gaussian process": {"search.algorithm": "gp"},
     "ours, stopping": {"scheduler.type": "asha_stopping"},
     "ours, random": {"search.algorithm": "random"},
     "ours, one bracket": {"scheduler.brackets": 1},

@@ -7,14 +7,21 @@ from numpy.typing import NDArray
 
 AS_IF = 2
 """Pairs of values that speak for one more at the one look being one more at the next, beside those seen."""
+SPREAD = 0.5
+"""Share of the spread at the earlier look that such a pair is off the line."""
 
 
-def foreseen_ends(curves: Sequence[Mapping[int, float]], looks: Sequence[int]) -> NDArray[np.float64]:
-    """What each curve, epoch to value, would come to at the last of `looks`; NaN: it has been at none.
+def foreseen_ends(
+    curves: Sequence[Mapping[int, float]], looks: Sequence[int]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What each curve, epoch to value, would come to at the last of `looks`, and the variance of that.
+
+    Both are NaN for one that has been at none.
 
     `looks` are epochs in ascending order. From one to the next a value is carried on by the straight line
     through the curves that have been at both, by least squares. That some went on for their value there
-    does not bend the line, and that others went on whatever their value helps it.
+    does not bend the line, and that others went on whatever their value helps it. How far those lie off the
+    line is how uncertain the end is.
     """
     values = np.full((len(curves), len(looks)), np.nan)
     for row, curve in zip(values, curves, strict=True):
@@ -23,12 +30,18 @@ def foreseen_ends(curves: Sequence[Mapping[int, float]], looks: Sequence[int]) -
     known = np.isfinite(values)
     last = np.where(known.any(axis=1), len(looks) - 1 - np.argmax(known[:, ::-1], axis=1), -1)
     ends = np.where(last >= 0, values[np.arange(len(curves)), last], np.nan)
+    variances = np.where(last >= 0, 0.0, np.nan)
     for place in range(len(looks) - 1):
         both = known[:, place] & known[:, place + 1]
-        mean, mean_after, slope = _line(values[both, place], values[both, place + 1])
+        before, after = values[both, place], values[both, place + 1]
+        mean, mean_after, slope = _line(before, after)
+        supposed = SPREAD * float(np.var(values[known[:, place], place])) if known[:, place].any() else 0.0
+        off = float(((after - mean_after - slope * (before - mean)) ** 2).sum())
         goes_on = (last >= 0) & (last <= place)
         ends[goes_on] = mean_after + slope * (ends[goes_on] - mean)
-    return ends
+        variances[goes_on] *= slope**2
+        variances[goes_on] += (off + AS_IF * supposed) / (len(before) + AS_IF)
+    return ends, variances
 
 
 def _line(before: NDArray[np.float64], after: NDArray[np.float64]) -> tuple[float, float, float]:

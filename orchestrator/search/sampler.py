@@ -18,6 +18,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from orchestrator.search.foresight import foreseen_ends
+from orchestrator.search.gaussian import GaussianProcessSampler, Told
 from orchestrator.search.halving import draw
 from orchestrator.search.proposal import ATTEMPT
 
@@ -26,17 +27,17 @@ if TYPE_CHECKING:
 
 POPULATION = 16
 """Completed trials of a generation of NSGA-II; with its usual 50 most sweeps would end in the first."""
-LOOKED_AT = 2000
-"""Trials that TPE looks at, at most."""
-BEST = 25
-"""Trials that TPE takes for good ones, at most: Optuna's default."""
+LOOKED_AT = {"tpe": 2000, "gp": 200}
+"""Trials that a learned sampler looks at, at most."""
+BEST = {"tpe": 25, "gp": 100}
+"""Those of them that are the best. TPE takes so many for good ones, Optuna's default."""
 LEARNT_FROM = (TrialState.COMPLETE, TrialState.PRUNED)
 """States of trials that tell TPE which keys go together."""
 LEARNED_ATTEMPTS = 10
-"""Proposals for a trial that TPE makes before it is left to chance to find one that may be run: where it
-repeats itself it has little left to say, and each takes milliseconds."""
+"""Proposals for a trial that TPE or the Gaussian process make before it is left to chance to find one that
+may be run: where they repeat themselves they have little left to say, and each takes milliseconds."""
 BY_CHANCE = 1 / 3
-"""Share of a TPE search's trials that are drawn at random, as in BOHB (Falkner et al. 2018): who only looks
+"""Share of such a search's trials that are drawn at random, as in BOHB (Falkner et al. 2018): who only looks
 where it was good finds nothing better elsewhere."""
 _CHANCE = zlib.crc32(b"chance")
 """Keeps this draw apart from the samplers'."""
@@ -44,7 +45,7 @@ _CHANCE = zlib.crc32(b"chance")
 
 def build_sampler(sweep: "Sweep") -> "NumberedSampler":
     """The sampler of a sweep."""
-    return NumberedSampler(sweep.config.search.algorithm, sweep.config.search.seed, sweep.looks)
+    return NumberedSampler(sweep)
 
 
 Elsewhere = Callable[[Sequence[FrozenTrial]], list[FrozenTrial]]
@@ -70,12 +71,13 @@ class TrialsView:
     def __init__(
         self,
         study: OptunaStudy,
-        thinned: bool,
+        learned: str | None = None,
         elsewhere: Elsewhere | None = None,
         looks: Sequence[int] = (),
     ):
-        """`looks` are the epochs at which trials are compared, the last one included."""
-        self._study, self._is_thinned, self._elsewhere, self._looks = study, thinned, elsewhere, looks
+        """`learned` is the algorithm that learns from them; None: all are shown. `looks` are the epochs at
+        which trials are compared, the last one included."""
+        self._study, self._learned, self._elsewhere, self._looks = study, learned, elsewhere, looks
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._study, name)
@@ -88,16 +90,38 @@ class TrialsView:
     @cached_property
     def _ends(self) -> list[float | None]:
         """What each trial would likely come to; None: it is to be seen as it stands."""
+        return [None if math.isnan(end) else end for end in self._foreseen[0]]
+
+    @cached_property
+    def _foreseen(self) -> tuple[list[float], list[float]]:
+        """That with NaN for None, and how uncertain it is: a variance."""
         if len(self._looks) < 2 or len(self._study.directions) > 1:
-            return [None] * len(self._all)
+            unknown = [math.nan] * len(self._all)
+            return unknown, unknown
         curves = [trial.intermediate_values if _tells_its_end(trial) else {} for trial in self._all]
-        ends = foreseen_ends(curves, self._looks).tolist()
-        return [None if math.isnan(end) else end for end in ends]
+        ends, variances = foreseen_ends(curves, self._looks)
+        return ends.tolist(), variances.tolist()
+
+    def told(self) -> Told:
+        """The same for a model: what each trial would come to, and those that have told nothing yet."""
+        sign = 1 if self._study.direction == StudyDirection.MAXIMIZE else -1
+        ends, pending, collapsed = [], [], []
+        for place in self._places():
+            trial, end, variance = self._all[place], self._foreseen[0][place], self._foreseen[1][place]
+            if math.isnan(end) and trial.state == TrialState.COMPLETE and trial.value is not None:
+                end, variance = trial.value, 0.0
+            if not math.isnan(end):
+                ends.append((trial.params, sign * end, variance))
+            elif trial.state == TrialState.RUNNING:
+                pending.append(trial.params)
+            elif trial.state == TrialState.PRUNED:
+                collapsed.append(trial.params)
+        worst = min((end for _, end, _ in ends), default=0.0)
+        return Told([*ends, *((params, worst, 0.0) for params in collapsed)], pending)
 
     @cached_property
     def _trials(self) -> list[FrozenTrial]:
-        places = self._thinned() if self._is_thinned else range(len(self._all))
-        return [_as_it_is_seen(self._all[place], self._ends[place]) for place in places]
+        return [_as_it_is_seen(self._all[place], self._ends[place]) for place in self._places()]
 
     def _get_trials(
         self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
@@ -111,21 +135,24 @@ class TrialsView:
             kind = tuple(trial.distributions)
             if kind not in found and (seen := _as_it_is_seen(trial, None)).state in LEARNT_FROM:
                 found[kind] = seen
-        kinds = TrialsView(self._study, thinned=False)
+        kinds = TrialsView(self._study)
         kinds._trials = list(found.values())
         return kinds
 
-    def _thinned(self) -> Sequence[int]:
-        """Places of those that are looked at."""
+    def _places(self) -> Sequence[int]:
+        """Of those that are looked at."""
         trials = self._all
-        if len(trials) <= LOOKED_AT or len(self._study.directions) > 1:
+        if self._learned is None or len(self._study.directions) > 1:
+            return range(len(trials))
+        limit, leading = LOOKED_AT[self._learned], BEST[self._learned]
+        if len(trials) <= limit:
             return range(len(trials))
         sign = -1 if self._study.direction == StudyDirection.MAXIMIZE else 1
         ranks = [_rank(trial, end, sign) for trial, end in zip(trials, self._ends, strict=True)]
-        best = set(heapq.nsmallest(BEST, range(len(trials)), key=ranks.__getitem__))
+        best = set(heapq.nsmallest(leading, range(len(trials)), key=ranks.__getitem__))
         others = [place for place in range(len(trials)) if place not in best]
-        step = len(others) / (LOOKED_AT - BEST)
-        return sorted(best.union(others[int(i * step)] for i in range(LOOKED_AT - BEST)))
+        step = len(others) / (limit - leading)
+        return sorted(best.union(others[int(i * step)] for i in range(limit - leading)))
 
 
 def _tells_its_end(trial: FrozenTrial) -> bool:
@@ -167,8 +194,9 @@ class NumberedSampler(BaseSampler):
     gone on with proposes what it would have proposed without the interruption.
     """
 
-    def __init__(self, algorithm: str, seed: int, looks: Sequence[int]):
-        self._algorithm, self._seed, self._looks = algorithm, seed, looks
+    def __init__(self, sweep: "Sweep"):
+        self._sweep, self._looks = sweep, sweep.looks
+        self._algorithm, self._seed = sweep.config.search.algorithm, sweep.config.search.seed
         self.elsewhere: Elsewhere | None = None
         """What else the sampler learns from."""
         self._jointly: BaseSampler = RandomSampler()
@@ -180,8 +208,10 @@ class NumberedSampler(BaseSampler):
         if self._algorithm == "nsga2" and attempt < LEARNED_ATTEMPTS:
             return NSGAIISampler(seed=int(seed), population_size=POPULATION)
         by_chance = draw(self._seed, trial.number, _CHANCE) < BY_CHANCE
-        if self._algorithm != "tpe" or attempt >= LEARNED_ATTEMPTS or by_chance:
+        if self._algorithm not in LOOKED_AT or attempt >= LEARNED_ATTEMPTS or by_chance:
             return RandomSampler(seed=int(seed))
+        if self._algorithm == "gp":
+            return GaussianProcessSampler(self._sweep, int(seed))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             # Grouped, since keys under a `when:` are not in every trial; a multivariate sampler
@@ -192,9 +222,9 @@ class NumberedSampler(BaseSampler):
         self, study: OptunaStudy, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         self._jointly = self._build(trial)
-        learns = isinstance(self._jointly, TPESampler)
-        self._view = TrialsView(study, learns, self.elsewhere if learns else None, self._looks)
-        seen = self._view.of_each_kind() if learns else self._view
+        learned = self._algorithm if isinstance(self._jointly, TPESampler | GaussianProcessSampler) else None
+        self._view = TrialsView(study, learned, self.elsewhere if learned else None, self._looks)
+        seen = self._view.of_each_kind() if learned else self._view
         return self._jointly.infer_relative_search_space(cast(OptunaStudy, seen), trial)
 
     def sample_relative(

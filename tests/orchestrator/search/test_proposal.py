@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers._tpe.sampler import _split_trials
 from optuna.trial import TrialState
@@ -15,26 +14,17 @@ from orchestrator.reporting.terminal import SweepResult, summary
 from orchestrator.search.agenda import Agenda, work_is_left
 from orchestrator.search.decision import Decisions
 from orchestrator.search.proposal import NothingLeftError, near, propose
-from orchestrator.search.sampler import BEST, TrialsView, build_sampler
-from orchestrator.space import Sweep, load_sweep
+from orchestrator.search.sampler import BEST, LOOKED_AT, TrialsView, build_sampler
+from orchestrator.space import Sweep
 from orchestrator.study.record import TrialRecord
 from orchestrator.study.study import Study
 from orchestrator.watching.status import read_status
-from tests.workplace import TINY
+from tests.orchestrator.search.spaces import sweep_of
 
 LR = {"training.lr": {"loguniform": [1e-4, 1e-2]}}
 WEIGHTS = {"loss.hierarchy_weights": {"simplex": 2}}
 TYPES = {"loss.type": {"choice": ["mse", "smoothl1", "cosine"]}, "model.depth": {"choice": [1, 2]}}
 TIGHT = ["training.lr < 3e-4", "loss.hierarchy_weights[0] > 0.5"]  # an eighth of the space
-
-
-def sweep_of(
-    folder: Path, space: dict[str, Any], algorithm: str = "tpe", trials: int = 16, **more: Any
-) -> Sweep:
-    (folder / "base.yaml").write_text(yaml.safe_dump(TINY))
-    sections = {"base": "base.yaml", "search": {"algorithm": algorithm, "num_trials": trials}} | more
-    (folder / "s.yaml").write_text(yaml.safe_dump(sections | {"space": space}, sort_keys=False))
-    return load_sweep(folder / "s.yaml")
 
 
 def opened(folder: Path, sweep: Sweep) -> Study:
@@ -59,7 +49,7 @@ def search_values(study: Study) -> list[dict[str, Any]]:
     return [record.values for record in study.trials.values() if record.role == "search"]
 
 
-@pytest.mark.parametrize("algorithm", ["tpe", "random"])
+@pytest.mark.parametrize("algorithm", ["tpe", "gp", "random"])
 def test_proposals_keep_the_constraints_and_cost_no_trial(tmp_path: Path, algorithm: str) -> None:
     sweep = sweep_of(tmp_path, LR | WEIGHTS, algorithm, constraints=TIGHT)
     study = run_all(tmp_path, sweep)
@@ -70,7 +60,7 @@ def test_proposals_keep_the_constraints_and_cost_no_trial(tmp_path: Path, algori
     assert opened(tmp_path, sweep).trials == study.trials
 
 
-@pytest.mark.parametrize("algorithm", ["tpe", "random"])
+@pytest.mark.parametrize("algorithm", ["tpe", "gp", "random"])
 def test_interrupted_after_every_trial_the_same_is_proposed(tmp_path: Path, algorithm: str) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
@@ -86,7 +76,7 @@ def test_interrupted_after_every_trial_the_same_is_proposed(tmp_path: Path, algo
     assert [r.passed_over for r in once.trials.values()] == [r.passed_over for r in again.trials.values()]
 
 
-@pytest.mark.parametrize("algorithm", ["tpe", "random", "grid"])
+@pytest.mark.parametrize("algorithm", ["tpe", "gp", "random", "grid"])
 def test_each_configuration_of_a_finite_space_is_run_once(tmp_path: Path, algorithm: str) -> None:
     """Of six, one is the base's own, so five are left, however many trials are asked for."""
     sweep = sweep_of(tmp_path, TYPES, algorithm, trials=40)
@@ -112,7 +102,7 @@ def test_a_failed_trial_is_not_proposed_again(tmp_path: Path, monkeypatch: pytes
         study.ask()
 
 
-@pytest.mark.parametrize("algorithm", ["tpe", "random"])
+@pytest.mark.parametrize("algorithm", ["tpe", "gp", "random"])
 def test_what_chance_does_not_find_of_a_finite_space_is_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, algorithm: str
 ) -> None:
@@ -165,9 +155,10 @@ def test_an_asking_cut_short_after_its_values_is_completed(tmp_path: Path) -> No
     assert again._study.trials[0].params == study._study.trials[0].params == sweep.params(record.values)
 
 
-def test_tpe_learns_weights_on_a_simplex(tmp_path: Path) -> None:
+@pytest.mark.parametrize("algorithm", ["tpe", "gp"])
+def test_weights_on_a_simplex_are_learned(tmp_path: Path, algorithm: str) -> None:
     """The value is the first weight; half of what is drawn at random would be above a half."""
-    sweep = sweep_of(tmp_path, WEIGHTS, trials=40)
+    sweep = sweep_of(tmp_path, WEIGHTS, algorithm, trials=40)
     late = search_values(run_all(tmp_path, sweep))[20:]
     assert np.mean([values["loss.hierarchy_weights"][0] for values in late]) > 0.75
 
@@ -183,15 +174,15 @@ def test_of_many_trials_tpe_looks_at_the_best_and_at_every_so_many_others(
         study.report(number, 3, {"val/knn_top1": (number * 37 % 60) / 60}, None)
         if number % 2:
             study.end(number, "completed")
-    seen = TrialsView(study._study, thinned=True)._get_trials()
+    seen = TrialsView(study._study, "tpe")._get_trials()
     assert [trial.number for trial in seen] == list(range(60))
-    monkeypatch.setattr("orchestrator.search.sampler.LOOKED_AT", 40)
-    view = TrialsView(study._study, thinned=True)
+    monkeypatch.setitem(LOOKED_AT, "tpe", 40)
+    view = TrialsView(study._study, "tpe")
     seen = view._get_trials()
     numbers = [trial.number for trial in seen]
     assert numbers == sorted(set(numbers))
     assert len(numbers) == 40
-    below, _ = _split_trials(study._study, TrialsView(study._study, thinned=False)._get_trials(), BEST)
+    below, _ = _split_trials(study._study, TrialsView(study._study)._get_trials(), BEST["tpe"])
     assert {trial.number for trial in below} <= set(numbers)
     assert len(view.of_each_kind()._get_trials()) == 1
 
@@ -208,14 +199,14 @@ def test_tpe_takes_nobody_for_good_who_only_came_far(tmp_path: Path) -> None:
     study.report(0, 9, {"val/knn_top1": 0.05}, None)
     study.end(0, "completed")
     study.end(9, "collapsed", "no spread")
-    aware = TrialsView(study._study, thinned=True, looks=[1, 3, 9])._get_trials()
+    aware = TrialsView(study._study, "tpe", looks=[1, 3, 9])._get_trials()
     (best,), _ = _split_trials(study._study, aware, 1)
     assert best.number == 8
     values = {trial.number: trial.value for trial in aware if trial.state == TrialState.COMPLETE}
     assert min(values, key=lambda number: values[number] or 0.0) == 0
     assert values.keys() == set(range(9)), "what collapsed is none to compare with"
     assert study._study.trials[8].state == TrialState.RUNNING, "as it was"
-    (best,), _ = _split_trials(study._study, TrialsView(study._study, thinned=True)._get_trials(), 1)
+    (best,), _ = _split_trials(study._study, TrialsView(study._study, "tpe")._get_trials(), 1)
     assert best.number == 0, "Optuna by itself prefers who came furthest"
 
 
@@ -232,7 +223,7 @@ def test_a_failed_trial_does_not_hide_the_others_of_its_kind(tmp_path: Path) -> 
         study.ask("search", {"training.lr": 1e-3 * (number + 1)})
         study.report(number, 3, {"val/knn_top1": 0.5}, None)
         study.end(number, "completed" if number else "failed")
-    kinds = TrialsView(study._study, thinned=True).of_each_kind()._get_trials()
+    kinds = TrialsView(study._study, "tpe").of_each_kind()._get_trials()
     assert [trial.number for trial in kinds] == [1]
 
 
@@ -256,9 +247,7 @@ def test_a_base_outside_the_space_and_fresh_seeds_change_no_proposal(tmp_path: P
         run(study.ask_again(found[-1], seed), 0.9)
     study.ask_again(found[-1], seed=8)
     assert proposed() == before
-    assert [trial.number for trial in TrialsView(study._study, thinned=False)._get_trials()] == list(
-        range(15)
-    )
+    assert [trial.number for trial in TrialsView(study._study)._get_trials()] == list(range(15))
 
 
 def test_fresh_seeds_stand_at_no_rung(tmp_path: Path) -> None:

@@ -1,0 +1,123 @@
+"""Proposals by a Gaussian process: where the end of a trial is expected to be most above the best so far."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.study import Study as OptunaStudy
+from optuna.trial import FixedTrial, FrozenTrial
+from scipy.stats import norm
+
+from orchestrator.search.axes import Axes, Codes
+from orchestrator.search.surrogate import Surrogate
+
+if TYPE_CHECKING:
+    from orchestrator.space import Sweep
+
+ANYWHERE, NEAR = 800, 400
+"""Candidates for a proposal: drawn from the whole space, and near the best so far."""
+PARENTS = 5
+SHARES = (0.02, 0.05, 0.15)
+"""How far from those they lie, as shares of the ranges."""
+KEPT = 0.4
+"""Chance that a parameter stays as it was."""
+
+STARTS = 8
+"""Trials drawn at random before."""
+TRIES = 50
+"""Candidates, from the most promising on, that are looked at for one that may be run."""
+
+Params = Mapping[str, Any]
+"""Optuna's parameters of a trial."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What is known of trials."""
+
+    ends: Sequence[tuple[Params, float, float]]
+    """Each with what it would come to, larger ones better, and the variance of that."""
+    pending: Sequence[Params]
+    """Those that have told nothing yet."""
+
+
+class Telling(Protocol):
+    """A study that tells."""
+
+    def told(self) -> Told:
+        """What is known by now."""
+        ...
+
+
+class GaussianProcessSampler(BaseSampler):
+    """Proposes one trial, with all keys at once, from what a `Telling` study knows."""
+
+    def __init__(self, sweep: "Sweep", seed: int):
+        self._sweep, self._seed = sweep, seed
+
+    def infer_relative_search_space(
+        self, study: OptunaStudy, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        return {}  # it asks the sweep, which knows what a key depends on
+
+    def sample_relative(
+        self, study: OptunaStudy, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        told = cast(Telling, study).told()
+        return {} if len(told.ends) < STARTS else proposed(self._sweep, told, self._seed)
+
+    def sample_independent(
+        self, study: OptunaStudy, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        chance = RandomSampler(seed=self._seed)
+        return chance.sample_independent(study, trial, param_name, param_distribution)
+
+
+def proposed(sweep: "Sweep", told: Told, seed: int) -> dict[str, Any]:
+    """Optuna's parameters for the most promising trial that may be run; none where nothing new was found.
+
+    Shape letters: N trials, M candidates, P coordinates.
+    """
+    rng, axes = np.random.default_rng(seed), Axes(sweep)
+    tried = axes.codes([params for params, _, _ in told.ends])
+    pending = axes.codes(told.pending)
+    values_N, variances_N = np.array([[end, variance] for _, end, variance in told.ends]).T
+    points_NP = axes.points(tried)
+    model = Surrogate(points_NP, values_N, variances_N)
+    if told.pending:
+        model.suppose(axes.points(pending))
+    expected_N, _ = model.at(points_NP)
+    best = np.argsort(-expected_N, kind="stable")[:PARENTS]
+    parents, shares = rng.choice(best, size=NEAR), rng.choice(SHARES, size=NEAR)
+    near = axes.near({name: codes_N[parents] for name, codes_N in tried.items()}, KEPT, shares, rng)
+    candidates = _new(_joined([axes.anywhere(ANYWHERE, rng), near]), _joined([tried, pending]))
+    points_MP = axes.points(candidates)
+    if not len(points_MP):
+        return {}
+    means_M, deviations_M = model.at(points_MP)
+    above_M = (means_M - expected_N.max()) / deviations_M
+    improvement_M = deviations_M * (above_M * norm.cdf(above_M) + norm.pdf(above_M))
+    for row in np.argsort(-improvement_M, kind="stable")[:TRIES].tolist():
+        params = axes.params(candidates, row)
+        if sweep.refused(sweep.suggest(FixedTrial(params))) is None:
+            return params
+    return {}
+
+
+def _joined(parts: Sequence[Codes]) -> Codes:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _new(candidates: Codes, taken: Codes) -> Codes:
+    """Those that are different from all that are taken, each once."""
+    seen = set(_rows(taken))
+    rows = [row for row, codes in enumerate(_rows(candidates)) if not (codes in seen or seen.add(codes))]
+    return {name: codes_M[rows] for name, codes_M in candidates.items()}
+
+
+def _rows(trials: Codes) -> list[tuple[float, ...]]:
+    """One trial each, to be compared: NaN is no number, and not equal to itself."""
+    return list(map(tuple, np.nan_to_num(np.column_stack(list(trials.values())), nan=-1).round(9).tolist()))
