@@ -66,7 +66,7 @@ def fork(results: Path, name: str, sweep: Sweep, place: Place | None = None) -> 
                 refused[fitting] += 1
                 continue
             role, values = fitting
-            if role == "base" and not record.references:
+            if role == "base" and record.role != "base" and not record.references:
                 beside = _measured_beside(record, other, known)
                 if beside is None:
                     refused["the base config, which is run here to measure what learning has to beat"] += 1
