@@ -86,7 +86,7 @@ def play(sweep: Sweep, places: int, rates: Rates, rng: random.Random) -> Play:
     settings = sweep.config.scheduler
     asha = KINDS[settings.type](sweep.rungs, settings.reduction_factor, "max")
     parked: dict[int, _Trial] = {}
-    drift = rng.uniform(0, MOST_DRIFT) if sweep.config.search.algorithm in ("tpe", "gp") else 0.0
+    drift = rng.uniform(0, MOST_DRIFT) if sweep.config.search.learns else 0.0
 
     def trial(number: int, role: Role) -> _Trial:
         better = drift * number / max(1, sweep.num_trials) if role == "search" else 0.0

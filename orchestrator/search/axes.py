@@ -15,6 +15,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FixedTrial
 
 from orchestrator.space.distribution import conditions, label
+from orchestrator.space.simplex import key_of
 
 if TYPE_CHECKING:
     from orchestrator.space import Sweep
@@ -174,7 +175,7 @@ class Axes:
             columns.append(
                 np.where(absent_N[:, None], ABSENT, axis.points(np.where(absent_N, 0, codes[name])))
             )
-        conditional = [name for name in self._axes if self._space[_key(name)].when]
+        conditional = [name for name in self._axes if self._space[key_of(name)].when]
         columns += [1.0 - np.isnan(codes[name])[:, None] for name in conditional]
         return np.hstack(columns)
 
@@ -189,7 +190,7 @@ class Axes:
     def _allowed(self, codes: Codes) -> Codes:
         """Without the parameters whose key does not vary, given the others."""
         for name in self._axes:
-            for parent, allowed in conditions(self._space[_key(name)]).items():
+            for parent, allowed in conditions(self._space[key_of(name)]).items():
                 if parent in self._axes:
                     axis, labels = self._axes[parent], set(map(label, allowed))
                     different_K, at_N = np.unique(codes[parent], return_inverse=True)
@@ -198,11 +199,6 @@ class Axes:
                     ]
                     codes[name] = np.where(np.array(holds_K)[at_N], codes[name], math.nan)
         return codes
-
-
-def _key(name: str) -> str:
-    """The key of a parameter: of one of several weights, `key[1]`, the key."""
-    return name.partition("[")[0]
 
 
 class _Asked(FixedTrial):

@@ -14,6 +14,7 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from orchestrator.space import ConfigError
 from orchestrator.space.design import every_run
+from orchestrator.space.simplex import key_of
 
 if TYPE_CHECKING:
     from orchestrator.space import Sweep
@@ -111,7 +112,7 @@ class _Draw(FixedTrial):
         return self._suggested_params[name]
 
     def _drawn(self, name: str, distribution: BaseDistribution) -> Any:
-        key = name.partition("[")[0]
+        key = key_of(name)
         rng = self._leaning(key)
         prior = self._sweep.config.space[key].prior
         if rng is not None and prior is not None:

@@ -224,7 +224,7 @@ class NumberedSampler(BaseSampler):
         self._jointly = self._build(trial)
         learned = self._algorithm if isinstance(self._jointly, TPESampler | GaussianProcessSampler) else None
         self._view = TrialsView(study, learned, self.elsewhere if learned else None, self._looks)
-        seen = self._view.of_each_kind() if learned else self._view
+        seen = self._view.of_each_kind() if isinstance(self._jointly, TPESampler) else self._view
         return self._jointly.infer_relative_search_space(cast(OptunaStudy, seen), trial)
 
     def sample_relative(

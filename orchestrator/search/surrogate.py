@@ -26,9 +26,8 @@ class Surrogate:
     """What is known of a function by `values_N`, of `variances_N` each beside the noise that they share."""
 
     def __init__(self, points_NP: Array, values_N: Array, variances_N: Array):
-        self._scale = _Scale(values_N)
         self._points_NP = points_NP
-        self._values_N, self._variances_N = self._scale.down(values_N, variances_N)
+        self._values_N, self._variances_N = _scaled(values_N, variances_N)
         self._mean = float(self._values_N.mean())
         some = slice(None)
         if len(values_N) > FITTED_TO:
@@ -66,21 +65,15 @@ class Surrogate:
         return self._height * _kernel(np.asarray(squares_NM, np.float64))[0]
 
 
-class _Scale:
+def _scaled(values_N: Array, variances_N: Array) -> tuple[Array, Array]:
     """Values told in distances from their median to their best tenth; what lies far below it is drawn closer,
     since how bad the bad ones are says little of the good ones."""
-
-    def __init__(self, values_N: Array):
-        self._middle = float(np.median(values_N))
-        above = float(np.quantile(values_N, 0.9)) - self._middle
-        self._unit = above or float(values_N.std()) or 1.0
-
-    def down(self, values_N: Array, variances_N: Array) -> tuple[Array, Array]:
-        told_N = (values_N - self._middle) / self._unit
-        below_N = np.maximum(0.0, -1 - told_N)
-        return np.where(below_N > 0, -1 - np.log1p(below_N), told_N), variances_N / (
-            self._unit * (1 + below_N)
-        ) ** 2
+    middle = float(np.median(values_N))
+    unit = float(np.quantile(values_N, 0.9)) - middle or float(values_N.std()) or 1.0
+    told_N = (values_N - middle) / unit
+    below_N = np.maximum(0.0, -1 - told_N)
+    closer_N = np.where(below_N > 0, -1 - np.log1p(below_N), told_N)
+    return closer_N, variances_N / (unit * (1 + below_N)) ** 2
 
 
 def _kernel(squares_NM: Array) -> tuple[Array, Array]:

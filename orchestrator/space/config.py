@@ -142,9 +142,14 @@ class SearchConfig(Config):
     """Names of earlier sweeps of the results folder, by the same objective, whose trials tpe or gp learn
     from as far as they lie in this space."""
 
+    @property
+    def learns(self) -> bool:
+        """Whether each proposal follows from a model of all trials so far."""
+        return self.algorithm in ("tpe", "gp")
+
     @model_validator(mode="after")
     def _learns_from_earlier_ones(self) -> Self:
-        if self.warm_start and self.algorithm not in ("tpe", "gp"):
+        if self.warm_start and not self.learns:
             raise ValueError(f"warm_start is for tpe or gp; {self.algorithm} learns nothing from it")
         if len(set(self.warm_start)) < len(self.warm_start):
             raise ValueError("warm_start names a sweep twice")

@@ -16,6 +16,11 @@ def names(key: str, size: int) -> list[str]:
     return [f"{key}[{i}]" for i in range(size - 1)]
 
 
+def key_of(name: str) -> str:
+    """The key of one of Optuna's parameters; of those that are no weights it is the name."""
+    return name.partition("[")[0]
+
+
 def weights(sticks: Sequence[float]) -> list[float]:
     """The weights, one more than there are numbers."""
     left, found = 1.0, []
