@@ -88,7 +88,7 @@ def story(shared_workplace: Workplace) -> Story:
     reported = (folder / "report/index.html").exists()
     done = workplace.sweep(*again)
     told = (folder / "tracking.jsonl").read_bytes()
-    return Story(workplace, stopped, stop_took_s, reported, done, told, workplace.sweep(*again))
+    return Story(workplace, stopped, stop_took_s, reported, done, told, workplace.ask(*again))
 
 
 def test_ctrl_c_leaves_a_sweep_that_the_same_command_goes_on_with(story: Story) -> None:
