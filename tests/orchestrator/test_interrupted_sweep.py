@@ -37,6 +37,7 @@ FAILING = SPACE | {
     "space": {"training.lr": {"choice": [1e-3, 1e30]}},
     "search": {"algorithm": "grid"},
     "scheduler": {"type": "fifo", "max_epochs": 8},
+    "resources": {"concurrency": 1},
 }
 Ended = subprocess.CompletedProcess[str]
 

@@ -243,7 +243,8 @@ def test_a_sweep_keeps_its_checkpoints_and_its_answer_at_the_url_and_writes_no_s
     other = "canary-7f3a91c2"
     workplace.env |= s3.env | {"WANDB_API_KEY": other, "MY_PASSWORD": other}
     url = bucket.replace("?", "/deep/folder?")
-    done = workplace.sweep("tiny.yaml", "--set", f"resources.checkpoints={url}", "--trials", "2")
+    settings = (f"--set=resources.checkpoints={url}", "--set=resources.concurrency=1")
+    done = workplace.sweep("tiny.yaml", *settings, "--trials", "1")
     assert done.returncode == 0, done.stdout + done.stderr
     found = records(workplace)
     name = bucket.removeprefix("s3://").partition("?")[0]
