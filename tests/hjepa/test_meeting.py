@@ -1,11 +1,13 @@
 """Processes that wait for each other: however long one takes, until one dies."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ import torch.distributed as dist
 from hjepa.distributed import meet_at
 from tests.hjepa.ranks import environment
 
+# Both ranks of a pair are of one process, forked once torch is loaded, which takes seconds.
 WAITS = """
 import os, sys, time
 from datetime import timedelta
@@ -22,9 +25,11 @@ import torch
 import torch.distributed as dist
 from hjepa.distributed import LostRankError, Team
 
-folder, rank, ends = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+folder, ends = Path(sys.argv[1]), sys.argv[2]
+rank = 0 if os.fork() else 1
 dist.init_process_group("gloo", store=dist.FileStore(str(folder / "store"), 2), rank=rank, world_size=2)
 if rank == 1:
+    sys.stdout = open(os.devnull, "w")
     if ends == "dies":
         os._exit(0)
     while not (folder / "go").exists():
@@ -43,27 +48,25 @@ os._exit(0)
 
 
 @contextmanager
-def two_waiting(folder: Path, ends: str) -> Iterator[subprocess.Popen[str]]:
-    """The first of two ranks that wait for each other."""
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", WAITS, str(folder), str(rank), ends],
-            env=environment(),
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
+def two(program: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Two ranks that wait for each other; the process of the first one."""
+    first = subprocess.Popen(
+        [sys.executable, "-c", program, *arguments],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     try:
-        yield ranks[0]
+        yield first
     finally:
-        for rank in ranks:
-            rank.kill()
-            rank.communicate()
+        with suppress(ProcessLookupError):
+            os.killpg(first.pid, signal.SIGKILL)
+        first.communicate()
 
 
 def test_a_rank_whose_images_take_long_is_waited_for(tmp_path: Path):
-    with two_waiting(tmp_path, "comes") as first:
+    with two(WAITS, str(tmp_path), "comes") as first:
         assert first.stdout is not None
         assert first.stdout.readline() == "waits\n"
         time.sleep(2)
@@ -73,7 +76,7 @@ def test_a_rank_whose_images_take_long_is_waited_for(tmp_path: Path):
 
 
 def test_a_rank_that_dies_while_it_loads_is_not_waited_for(tmp_path: Path):
-    with two_waiting(tmp_path, "dies") as first:
+    with two(WAITS, str(tmp_path), "dies") as first:
         assert first.stdout is not None
         assert "the other processes are lost: " in first.stdout.read()
 
@@ -95,64 +98,46 @@ def test_all_meet_at_a_store_time_after_time(monkeypatch: pytest.MonkeyPatch):
     assert store.add("hjepa/met", 0) == 18
 
 
+# As under nccl; the second rank loads images until it is let go on.
 BEATS = """
-import sys, time
+import os, sys, time
+from pathlib import Path
 import torch.distributed as dist
 import hjepa.distributed
 from hjepa.distributed import beating, meet_at
 
+folder, hjepa.distributed.SILENT_S = Path(sys.argv[1]), float(sys.argv[2])
 hjepa.distributed._BEAT_S = hjepa.distributed._LOOK_S = 0.02
-hjepa.distributed.SILENT_S = float(sys.argv[3])
-rank = int(sys.argv[2])
-store = dist.FileStore(sys.argv[1], 2)
-with beating(store, rank):
+other = os.fork()
+store = dist.FileStore(str(folder / "store"), 2)
+with beating(store, 0 if other else 1):
+    while other == 0 and not (folder / "go").exists():
+        time.sleep(0.01)
     while store.add("hjepa/beat/1", 0) < 3:
         time.sleep(0.01)
-    print("beats", flush=True)
-    if rank == 1:
-        sys.stdin.readline()
+    if other:
+        print(other, flush=True)
     try:
         meet_at(store, 2)
-        print("met", flush=True)
+        end = "met"
     except RuntimeError as error:
-        print(error, flush=True)
+        end = str(error)
+    if other:
+        print(end, flush=True)
 """
 
 
-@contextmanager
-def two_beating(folder: Path, silent_s: float) -> Iterator[list[subprocess.Popen[str]]]:
-    """Two ranks as under nccl, of which the second loads images until it gets a line."""
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", BEATS, str(folder / "store"), str(rank), str(silent_s)],
-            env=environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        for rank in ranks:
-            assert rank.stdout is not None
-            assert rank.stdout.readline() == "beats\n"
-        yield ranks
-    finally:
-        for rank in ranks:
-            rank.kill()
-            rank.communicate()
-
-
 def test_a_rank_that_dies_while_others_wait_at_a_store_is_missed(tmp_path: Path):
-    with two_beating(tmp_path, 2) as (first, second):
-        second.kill()
+    with two(BEATS, str(tmp_path), "2") as first:
         assert first.stdout is not None
+        os.kill(int(first.stdout.readline()), signal.SIGKILL)
         assert first.stdout.read() == "process 1 has given no sign of life for 2 s\n"
 
 
 def test_a_rank_that_lives_is_waited_for_at_a_store(tmp_path: Path):
-    with two_beating(tmp_path, 60) as (first, second):
-        assert first.poll() is None
-        second.communicate("go on\n")
+    with two(BEATS, str(tmp_path), "60") as first:
         assert first.stdout is not None
+        first.stdout.readline()
+        assert first.poll() is None
+        (tmp_path / "go").touch()
         assert first.stdout.read() == "met\n"
