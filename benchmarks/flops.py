@@ -15,6 +15,9 @@ from hjepa.config import RunConfig
 from hjepa.encoder import EncoderShape
 from hjepa.pyramid import grid_sides
 
+CPU_WORK = 1e10
+"""Operations by which a product's speed on a CPU is told."""
+
 
 def block_flops(tokens: int, dim: int, mlp_ratio: float) -> int:
     """Of one transformer block's forward pass on `tokens` tokens."""
@@ -74,7 +77,7 @@ class Product:
         """Operations by second of the clock, and by CPU second of all threads."""
         left = torch.randn(self.rows, self.inner, device=device).to(dtype)
         right = torch.randn(self.columns, self.inner, device=device).to(dtype)
-        repeats = 50 if device.type == "cuda" else max(1, int(1e10 / self.flops))
+        repeats = 50 if device.type == "cuda" else max(1, int(CPU_WORK / self.flops))
         F.linear(left, right)
         wait(device)
         clock, cpu = time.perf_counter(), time.process_time()

@@ -35,6 +35,8 @@ from hjepa.step import optimize
 
 ENCODER, IMAGE_SIZE, TARGET_BLOCKS, SEED = "vit_tiny_patch16_224", 224, 4, 0
 WARMUP_ROUNDS = 2
+LARGE = {"cpu": 2048, "cuda": 8192, "mps": 2048}
+"""Rows and columns of the large matrix product, by device; as many as it takes to reach the limit."""
 OLD, WHOLE, FLOAT32, BFLOAT16 = "old style", "all visible", "float32", "bfloat16"
 SIDES = (OLD, WHOLE, FLOAT32, BFLOAT16)
 PARTS = ("masks", "context encoder", "predictor, loss", "target encoder", "optimizer, EMA")
@@ -187,7 +189,7 @@ def build_bench(options: argparse.Namespace, clock: Clock) -> Bench:
         if name in options.sides:
             build = old_side if name == OLD else our_side
             sides[name] = build(options, images_BCHW, name, clock)
-    dim, large = config.model.shape.embed_dim, 8192 if device.type == "cuda" else 2048
+    dim, large = config.model.shape.embed_dim, LARGE[device.type]
     tokens = (options.image_size // config.model.shape.patch_size) ** 2
     products = [Product(options.batch * tokens, dim, 4 * dim), Product(large, large, large)]
     return Bench(config, device, sides, products)
@@ -341,9 +343,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return options
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status."""
-    options = parse()
+    options = parse(arguments)
     try:
         clock = Clock(pick_device(options.device))
         bench = build_bench(options, clock)

@@ -5,6 +5,7 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch reads it
 
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -25,6 +26,10 @@ from tests.workplace import Workplace
 # The same examples on every run and no folder of them; how long one takes depends on the machine.
 settings.register_profile("repeatable", derandomize=True, database=None, deadline=None, max_examples=50)
 settings.load_profile("repeatable")
+
+# A shell has what it begins in the background ignore Ctrl-C, and so would the processes that get it of tests.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Fixtures of tests that wait for processes, which take longest: of several workers none should be left with
 # such a file when the others are done.

@@ -173,6 +173,20 @@ def end_session(process: subprocess.Popen[str]) -> None:
             continue
 
 
+@contextmanager
+def sweep_to_kill(
+    workplace: Workplace, *arguments: str, output: Path | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """A sweep whose driver is killed at the end of the block, and with it what is left of its session."""
+    process = workplace.start_sweep(*arguments, output=output)
+    try:
+        yield process
+        process.kill()
+        process.communicate()
+    finally:
+        end_session(process)
+
+
 def trial_processes(process: subprocess.Popen[str]) -> list[psutil.Process]:
     """The processes in which a running sweep's trials run; waits for one to be at work."""
     deadline = time.monotonic() + 10

@@ -5,14 +5,13 @@ over to where they count now.
 """
 
 import argparse
-import os
 import sys
-import tempfile
 from pathlib import Path
 
 from hjepa.advice import advice
 from hjepa.legacy import migrate, table
 from hjepa.schema import ConfigError
+from hjepa.temporary import whole_file
 
 EPILOG = """\
 examples:
@@ -48,20 +47,7 @@ def run(options: argparse.Namespace) -> int:
     if output is None:
         print(migration.text, end="")
     else:
-        _write(output, migration.text)
+        with whole_file(output) as file:
+            file.write(migration.text.encode())
         print(f"written: {output}", file=sys.stderr)
     return 0
-
-
-def _write(path: Path, text: str) -> None:
-    """The whole file or none of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from hjepa.temporary import whole_file
+
 
 class JsonLines:
     """An append-only file of one JSON object per line."""
@@ -34,6 +36,5 @@ class JsonLines:
         lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
         kept = [line for line in lines if line.endswith("\n") and wanted(json.loads(line))]
         if kept != lines:
-            temporary = self.path.with_suffix(".tmp")
-            temporary.write_text("".join(kept), encoding="utf-8")
-            temporary.replace(self.path)
+            with whole_file(self.path) as file:
+                file.write("".join(kept).encode())

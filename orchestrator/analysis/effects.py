@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from orchestrator.analysis.design import Design, Term
-from orchestrator.analysis.findings import STRAIGHT, Effect, Effects, Estimate, Level, Nested
+from orchestrator.analysis.findings import STRAIGHT, Effect, Effects, Estimate, Group, Level, Nested
 from orchestrator.analysis.model import LEAST_FREEDOM, Fit, Together, fit_effects
 from orchestrator.analysis.plain import level_mean, stratified
 from orchestrator.analysis.table import Table
@@ -63,7 +63,7 @@ def _nested(table: Table, design: Design, term: Term) -> Nested:
         *labels, name = (str(one.level_N[row]) for one in terms)
         values.setdefault(tuple(labels), {}).setdefault(name, []).append(float(table.values_NS[row, 0]))
     groups = (
-        (labels, tuple((name, float(np.mean(found)), len(found)) for name, found in own.items()))
+        Group(labels, tuple((name, float(np.mean(found)), len(found)) for name, found in own.items()))
         for labels, own in values.items()
     )
     return Nested(term.key, term.within, tuple(groups))

@@ -146,13 +146,31 @@ class Effect:
 
 
 @dataclass(frozen=True)
+class Group:
+    """Values of a key that determine the same values of others, and what they came to."""
+
+    labels: tuple[str, ...]
+    """Of the others."""
+    cells: tuple[tuple[str, float, int], ...]
+    """Each label of the key, mean at the common epoch, trials; one or more."""
+
+    @property
+    def mean(self) -> float:
+        """Of the cells' means: each value of the key counts once, however many trials it had."""
+        return sum(mean for _, mean, _ in self.cells) / len(self.cells)
+
+    @property
+    def trials(self) -> int:
+        return sum(trials for _, _, trials in self.cells)
+
+
+@dataclass(frozen=True)
 class Nested:
     """A key whose value determines that of others, and what its values came to, grouped by theirs."""
 
     key: str
     within: tuple[str, ...]
-    groups: tuple[tuple[tuple[str, ...], tuple[tuple[str, float, int], ...]], ...]
-    """The labels of the others; with them each label of the key, mean at the common epoch, trials."""
+    groups: tuple[Group, ...]
 
 
 @dataclass(frozen=True)

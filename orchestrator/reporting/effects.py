@@ -133,11 +133,10 @@ def effects_table(findings: Findings) -> Table:
 def nested_table(found: Nested, findings: Findings) -> Table:
     """What each value of a key came to, beside the others that share the values that it determines."""
     rows = []
-    for labels, own in found.groups:
-        if len(own) > 1:
-            mean, trials = sum(cell[1] for cell in own) / len(own), sum(cell[2] for cell in own)
-            rows.append([*labels, "mean of these", str(trials), number(mean)])
-        rows += [[*labels, label, str(trials), number(mean)] for label, mean, trials in own]
+    for group in found.groups:
+        if len(group.cells) > 1:
+            rows.append([*group.labels, "mean of these", str(group.trials), number(group.mean)])
+        rows += [[*group.labels, label, str(trials), number(mean)] for label, mean, trials in group.cells]
     note = f"Plain means at epoch {findings.effects.common_epoch}; how sure they are is in the effects."
     columns = [*found.within, found.key, "trials", findings.metric]
     return Table(f"{found.key} within {' and '.join(found.within)}", note, columns, rows)

@@ -162,11 +162,11 @@ def nested(findings: Findings) -> list[str]:
         lines.append(
             f"{determined(found)} Plain means of {findings.metric} at epoch {findings.effects.common_epoch}:"
         )
-        for labels, own in found.groups:
-            best = sorted(own, key=lambda cell: -cell[1] if findings.mode == "max" else cell[1])
+        for group in found.groups:
+            best = sorted(group.cells, key=lambda cell: -cell[1] if findings.mode == "max" else cell[1])
             told = [f"{label} {number(mean)} ({counted(trials, 'trial')})" for label, mean, trials in best]
-            where = ", ".join(f"{key} {label}" for key, label in zip(found.within, labels, strict=True))
-            mean = f" {number(sum(cell[1] for cell in own) / len(own))} on average:" if len(own) > 1 else ""
+            where = ", ".join(f"{key} {label}" for key, label in zip(found.within, group.labels, strict=True))
+            mean = f" {number(group.mean)} on average:" if len(group.cells) > 1 else ""
             lines.append(f"  {where}:{mean} {', '.join(told)}")
     return lines
 

@@ -21,7 +21,7 @@ def write_report(material: Material, folder: Path) -> list[Path]:
     found = contents(material)
     folder.mkdir(parents=True, exist_ok=True)
     for drawing in found.drawings:
-        _write_bytes(folder / f"{drawing.name}.png", to_png(drawing.figure))
+        write_whole(folder / f"{drawing.name}.png", to_png(drawing.figure))
     write_whole(folder / TRIALS, trials_csv(material))
     write_whole(folder / PAGE, to_html(found))
     return [folder / PAGE, folder / TRIALS, *(folder / f"{d.name}.png" for d in found.drawings)]
@@ -43,7 +43,7 @@ def write_markdown(material: Material, path: Path) -> list[Path]:
     """The report as Markdown, its figures beside it."""
     found = contents(material)
     for drawing in found.drawings:
-        _write_bytes(path.parent / f"{drawing.name}.png", to_png(drawing.figure))
+        write_whole(path.parent / f"{drawing.name}.png", to_png(drawing.figure))
     write_whole(path, to_markdown(found))
     return [path, *(path.parent / f"{d.name}.png" for d in found.drawings)]
 
@@ -78,7 +78,7 @@ def write_pngs(material: Material, folder: Path) -> list[Path]:
     files = []
     for drawing in contents(material).drawings:
         files.append(folder / f"{drawing.name}.png")
-        _write_bytes(files[-1], to_png(drawing.figure))
+        write_whole(files[-1], to_png(drawing.figure))
     return files
 
 
@@ -91,9 +91,3 @@ FORMATS: dict[str, tuple[str, Callable[[Material, Path], list[Path]]]] = {
     "png": ("", write_pngs),
 }
 """Each format's file in the report's folder (of png the folder itself), and what writes it."""
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks import flops, step
 from benchmarks.flops import old_style_flops, our_flops
 from benchmarks.old_style import LEVEL_WEIGHTS, OldStyle
 from hjepa.encoder import timm_shape
@@ -59,18 +60,22 @@ def test_the_old_step_learns_and_its_target_follows():
     assert 0 < (after - before).norm() < 0.1 * before.norm()
 
 
-def test_the_benchmark_prints_ratios_limits_and_parts():
+def test_the_benchmark_prints_ratios_limits_and_parts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    # Seconds on many a CPU, in bfloat16.
+    monkeypatch.setitem(step.LARGE, "cpu", 256)
+    monkeypatch.setattr(flops, "CPU_WORK", 1e8)
     options = ["--image-size", "64", "--batch", "2", "--rounds", "2", "--threads", "1", "--device", "cpu"]
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.step", *options], capture_output=True, text=True, check=True
-    )
+    assert step.main(options) == 0
+    said = capsys.readouterr().out
     for expected in (
         "bfloat16 over old style: ",
         "float32 reaches ",
-        "bfloat16, 2048 x 2048 x 2048: ",
+        "bfloat16, 256 x 256 x 256: ",
         "target encoder",
     ):
-        assert expected in done.stdout
+        assert expected in said
 
 
 @pytest.mark.slow  # nine processes

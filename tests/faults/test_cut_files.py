@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from orchestrator.study.replay import read_trials
 from orchestrator.study.study import Study
 from orchestrator.tracking.drainer import LOCK
 from orchestrator.watching.status import read_status
-from tests.workplace import SPACE, Workplace, end_session, learnt, records, uninterrupted, wait_for
+from tests.workplace import SPACE, Workplace, learnt, records, sweep_to_kill, uninterrupted, wait_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
 SWEEP = SPACE | {
@@ -107,13 +106,8 @@ FILES = [
 def interrupted(shared_workplace: Workplace) -> Path:
     """A sweep killed in its first trial: its files."""
     shared_workplace.write("tiny.yaml", SWEEP)
-    process = shared_workplace.start_sweep("tiny.yaml")
-    try:
+    with sweep_to_kill(shared_workplace, "tiny.yaml") as process:
         wait_for(shared_workplace.folder / "results/tiny/trials/0000/metrics.jsonl", '"epoch": 4', process)
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
-    finally:
-        end_session(process)
     with exclusive(shared_workplace.folder / "results/tiny" / LOCK):
         pass  # the drainer, which outlives the driver, has left
     kept = shared_workplace.folder / "kept"

@@ -11,6 +11,11 @@ from typing import Any
 
 import pytest
 
+from orchestrator.search.sampler import build_sampler
+from orchestrator.space import load_sweep
+from orchestrator.storage.disk import Patience
+from orchestrator.study.replay import read_trials
+from orchestrator.study.study import Study
 from tests.faults.test_kills import require_as_untouched, told
 from tests.workplace import SPACE, Workplace, end_session, records, wait_until
 
@@ -26,6 +31,37 @@ def output_of(process: subprocess.Popen[str], log: Path) -> Callable[[str], Call
     return lambda words: lambda: words in log.read_text()
 
 
+def test_a_study_without_space_waits_and_keeps_whole_lines(workplace: Workplace) -> None:
+    """No space for the next line of a study's journal (the kernel's limit on a file's size)."""
+    sweep, folder = load_sweep(workplace.folder / "tiny.yaml"), workplace.folder / "results/tiny"
+    folder.mkdir(parents=True)
+    journal, before, said = folder / "study.journal", resource.getrlimit(resource.RLIMIT_FSIZE), []
+
+    def pause(_: float) -> None:
+        said.append(journal.read_bytes())
+        if len(said) == 3:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    patience, told = Patience(pause), []
+    patience.say = told.append
+    study = Study(folder, sweep, build_sampler(sweep), patience)
+    trial, whole = study.ask(), journal.read_bytes()
+    # The next line fits in part: what is written of it must not stay.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 40, before[1]))
+    try:
+        study.report(trial.number, 1, {"val/knn_top1": 0.5}, None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert said == [whole] * 3
+    assert [line.partition(":")[0] for line in told] == [
+        "the sweep pauses until there is space",
+        "there is space again",
+    ]
+    (found,) = read_trials(folder)
+    assert found.reports == {1: {"val/knn_top1": 0.5}}
+
+
+@pytest.mark.slow
 def test_a_sweep_without_space_pauses_and_goes_on(workplace: Workplace) -> None:
     """No space for the driver's files in the middle of a sweep (the kernel's limit on a file's size)."""
     workplace.write("tiny.yaml", SWEEP)

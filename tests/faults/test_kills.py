@@ -1,6 +1,5 @@
 """A sweep killed at random moments, against one that nobody touched."""
 
-import os
 import random
 import signal
 import time
@@ -12,7 +11,17 @@ import pytest
 from mlflow import MlflowClient
 
 from tests.programs.postgres import PASSWORD, Postgres, require_no_password
-from tests.workplace import SPACE, Workplace, children, end_session, learnt, mlflow_runs, records, wait_for
+from tests.workplace import (
+    SPACE,
+    Workplace,
+    children,
+    end_session,
+    learnt,
+    mlflow_runs,
+    records,
+    sweep_to_kill,
+    wait_for,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
 
@@ -55,16 +64,10 @@ def kill_at_random(workplace: Workplace, kills: int, seed: int, up_to_s: float) 
     """Start the sweep and kill its driver, `kills` times; each time it does a little more."""
     rng = random.Random(seed)
     for _ in range(kills):
-        process = workplace.start_sweep("tiny.yaml")
-        try:
+        with sweep_to_kill(workplace, "tiny.yaml") as process:
             # The moments lie from the start of Python, through that of Ray, into the trials.
             time.sleep(rng.uniform(0.5, up_to_s))
             over = process.poll() is not None
-            if not over:
-                os.kill(process.pid, signal.SIGKILL)
-            process.communicate()
-        finally:
-            end_session(process)
         if over:
             return
 
@@ -90,13 +93,8 @@ def test_a_sweep_killed_at_its_start_and_in_the_middle_ends_as_if_nothing_had_ha
     workplace.write("tiny.yaml", SWEEP)
     folder = workplace.folder / "results/tiny"
     for file, text in (("definition.json", "{"), ("trials/0002/metrics.jsonl", '"epoch": 1')):
-        process = workplace.start_sweep("tiny.yaml")
-        try:
+        with sweep_to_kill(workplace, "tiny.yaml") as process:
             wait_for(folder / file, text, process)
-            os.kill(process.pid, signal.SIGKILL)
-            process.communicate()
-        finally:
-            end_session(process)
     require_as_untouched(workplace, untouched)
 
 
@@ -108,17 +106,13 @@ def test_a_sweep_in_postgresql_killed_in_the_middle_ends_as_one_in_a_journal(
     """SIGKILL of the driver of a sweep whose study is in PostgreSQL."""
     workplace.write("tiny.yaml", SWEEP)
     # The password on the command line goes to the environment at once.
-    process = workplace.start_sweep("tiny.yaml", "--storage", database)
-    try:
+    log = workplace.folder / "log"
+    with sweep_to_kill(workplace, "tiny.yaml", "--storage", database, output=log) as process:
         wait_for(workplace.folder / "results/tiny/trials/0001/metrics.jsonl", '"epoch": 1', process)
         seen = " ".join(psutil.Process(process.pid).cmdline())
         require_no_password(workplace.folder, Path(workplace.env["HJEPA_STATE_DIR"]))
-        os.kill(process.pid, signal.SIGKILL)
-        output, _ = process.communicate()
-    finally:
-        end_session(process)
     assert "--storage" in seen
-    assert PASSWORD not in seen + output
+    assert PASSWORD not in seen + log.read_text()
     assert not (workplace.folder / "results/tiny/study.journal").exists()
     workplace.env["HJEPA_STORAGE"] = database
     status = workplace.sweep("status", "tiny")

@@ -4,6 +4,7 @@ Every rank writes what it saw of a run, <name>-<rank>.pt: its last weights, its 
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,13 @@ from hjepa.distributed import team_of
 from hjepa.run import build_run, joined
 from hjepa.step import NonFiniteError
 from hjepa.train import train_run
+
+ROOT = Path(__file__).parents[2]
+
+
+def environment() -> dict[str, str]:
+    """Of a process that is to be one of several."""
+    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"}
 
 
 def witnessed(case: dict[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from tests.workplace import (
     mlflow_runs,
     records,
     require_none_running,
+    sweep_to_kill,
     wait_for,
     wait_until,
 )
@@ -36,6 +37,7 @@ FAILING = SPACE | {
     "space": {"training.lr": {"choice": [1e-3, 1e30]}},
     "search": {"algorithm": "grid"},
     "scheduler": {"type": "fifo", "max_epochs": 8},
+    "resources": {"concurrency": 1},
 }
 Ended = subprocess.CompletedProcess[str]
 
@@ -81,18 +83,13 @@ def story(shared_workplace: Workplace) -> Story:
     (command,) = [line.strip() for line in output.splitlines() if line.startswith("  hjepa-sweep")]
     again = shlex.split(command)[1:]
 
-    process = workplace.start_sweep(*again)
-    try:
+    with sweep_to_kill(workplace, *again) as process:
         wait_until((folder / "best.yaml").exists, process)
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
-    finally:
-        end_session(process)
     require_none_running(workplace)  # the drainer delivers what there is
     reported = (folder / "report/index.html").exists()
     done = workplace.sweep(*again)
     told = (folder / "tracking.jsonl").read_bytes()
-    return Story(workplace, stopped, stop_took_s, reported, done, told, workplace.sweep(*again))
+    return Story(workplace, stopped, stop_took_s, reported, done, told, workplace.ask(*again))
 
 
 def test_ctrl_c_leaves_a_sweep_that_the_same_command_goes_on_with(story: Story) -> None:
@@ -124,13 +121,8 @@ def test_an_answer_that_a_kill_cut_short_is_written_again_and_only_then_repeated
 @pytest.mark.slow
 def test_a_killed_sweep_goes_on_with_every_trial_and_loses_no_report(workplace: Workplace) -> None:
     workplace.write("tiny.yaml", LONG)
-    process = workplace.start_sweep("tiny.yaml")
-    try:
+    with sweep_to_kill(workplace, "tiny.yaml") as process:
         wait_for(workplace.folder / "results/tiny/trials/0000/metrics.jsonl", '"epoch": 2', process)
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
-    finally:
-        end_session(process)
     before = records(workplace)
     assert before
     done = workplace.sweep("tiny.yaml")

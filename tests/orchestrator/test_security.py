@@ -3,8 +3,6 @@
 import ast
 import ipaddress
 import json
-import os
-import signal
 import stat
 import subprocess
 import sys
@@ -16,7 +14,7 @@ import pytest
 
 import orchestrator
 from orchestrator.space import ConfigError, load_sweep
-from tests.workplace import SPACE, Workplace, end_session, wait_for
+from tests.workplace import SPACE, Workplace, sweep_to_kill, wait_for
 
 SECRET = "canary-7f3a91c2"
 
@@ -108,18 +106,14 @@ def test_a_secret_of_a_tracking_url_stands_in_no_file_nor_on_a_command_line(work
     workplace.env |= {"AWS_SECRET_ACCESS_KEY": SECRET}
     workplace.write("tiny.yaml", SPACE | {"scheduler": {"type": "fifo", "max_epochs": 30}})
     uri = f"http://me:{SECRET}@127.0.0.1:9"
-    process = workplace.start_sweep("tiny.yaml", "--tracking-uri", uri, output=workplace.folder / "said")
-    try:
+    said = workplace.folder / "said"
+    with sweep_to_kill(workplace, "tiny.yaml", "--tracking-uri", uri, output=said) as process:
         wait_for(workplace.folder / "results/tiny/trials/0000/metrics.jsonl", '"epoch": 2', process)
         driver = psutil.Process(process.pid)
         below = driver.children(recursive=True)
         (raylet,) = [other for other in below if "raylet" in other.name()]
         given = raylet.environ()  # and so a trial's
         lines = [" ".join(other.cmdline()) for other in (driver, *below)]
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    finally:
-        end_session(process)
     assert "--tracking-uri http://me@127.0.0.1:9" in lines[0]
     assert [line for line in lines if SECRET in line] == []
     holders = [name for name, value in given.items() if SECRET in value]

@@ -183,7 +183,7 @@ def test_the_results_folder_holds_what_made_each_trial(finished: Finished) -> No
 def test_a_finished_sweep_started_again_only_repeats_its_answer(finished: Finished) -> None:
     workplace, first = finished
     before = records(workplace)
-    done = workplace.sweep("tiny.yaml")
+    done = workplace.ask("tiny.yaml")
     assert done.returncode == 0, done.stderr
     assert records(workplace) == before
     assert first.stdout[first.stdout.index("best seen:") :] == done.stdout[done.stdout.index("best seen:") :]

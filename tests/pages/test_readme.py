@@ -18,7 +18,13 @@ BLOCKS = re.findall(r"(?m)(?:^    .*\n?)+", (ROOT / "README.md").read_text(encod
 LINES = [line.strip() for block in BLOCKS for line in block.replace("\\\n", " ").splitlines()]
 SWEEPS = [line for line in LINES if line.startswith("hjepa-sweep search_spaces")]
 # Steps of 256 images: 5 an epoch instead of 33.
-SETTINGS = ("scheduler.max_epochs=2", "scheduler.grace_epochs=1", "data.batch_size=256", "confirm.top_k=0")
+SETTINGS = (
+    "scheduler.max_epochs=2",
+    "scheduler.grace_epochs=1",
+    "data.batch_size=256",
+    "confirm.top_k=0",
+    "resources.concurrency=1",
+)
 SMALL = ["--trials", "1", *(f"--set={setting}" for setting in SETTINGS)]
 
 

@@ -88,7 +88,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(workplace: Workplace) 
     (workplace.folder / "results/tiny").mkdir(parents=True)
     (workplace.folder / "results/tiny/thesis.txt").write_text("years of work")
     before = workplace.files()
-    done = workplace.sweep("tiny.yaml")
+    done = workplace.ask("tiny.yaml")
     assert done.returncode == 2
     assert "holds files but no sweep" in done.stderr
     assert workplace.files() == before

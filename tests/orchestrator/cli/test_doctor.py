@@ -34,7 +34,7 @@ def wrong(findings: list[dict[str, Any]]) -> dict[str, str]:
 
 def test_a_machine_that_is_all_right_passes_and_nothing_stays_written(workplace: Workplace):
     before = workplace.files()
-    done = workplace.sweep("doctor", "tiny.yaml")
+    done = workplace.ask("doctor", "tiny.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
     assert all(line.startswith("ok   ") for line in lines[:-1])

@@ -18,7 +18,7 @@ from orchestrator.storage.depot import Depot
 from orchestrator.storage.disk import Patience, StoreAway
 from orchestrator.storage.store import Store, open_store
 from tests.programs.s3 import KEY, S3, SECRET
-from tests.workplace import SPACE, Workplace, end_session, records, uninterrupted, wait_for
+from tests.workplace import SPACE, Workplace, records, sweep_to_kill, uninterrupted, wait_for
 from tests.workplace import learnt as learnt_of
 
 Tiny = Callable[..., RunConfig]
@@ -243,7 +243,8 @@ def test_a_sweep_keeps_its_checkpoints_and_its_answer_at_the_url_and_writes_no_s
     other = "canary-7f3a91c2"
     workplace.env |= s3.env | {"WANDB_API_KEY": other, "MY_PASSWORD": other}
     url = bucket.replace("?", "/deep/folder?")
-    done = workplace.sweep("tiny.yaml", "--set", f"resources.checkpoints={url}", "--trials", "2")
+    settings = (f"--set=resources.checkpoints={url}", "--set=resources.concurrency=1")
+    done = workplace.sweep("tiny.yaml", *settings, "--trials", "1")
     assert done.returncode == 0, done.stdout + done.stderr
     found = records(workplace)
     name = bucket.removeprefix("s3://").partition("?")[0]
@@ -290,13 +291,8 @@ def test_a_sweep_that_is_killed_goes_on_from_the_url(workplace: Workplace, s3: S
         "scheduler": {"type": "fifo", "max_epochs": 6},
     }
     workplace.write("tiny.yaml", SPACE | long | {"resources": {"checkpoints": bucket}})
-    process = workplace.start_sweep("tiny.yaml")
-    try:
+    with sweep_to_kill(workplace, "tiny.yaml") as process:
         wait_for(workplace.folder / "results/tiny/trials/0000/metrics.jsonl", '"epoch": 3', process)
-        process.kill()
-        process.communicate()
-    finally:
-        end_session(process)
     reported = max(records(workplace)[0].reports)
     assert reported >= 2
     shutil.rmtree(workplace.folder / "results/tiny/trials")

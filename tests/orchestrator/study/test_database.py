@@ -29,7 +29,7 @@ from orchestrator.study.place import Place, place_of, record_place
 from orchestrator.study.reading import read_study, trials_of, who_runs
 from orchestrator.study.study import Study
 from tests.programs.postgres import PASSWORD, Postgres, require_no_password
-from tests.workplace import SPACE, Workplace, end_session, learnt, records, uninterrupted, wait_for
+from tests.workplace import SPACE, Workplace, learnt, records, sweep_to_kill, uninterrupted, wait_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
 METRICS = {"val/knn_top1": 0.1 + 0.2, "loss": float("nan")}
@@ -362,17 +362,13 @@ def test_a_sweep_killed_goes_on_from_the_database_and_its_password_is_written_no
     }
     workplace.write("tiny.yaml", SPACE | short)
     # The password on the command line goes to the environment at once.
-    process = workplace.start_sweep("tiny.yaml", "--storage", database)
-    try:
+    log = workplace.folder / "log"
+    with sweep_to_kill(workplace, "tiny.yaml", "--storage", database, output=log) as process:
         wait_for(workplace.folder / "results/tiny/trials/0000/metrics.jsonl", '"epoch": 1', process)
         seen = " ".join(psutil.Process(process.pid).cmdline())
         require_no_password(workplace.folder, Path(workplace.env["HJEPA_STATE_DIR"]))
-        process.kill()
-        output, _ = process.communicate()
-    finally:
-        end_session(process)
     assert "--storage postgresql+psycopg://sweeper@127.0.0.1" in seen
-    assert PASSWORD not in seen + output
+    assert PASSWORD not in seen + log.read_text()
     assert not (workplace.folder / "results/tiny/study.journal").exists()
     workplace.env["HJEPA_STORAGE"] = database
     again = workplace.sweep("resume", "tiny")

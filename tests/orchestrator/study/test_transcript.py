@@ -33,7 +33,7 @@ from orchestrator.watching.status import read_status
 from orchestrator.watching.table import SweepTable
 from tests.programs.postgres import PASSWORD, require_no_password
 from tests.recorded import BROAD, begun, fates, finished, space
-from tests.workplace import SPACE, Workplace, end_session, records, wait_for
+from tests.workplace import SPACE, Workplace, records, sweep_to_kill, wait_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
 METRIC = "val/knn_top1"
@@ -270,14 +270,9 @@ def test_a_copy_of_a_sweep_that_was_killed_goes_on_by_storage_as_the_original(
         "resources": {"concurrency": 1},
     }
     workplace.write("tiny.yaml", SPACE | short)
-    process = workplace.start_sweep("tiny.yaml", "--results", "there", "--storage", database)
-    try:
+    with sweep_to_kill(workplace, "tiny.yaml", "--results", "there", "--storage", database) as process:
         # By then the checkpoint of the first epoch is known to the study.
         wait_for(workplace.folder / "there/tiny/trials/0000/metrics.jsonl", '"epoch": 2', process)
-        process.kill()
-        process.communicate()
-    finally:
-        end_session(process)
     # As on the cluster: both streams in one, and Python's warnings on.
     printed = subprocess.run(
         workplace.command("orchestrator.cluster.bundle", "there/tiny"),

@@ -98,6 +98,9 @@ def test_a_sweep_stands_in_mlflow_as_it_ran(folder, database, uri):
     tracker.log_artifact(report / "effects.csv")
     tracker.end_sweep("FINISHED", {"best": "t1"}, {"best/val/knn_top1": 0.2})
     assert tracker.close(timeout_s=30) == 0
+    # As it was given, so that `resume` and `sync`, which know a sweep by its folder alone, write there too.
+    assert Cursor.load(folder).store == uri
+    assert store_of(folder, None) == uri
 
     runs = runs_of(uri)
     assert set(runs) == {"fpn-1", "t1", "t2"}
@@ -303,40 +306,28 @@ def test_a_dead_drivers_drainer_leaves_a_resumed_session_to_its_own():
     assert until_next_session(window, current="", session="") == window
 
 
-def test_credentials_stand_in_no_file(tmp_path, folder, dead_uri):
-    for uri in (
-        dead_uri.replace("http://", "http://alice:se%2Fcret@"),
-        "postgresql+psycopg2://alice:se%2Fcret@127.0.0.1:1/mlflow?application_name=se%2Fcret",
-    ):
+def test_credentials_stand_in_no_file_and_the_user_is_known(tmp_path, folder, dead_uri):
+    database = "postgresql+psycopg2://127.0.0.1:1/mlflow"
+    for store, secret in ((dead_uri, ""), (database, "?application_name=se%2Fcret")):
+        uri = store.replace("://", "://alice:se%2Fcret@") + secret
         tracker = Tracker(folder, uri, "fpn", "fpn-1")
         a_short_sweep(tracker)
         log = folder / "tracking.log"
         size = log.stat().st_size if log.exists() else 0
         wait_until(lambda log=log, size=size: log.stat().st_size > size + 50)
+        assert Cursor.load(folder).store == store
+        assert store_of(folder, None) == store.replace("://", "://alice@")
         assert tracker.close(timeout_s=0.5) > 0
     for file in (file for file in tmp_path.rglob("*") if file.is_file()):
         assert not any(secret in file.read_text() for secret in ("se%2Fcret", "se/cret")), file.name
-    assert Cursor.load(folder).store == "postgresql+psycopg2://127.0.0.1:1/mlflow"
 
 
-def test_the_cursor_names_a_database_as_it_was_given(folder, uri):
-    """So that `resume` and `sync`, which know a sweep by its folder alone, write to the same one."""
-    tracker = Tracker(folder, uri, "fpn", "fpn-1")
-    tracker.start_sweep({}, {})
-    wait_until(lambda: undelivered(folder) == 0)
-    assert Cursor.load(folder).store == uri
-    assert store_of(folder, None) == uri
-    assert tracker.close(timeout_s=30) == 0
-
-
-@pytest.mark.parametrize("given", ["", ":se%2Fcret"])
-def test_who_goes_on_by_the_folder_alone_is_the_same_user_there(folder, dead_uri, given):
-    """Whose password is in MLFLOW_TRACKING_PASSWORD, or was in the URL and stands in no file."""
-    for uri in (dead_uri, "postgresql+psycopg2://127.0.0.1:1/mlflow"):
-        tracker = Tracker(folder, uri.replace("://", f"://alice{given}@"), "fpn", "fpn-1")
-        wait_until(lambda uri=uri: (found := Cursor.load(folder)) is not None and found.store == uri)
-        assert store_of(folder, None) == uri.replace("://", "://alice@")
-        assert tracker.close(timeout_s=0) > 0
+def test_who_goes_on_by_the_folder_alone_is_the_same_user_there(folder, dead_uri):
+    """Whose password is in MLFLOW_TRACKING_PASSWORD."""
+    tracker = Tracker(folder, dead_uri.replace("://", "://alice@"), "fpn", "fpn-1")
+    wait_until(lambda: (found := Cursor.load(folder)) is not None and found.store == dead_uri)
+    assert store_of(folder, None) == dead_uri.replace("://", "://alice@")
+    assert tracker.close(timeout_s=0) > 0
 
 
 def test_a_folder_of_an_older_version_goes_on_with_the_store_that_it_names(folder, dead_uri):
