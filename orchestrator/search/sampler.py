@@ -43,6 +43,11 @@ _CHANCE = zlib.crc32(b"chance")
 """Keeps this draw apart from the samplers'."""
 
 
+def is_by_chance(seed: int, number: int) -> bool:
+    """Whether a trial of a search that learns is one of those that are drawn at random."""
+    return draw(seed, number, _CHANCE) < BY_CHANCE
+
+
 def build_sampler(sweep: "Sweep") -> "NumberedSampler":
     """The sampler of a sweep."""
     return NumberedSampler(sweep)
@@ -207,8 +212,8 @@ class NumberedSampler(BaseSampler):
         (seed,) = np.random.SeedSequence(place).generate_state(1)
         if self._algorithm == "nsga2" and attempt < LEARNED_ATTEMPTS:
             return NSGAIISampler(seed=int(seed), population_size=POPULATION)
-        by_chance = draw(self._seed, trial.number, _CHANCE) < BY_CHANCE
-        if self._algorithm not in LOOKED_AT or attempt >= LEARNED_ATTEMPTS or by_chance:
+        chance = attempt >= LEARNED_ATTEMPTS or is_by_chance(self._seed, trial.number)
+        if self._algorithm not in LOOKED_AT or chance:
             return RandomSampler(seed=int(seed))
         if self._algorithm == "gp":
             return GaussianProcessSampler(self._sweep, int(seed))

@@ -70,11 +70,23 @@ def test_a_list_of_objectives_is_the_first_with_the_others_beside_it(tmp_path: P
         ({"objective": [{"metric": KNN}, {"metric": SPEED, "mode": "min"}]}, "worst trial"),
         ({"objective": []}, "is empty"),
         ({"search": {"algorithm": "nsga2", "num_trials": 4}}, "several objectives"),
+        (
+            {"objective": [KNN, SPEED], "search": {"algorithm": "gp", "num_trials": 4}},
+            "search.algorithm gp is for one objective; write tpe or nsga2 for several",
+        ),
     ],
 )
 def test_what_is_no_objective_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load(tmp_path, **changes)
+
+
+@pytest.mark.parametrize("search", [{"num_trials": 4}, {"algorithm": "auto", "num_trials": 4}])
+def test_one_objective_is_searched_by_a_gaussian_process_and_several_by_tpe(
+    tmp_path: Path, search: dict[str, Any]
+) -> None:
+    assert load(tmp_path, search=search).config.search.algorithm == "gp"
+    assert load(tmp_path, search=search, objective=BOTH).config.search.algorithm == "tpe"
 
 
 @pytest.mark.parametrize("algorithm", ["tpe", "nsga2"])

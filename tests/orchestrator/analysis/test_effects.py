@@ -325,7 +325,7 @@ def test_intervals_hold_the_truth_in_a_few_sweeps(sweep: Sweep, tmp_path: Path) 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("algorithm", ["random", "tpe"])
+@pytest.mark.parametrize("algorithm", ["random", "tpe", "gp"])
 def test_intervals_hold_the_truth_and_power_is_what_is_claimed_in_200_sweeps(
     algorithm: str, tmp_path: Path
 ) -> None:
@@ -352,7 +352,7 @@ def test_intervals_hold_the_truth_and_power_is_what_is_claimed_in_200_sweeps(
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("algorithm", ["random", "tpe"])
+@pytest.mark.parametrize("algorithm", ["random", "tpe", "gp"])
 def test_where_nothing_has_an_effect_none_is_shown_in_19_of_20_sweeps(algorithm: str, tmp_path: Path) -> None:
     search = {"algorithm": algorithm, "num_trials": 60, "seed": 0}
     sweep, shown = synthetic_sweep(tmp_path, search=search), {"effects": [], "confirmed": []}
