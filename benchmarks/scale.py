@@ -256,7 +256,7 @@ def suggest(folder: Path, algorithm: str) -> dict[str, Any]:
     while len(found) < SUGGESTIONS:
         began = time.process_time()
         record = study.ask()
-        if not is_by_chance(algorithm, sweep.config.search.seed, record.number):
+        if not is_by_chance(sweep.config.search.seed, record.number):
             found.append(time.process_time() - began)
     first, *others = found  # which imports the algorithm
     suggested = {"first_s": first, "suggest_s": statistics.median(others), "most_s": max(others)}

@@ -5,7 +5,6 @@ import json
 import os
 import secrets
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +21,6 @@ JOURNAL = "study.journal"
 BEGINNING = {"lock", "storage.json", "packing.json", DEFINITION, SPACE, BASE}
 """Files that are there before the sweep begins; so may be hidden ones, of which others were to be made."""
 
-CHOSEN = ("gp", "tpe")
-"""What search.algorithm auto, and the default before it, have stood for."""
-
 
 def write_definition(folder: Path, sweep: "Sweep") -> None:
     """Write the sweep into its folder, such that `load_sweep(folder / SPACE)` gives it again."""
@@ -39,17 +35,6 @@ def telling(sweep: "Sweep") -> dict[str, Any]:
     """What tells a sweep from others."""
     total = sweep.num_trials + 1 + sweep.num_confirmations
     return {"fingerprint": sweep.fingerprint(), "trials": total, "definition": sweep.definition()}
-
-
-def as_begun(folder: Path, sweep: "Sweep") -> "Sweep":
-    """`sweep` with the algorithm of the one in `folder`, where its own file leaves that to auto."""
-    if not sweep.algorithm_is_auto or not _has_begun(folder) or not (folder / DEFINITION).exists():
-        return sweep
-    before = _telling(folder)["definition"]["sweep"]["search"]["algorithm"]
-    if before not in CHOSEN:
-        return sweep
-    search = sweep.config.search.model_copy(update={"algorithm": before})
-    return replace(sweep, config=sweep.config.model_copy(update={"search": search}))
 
 
 def require_same_sweep(folder: Path, sweep: "Sweep") -> None:

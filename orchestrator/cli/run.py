@@ -48,14 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the sweep; the exit status."""
-    from orchestrator.definition import as_begun
     from orchestrator.space import load_sweep, parse_overrides
     from orchestrator.study.place import place_of
 
     overrides = parse_overrides(options.set)
     sweep = load_sweep(options.space, base=options.base, overrides=overrides, trials=options.trials)
     results = Path(options.results)
-    sweep = as_begun(results / sweep.config.name, sweep)
     tracking = checked_uri(options.tracking_uri or default_store(results))
     if options.fork is not None:
         from orchestrator.fork import fork
@@ -69,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
         place = place_of(results / options.fork, options.storage)
         for line in fork(results, sweep.config.name, forked, place):
             print(line, flush=True)
-        sweep = as_begun(results / options.fork, forked)
+        sweep = forked
     from orchestrator.sweep import run_sweep
 
     again = options.given[options.given[0] == "run" :]

@@ -36,17 +36,16 @@ LEARNT_FROM = (TrialState.COMPLETE, TrialState.PRUNED)
 LEARNED_ATTEMPTS = 10
 """Proposals for a trial that TPE or the Gaussian process make before it is left to chance to find one that
 may be run: where they repeat themselves they have little left to say, and each takes milliseconds."""
-BY_CHANCE = {"tpe": 1 / 3, "gp": 1 / 2}
+BY_CHANCE = 1 / 3
 """Share of such a search's trials that are drawn at random, as in BOHB (Falkner et al. 2018): who only looks
-where it was good finds nothing better elsewhere. The Gaussian process looks there more narrowly than TPE, and
-of values that are hardly tried no effect is told."""
+where it was good finds nothing better elsewhere."""
 _CHANCE = zlib.crc32(b"chance")
 """Keeps this draw apart from the samplers'."""
 
 
-def is_by_chance(algorithm: str, seed: int, number: int) -> bool:
-    """Whether a trial is drawn at random, in a search that learns or in one that does not."""
-    return draw(seed, number, _CHANCE) < BY_CHANCE.get(algorithm, 1)
+def is_by_chance(seed: int, number: int) -> bool:
+    """Whether a trial of a search that learns is one of those that are drawn at random."""
+    return draw(seed, number, _CHANCE) < BY_CHANCE
 
 
 def build_sampler(sweep: "Sweep") -> "NumberedSampler":
@@ -213,8 +212,8 @@ class NumberedSampler(BaseSampler):
         (seed,) = np.random.SeedSequence(place).generate_state(1)
         if self._algorithm == "nsga2" and attempt < LEARNED_ATTEMPTS:
             return NSGAIISampler(seed=int(seed), population_size=POPULATION)
-        chance = is_by_chance(self._algorithm, self._seed, trial.number)
-        if chance or attempt >= LEARNED_ATTEMPTS:
+        chance = attempt >= LEARNED_ATTEMPTS or is_by_chance(self._seed, trial.number)
+        if self._algorithm not in LOOKED_AT or chance:
             return RandomSampler(seed=int(seed))
         if self._algorithm == "gp":
             return GaussianProcessSampler(self._sweep, int(seed))

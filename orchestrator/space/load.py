@@ -60,9 +60,6 @@ def load_sweep(
     _take_the_designs_algorithm(layers)
     config = layers.build(SweepConfig, str(path))
     _require_not_the_sweeps(config, run_overrides)
-    is_auto = config.search.algorithm == "auto"
-    if is_auto:
-        layers.set("search.algorithm", "tpe" if config.objective.beside else "gp", str(path))
 
     base_path = find_config(base) if base is not None else path.parent / config.base
     run_layers = load_layers(base_path, run_overrides)
@@ -86,7 +83,7 @@ def load_sweep(
     space = normalised(path, config.space, run, base_path)
     if config.design == "one_at_a_time":
         space = with_base_values(path, space, run.model_dump(mode="json"))
-    sweep = Sweep(path, config.model_copy(update={"space": space}), run, is_auto)
+    sweep = Sweep(path, config.model_copy(update={"space": space}), run)
     _require_shareable(sweep, base_path)
     check_search(sweep)
     check_brackets(sweep)
@@ -136,7 +133,7 @@ def _take_several_objectives(path: Path, layers: Layers) -> None:
 
 def _take_the_designs_algorithm(layers: Layers) -> None:
     search, design = layers.data.get("search", {}), layers.data.get("design")
-    if design in _ENUMERATES and isinstance(search, dict) and search.get("algorithm", "auto") == "auto":
+    if design in _ENUMERATES and isinstance(search, dict) and "algorithm" not in search:
         layers.set("search.algorithm", "grid", f"design {design}")
 
 

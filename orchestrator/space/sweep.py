@@ -22,9 +22,6 @@ MAX_GRID = 100_000
 class Sweep(Space):
     """A validated sweep. Every null and default of its file is resolved."""
 
-    algorithm_is_auto: bool = False
-    """Whether its file leaves search.algorithm to this version of the program."""
-
     def grid(self) -> Iterator[dict[str, Any]]:
         """Every combination of values once, in a stable order, without the keys that are not active.
 

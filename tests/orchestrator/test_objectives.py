@@ -81,14 +81,6 @@ def test_what_is_no_objective_is_refused(tmp_path: Path, changes: dict[str, Any]
         load(tmp_path, **changes)
 
 
-@pytest.mark.parametrize("search", [{"num_trials": 4}, {"algorithm": "auto", "num_trials": 4}])
-def test_one_objective_is_searched_by_a_gaussian_process_and_several_by_tpe(
-    tmp_path: Path, search: dict[str, Any]
-) -> None:
-    assert load(tmp_path, search=search).config.search.algorithm == "gp"
-    assert load(tmp_path, search=search, objective=BOTH).config.search.algorithm == "tpe"
-
-
 @pytest.mark.parametrize("algorithm", ["tpe", "nsga2"])
 def test_a_search_by_two_objectives_proposes_learns_and_goes_on(tmp_path: Path, algorithm: str) -> None:
     """Every third trial is stopped early, as ASHA would."""

@@ -189,22 +189,6 @@ def test_a_finished_sweep_started_again_only_repeats_its_answer(finished: Finish
     assert first.stdout[first.stdout.index("best seen:") :] == done.stdout[done.stdout.index("best seen:") :]
 
 
-def test_a_sweep_that_began_with_tpe_is_the_same_to_a_file_that_names_no_algorithm(
-    finished: Finished,
-) -> None:
-    workplace, _ = finished
-    before = records(workplace)
-    workplace.write("unnamed.yaml", CONFIRMED | {"search": {"num_trials": 4, "seed": 0}})
-    done = workplace.ask("unnamed.yaml")
-    assert done.returncode == 0, done.stderr
-    assert "best seen: trial" in done.stdout
-    assert records(workplace) == before
-    assert "; proposed by tpe" in workplace.ask("status", "tiny").stdout
-    refused = workplace.ask("unnamed.yaml", "--set", "search.algorithm=gp")
-    assert refused.returncode == 2
-    assert 'sweep.search.algorithm: "tpe" there, "gp" here' in refused.stderr
-
-
 def test_another_definition_under_the_same_name_is_refused_with_the_difference(finished: Finished) -> None:
     workplace, _ = finished
     before = workplace.files()

@@ -133,7 +133,7 @@ def test_how_far_they_came_is_told_by_the_nearest_rung(
             {"space": {"training.lr": {"choice": [0.3]}}},
             "has no trial with values",
         ),
-        ({"warm_start": ["before"], "algorithm": "random"}, {}, "warm_start is for gp or tpe"),
+        ({"warm_start": ["before"], "algorithm": "random"}, {}, "warm_start is for tpe or gp"),
         ({"warm_start": ["before", "before"]}, {}, "names a sweep twice"),
     ],
 )

@@ -49,11 +49,11 @@ def test_a_missing_base_is_named() -> None:
         ),
         (
             {"search": {"algorithm": "pbt"}},
-            "s.yaml: search.algorithm: 'pbt' is not allowed: input should be 'auto'",
+            "s.yaml: search.algorithm: 'pbt' is not allowed: input should be 'tpe'",
         ),
         (
             {"search": {}},
-            "s.yaml: search.num_trials: must be given with search.algorithm gp, here or as --trials.",
+            "s.yaml: search.num_trials: must be given with search.algorithm tpe, here or as --trials.",
         ),
         (
             {"resources": {"workers": 2, "engine": "actor"}},
