@@ -23,10 +23,8 @@ def foreseen_ends(
     does not bend the line, and that others went on whatever their value helps it. How far those lie off the
     line is how uncertain the end is.
     """
-    values = np.full((len(curves), len(looks)), np.nan)
-    for row, curve in zip(values, curves, strict=True):
-        for place, epoch in enumerate(looks):
-            row[place] = curve.get(epoch, np.nan)
+    told = [curve.get(epoch, np.nan) for curve in curves for epoch in looks]
+    values = np.array(told, dtype=np.float64).reshape(len(curves), len(looks))
     known = np.isfinite(values)
     last = np.where(known.any(axis=1), len(looks) - 1 - np.argmax(known[:, ::-1], axis=1), -1)
     ends = np.where(last >= 0, values[np.arange(len(curves)), last], np.nan)

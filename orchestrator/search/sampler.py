@@ -122,7 +122,8 @@ class TrialsView:
             elif trial.state == TrialState.PRUNED:
                 collapsed.append(trial.params)
         worst = min((end for _, end, _ in ends), default=0.0)
-        return Told([*ends, *((params, worst, 0.0) for params in collapsed)], pending)
+        tried = [trial.params for trial in self._all]
+        return Told([*ends, *((params, worst, 0.0) for params in collapsed)], pending, tried)
 
     @cached_property
     def _trials(self) -> list[FrozenTrial]:
@@ -162,15 +163,17 @@ class TrialsView:
 
 def _tells_its_end(trial: FrozenTrial) -> bool:
     """One that collapsed does not: had it gone on, it would have come to nothing."""
-    collapsed = trial.user_attrs.get("end", {}).get("outcome") == "collapsed"
-    return trial.state != TrialState.FAIL and not collapsed
+    if trial.state == TrialState.FAIL:
+        return False
+    ended = trial.user_attrs.get("end")
+    return ended is None or ended.get("outcome") != "collapsed"
 
 
 def _rank(trial: FrozenTrial, end: float | None, sign: int) -> tuple[float, float]:
     """TPE's order: complete trials by value, then the others by how far they came, and by value there."""
-    state, reports = trial.state, trial.intermediate_values
     if end is not None:
         return -math.inf, sign * end
+    state, reports = trial.state, trial.intermediate_values
     if state == TrialState.COMPLETE and trial.value is not None:
         return -math.inf, sign * trial.value
     if state == TrialState.FAIL or not reports:
