@@ -7,10 +7,13 @@ spool for MLflow, whose server is away. The space is search_spaces/fpn.yaml with
 epochs, 20 reports a trial on average.
 
 First the sweep runs until all trials have been asked for, and is stopped there, as by Ctrl-C. A new process
-goes on with it to its end (resume), others ask after it (status, report), and one asks TPE for further
-proposals on a copy of the record. Figures are CPU seconds of the process, all its threads, without the null
-trainer's own: on a busy machine they hold where those of the clock do not. The clock's stand beside them,
-with the load.
+goes on with it to its end (resume), others ask after it (status, report), and two ask the Gaussian process
+and TPE for further proposals on a copy of the record. Figures are CPU seconds of the process, all its
+threads, without the null trainer's own: on a busy machine they hold where those of the clock do not. The
+clock's stand beside them, with the load.
+
+The trials are drawn at random, which leaves the driver's own cost, or proposed by --algorithm; "told" is
+what a report costs without what it costs to ask for trials.
 """
 
 import argparse
@@ -36,14 +39,14 @@ from typing import Any
 import psutil
 from rich.console import Console
 
-from orchestrator.definition import SPACE, write_definition
+from orchestrator.definition import JOURNAL, SPACE, write_definition
 from orchestrator.engine.queue import FINISHED
 from orchestrator.engine.trial import Outcome, Task
 from orchestrator.process.collector import keep_for_good
 from orchestrator.process.environment import record_environment
 from orchestrator.process.stopping import Stop
 from orchestrator.running import SweepRun
-from orchestrator.search.sampler import build_sampler
+from orchestrator.search.sampler import build_sampler, is_by_chance
 from orchestrator.space import Sweep, load_sweep
 from orchestrator.storage.checkpoints import checkpoint_name
 from orchestrator.storage.depot import open_depot
@@ -58,6 +61,7 @@ NAME = "scale"
 MLFLOW = "http://127.0.0.1:9"  # nothing listens there
 TENTHS = 10
 SUGGESTIONS, DRAWINGS = 20, 5
+LEARNING = ("gp", "tpe")
 
 
 def scale_sweep(trials: int, algorithm: str = "random") -> Sweep:
@@ -127,11 +131,15 @@ class NullEngine:
         self.reports = 0
         self.own_s = 0.0
         """CPU seconds of the null trainer."""
+        self.asking_s = 0.0
+        """CPU seconds in which the driver was asked for trials."""
 
     def fill(self) -> bool:
         """Begin what there is room for; whether anything runs."""
         while len(self.running) < self.places:
+            began = time.process_time()
             config = self.run.next_trial()
+            self.asking_s += time.process_time() - began
             if config is None or config == FINISHED:
                 break
             assert isinstance(config, dict)
@@ -166,7 +174,15 @@ class Mark:
     asked: int
     reports: int
     cpu_s: float
+    asking_s: float
+    """Of them to be told of trials to run."""
     wall_s: float
+
+    @classmethod
+    def now(cls, asked: int, engine: NullEngine) -> "Mark":
+        """As it stands."""
+        cpu_s = time.process_time() - engine.own_s
+        return cls(asked, engine.reports, cpu_s, engine.asking_s, time.perf_counter())
 
 
 def opened(folder: Path, sweep: Sweep) -> tuple[SweepRun, Study]:
@@ -184,9 +200,9 @@ def opened(folder: Path, sweep: Sweep) -> tuple[SweepRun, Study]:
     return run, study
 
 
-def drive(folder: Path, trials: int, places: int) -> dict[str, Any]:
+def drive(folder: Path, trials: int, places: int, algorithm: str) -> dict[str, Any]:
     """Run until all trials have been asked for; the marks at each tenth of them."""
-    sweep = scale_sweep(trials)
+    sweep = scale_sweep(trials, algorithm)
     folder.mkdir(parents=True)
     run, study = opened(folder, sweep)
     engine = NullEngine(run, places)
@@ -194,12 +210,9 @@ def drive(folder: Path, trials: int, places: int) -> dict[str, Any]:
     with shown(run, sweep):
         while engine.fill() and study.searched < trials:
             if study.searched >= len(marks) * trials // TENTHS:
-                now = time.process_time() - engine.own_s
-                marks.append(Mark(study.searched, engine.reports, now, time.perf_counter()))
+                marks.append(Mark.now(study.searched, engine))
             engine.turn()
-    marks.append(
-        Mark(study.searched, engine.reports, time.process_time() - engine.own_s, time.perf_counter())
-    )
+    marks.append(Mark.now(study.searched, engine))
     drawing = [cpu_of(lambda: draw(run)) for _ in range(DRAWINGS)]
     run.ending.abandon(run.stop)
     return {"marks": [asdict(mark) for mark in marks], "drawing_s": statistics.median(drawing)} | memory()
@@ -235,12 +248,19 @@ def resume(folder: Path, trials: int, places: int) -> dict[str, Any]:
     } | memory()
 
 
-def suggest(folder: Path) -> dict[str, Any]:
-    """Ask TPE for further proposals on the record in `folder`, which changes."""
-    sweep = scale_sweep(10**6, "tpe")
+def suggest(folder: Path, algorithm: str) -> dict[str, Any]:
+    """Ask for proposals on the record in `folder`, which changes; those drawn at random do not count."""
+    sweep = scale_sweep(10**6, algorithm)
     study = Study(folder, sweep, build_sampler(sweep))
-    found = [cpu_of(lambda: study.ask()) for _ in range(SUGGESTIONS)]
-    return {"suggest_s": statistics.median(found), "suggest_most_s": max(found), "trials": len(study.trials)}
+    known, found = len(study.trials), []
+    while len(found) < SUGGESTIONS:
+        began = time.process_time()
+        record = study.ask()
+        if not is_by_chance(sweep.config.search.seed, record.number):
+            found.append(time.process_time() - began)
+    first, *others = found  # which imports the algorithm
+    suggested = {"first_s": first, "suggest_s": statistics.median(others), "most_s": max(others)}
+    return suggested | {"trials": known} | memory()
 
 
 def draw(run: SweepRun) -> None:
@@ -269,10 +289,10 @@ def memory() -> dict[str, float]:
     return {"peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6}
 
 
-def phase(name: str, folder: Path, trials: int, places: int) -> dict[str, Any]:
+def phase(name: str, folder: Path, trials: int, places: int, algorithm: str) -> dict[str, Any]:
     """A part of the measurement in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.scale", "--phase", name, "--folder", str(folder)]
-    command += ["--trials", str(trials), "--places", str(places)]
+    command += ["--trials", str(trials), "--places", str(places), "--algorithm", algorithm]
     told = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
     return json.loads(told.splitlines()[-1])
 
@@ -289,39 +309,48 @@ def command_s(results: Path, *words: str) -> tuple[float, float]:
 def show_drive(found: dict[str, Any]) -> None:
     """The table of a run's tenths."""
     marks = [Mark(**mark) for mark in found["marks"]]
-    print("trials        reports   CPU ms/report   clock ms/report   CPU ms/trial", flush=True)
+    print("trials        reports   CPU ms/report    told   clock ms/report   CPU ms/trial", flush=True)
     costs = []
     for before, after in pairwise(marks):
         reports, trials = after.reports - before.reports, after.asked - before.asked
         cpu, wall = after.cpu_s - before.cpu_s, after.wall_s - before.wall_s
+        told = cpu - after.asking_s + before.asking_s
         costs.append(cpu / trials)
         print(
-            f"to {after.asked:6} {reports:10} {1e3 * cpu / reports:15.2f} {1e3 * wall / reports:17.2f} "
-            f"{1e3 * cpu / trials:14.1f}"
+            f"to {after.asked:6} {reports:10} {1e3 * cpu / reports:15.2f} {1e3 * told / reports:7.2f} "
+            f"{1e3 * wall / reports:17.2f} {1e3 * cpu / trials:14.1f}"
         )
     print(f"the last tenth of the trials costs {costs[-1] / costs[0]:.2f} times the first, in CPU seconds")
     print(f"one drawing of the live table: {1e3 * found['drawing_s']:.0f} ms CPU; it draws twice a second")
     print(f"peak memory of the driver: {found['peak_gb']:.2f} GB", flush=True)
 
 
-def measure(trials: int, places: int) -> None:
+def show_suggestions(journal: Path, place: Path, trials: int, places: int) -> None:
+    """What each algorithm's proposals cost on the record so far."""
+    for algorithm in LEARNING:
+        copy = place / algorithm
+        copy.mkdir()
+        shutil.copy(journal, copy / JOURNAL)
+        found = phase("suggest", copy, trials, places, algorithm)
+        median, most, first = (1e3 * found[name] for name in ("suggest_s", "most_s", "first_s"))
+        print(
+            f"{algorithm} at {found['trials']} trials: {median:.0f} ms CPU a proposal (median of "
+            f"{SUGGESTIONS - 1}), {most:.0f} at most, {first:.0f} the first, which imports it; "
+            f"peak memory {found['peak_gb']:.2f} GB",
+            flush=True,
+        )
+
+
+def measure(trials: int, places: int, algorithm: str) -> None:
     """All of it."""
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", flush=True)
     # What delivers to MLflow may still write there, until it finds the folder gone.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
         results = Path(place) / "results"
         folder = results / NAME
-        show_drive(phase("drive", folder, trials, places))
-        copy = Path(place) / "copy"
-        copy.mkdir()
-        shutil.copy(folder / "study.journal", copy / "study.journal")
-        found = phase("suggest", copy, trials, places)
-        print(
-            f"TPE at {found['trials']} trials: {1e3 * found['suggest_s']:.0f} ms CPU a proposal (median of "
-            f"{SUGGESTIONS}), {1e3 * found['suggest_most_s']:.0f} at most",
-            flush=True,
-        )
-        found = phase("resume", folder, trials, places)
+        show_drive(phase("drive", folder, trials, places, algorithm))
+        show_suggestions(folder / JOURNAL, Path(place), trials, places)
+        found = phase("resume", folder, trials, places, algorithm)
         print(
             f"resume: {found['resume_s']:.1f} s to the first trial, {found['import_s']:.1f} of it imports, "
             f"{found['resume_cpu_s']:.1f} of CPU;\n"
@@ -349,16 +378,23 @@ def main() -> int:
     )
     parser.add_argument("--trials", type=int, default=10_000, help="of the search (default %(default)s)")
     parser.add_argument("--places", type=int, default=16, help="trials at a time (default %(default)s)")
+    parser.add_argument(
+        "--algorithm",
+        choices=("random", *LEARNING),
+        default="random",
+        help="of the search (default %(default)s)",
+    )
     parser.add_argument("--phase", choices=("drive", "resume", "suggest"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.phase is None:
-        measure(options.trials, options.places)
+        measure(options.trials, options.places, options.algorithm)
     elif options.phase == "suggest":
-        print(json.dumps(suggest(options.folder)))
+        print(json.dumps(suggest(options.folder, options.algorithm)))
+    elif options.phase == "drive":
+        print(json.dumps(drive(options.folder, options.trials, options.places, options.algorithm)))
     else:
-        work = drive if options.phase == "drive" else resume
-        print(json.dumps(work(options.folder, options.trials, options.places)))
+        print(json.dumps(resume(options.folder, options.trials, options.places)))
     return 0
 
 

@@ -290,6 +290,7 @@ class SweepRun:
             ended_by=self.study.ended_by,
             exhausted=self.study.exhausted,
             reduction_factor=self.sweep.config.scheduler.reduction_factor,
+            algorithm=self.sweep.config.search.algorithm,
         )
 
     # Records

@@ -15,7 +15,7 @@ PLAYS = 200
 LOW, HIGH = 0.05, 0.95
 MOST_DRIFT = 1.0
 """By how much, in standard deviations between configs, the last proposal may be better than the first on
-average: random search learns nothing, TPE something."""
+average: random search learns nothing, others something."""
 
 
 @dataclass(frozen=True)

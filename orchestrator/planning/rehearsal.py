@@ -106,11 +106,17 @@ class Rehearsal:
     """The sweep as it is written, and beside it what it saves or loses."""
 
     worlds: int
+    algorithm: str
+    """What proposed the trials that were not drawn at random; `grid` where they are listed."""
     ways: list[Rehearsed]
 
     def data(self) -> dict[str, Any]:
         """As JSON has it."""
-        return {"worlds": self.worlds, "ways": [asdict(way) for way in self.ways]}
+        return {
+            "worlds": self.worlds,
+            "algorithm": self.algorithm,
+            "ways": [asdict(way) for way in self.ways],
+        }
 
     def words(self) -> str:
         """A table of it."""
@@ -118,11 +124,12 @@ class Rehearsal:
         for way in self.ways:
             spans = (way.below.shown(_points), way.above_base.shown(_points))
             rows.append((way.name, way.epochs.shown("{:.0f}".format), *spans, f"{way.near} of {self.worlds}"))
+        proposed = "" if self.algorithm == "grid" else f"; proposed by {self.algorithm}"
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         return "\n".join(
             [
                 f"played in {self.worlds} made-up worlds, in points; there configurations differ by "
-                f"{_points(SPREAD)} (standard deviation), two runs of one by {_points(RUN_NOISE)}",
+                f"{_points(SPREAD)} (standard deviation), two runs of one by {_points(RUN_NOISE)}{proposed}",
                 *(
                     "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
                     for row in rows
@@ -153,7 +160,8 @@ def rehearse(
         base = world.quality(sweep.base_values() or {})
         for name, (epochs, quality) in found.items():
             played[name].append(_Played(epochs, best - quality, quality - base))
-    return Rehearsal(worlds, [_summed(name, found) for name, found in played.items()])
+    summed = [_summed(name, found) for name, found in played.items()]
+    return Rehearsal(worlds, sweep.config.search.algorithm, summed)
 
 
 def _ways(sweep: Sweep) -> Sequence[tuple[str, Sweep]]:

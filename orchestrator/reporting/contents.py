@@ -58,6 +58,8 @@ def _standing(material: Material) -> str:
     by_outcome = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
     epochs = sum(len(record.reports) for record in material.records)
     of = material.sweep.num_trials + 1 + material.sweep.num_confirmations
+    algorithm = material.sweep.config.search.algorithm
+    proposed = "" if algorithm == "grid" else f" The search's trials were proposed by {algorithm}."
     last = {
         "running": " It is still running: what follows will change.",
         "interrupted": " It was interrupted: what follows may change when it goes on.",
@@ -65,7 +67,7 @@ def _standing(material: Material) -> str:
     }[material.state]
     return (
         f"{len(material.records)} of {counted(of, 'trial')} begun ({by_outcome or 'none'}), "
-        f"{counted(epochs, 'epoch')} in all.{last}"
+        f"{counted(epochs, 'epoch')} in all.{proposed}{last}"
     )
 
 

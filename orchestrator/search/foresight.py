@@ -1,5 +1,6 @@
 """What trials would have come to at the end, told from what the others of the sweep did on their way."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -23,13 +24,20 @@ def foreseen_ends(
     does not bend the line, and that others went on whatever their value helps it. How far those lie off the
     line is how uncertain the end is.
     """
-    values = np.full((len(curves), len(looks)), np.nan)
-    for row, curve in zip(values, curves, strict=True):
-        for place, epoch in enumerate(looks):
-            row[place] = curve.get(epoch, np.nan)
+    return carried_on(np.array([at_looks(curve, looks) for curve in curves]).reshape(len(curves), len(looks)))
+
+
+def at_looks(curve: Mapping[int, float], looks: Sequence[int]) -> list[float]:
+    """Its values there; NaN where it has none."""
+    return [curve.get(epoch, math.nan) for epoch in looks]
+
+
+def carried_on(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The same of values at the looks, a row for each curve."""
+    looks = range(values.shape[1])
     known = np.isfinite(values)
     last = np.where(known.any(axis=1), len(looks) - 1 - np.argmax(known[:, ::-1], axis=1), -1)
-    ends = np.where(last >= 0, values[np.arange(len(curves)), last], np.nan)
+    ends = np.where(last >= 0, values[np.arange(len(values)), last], np.nan)
     variances = np.where(last >= 0, 0.0, np.nan)
     for place in range(len(looks) - 1):
         both = known[:, place] & known[:, place + 1]

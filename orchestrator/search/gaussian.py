@@ -42,6 +42,8 @@ class Told:
     """Each with what it would come to, larger ones better, and the variance of that."""
     pending: Sequence[Params]
     """Those that have told nothing yet."""
+    tried: Sequence[Params]
+    """All trials, those that are not looked at among them."""
 
 
 class Telling(Protocol):
@@ -102,7 +104,7 @@ def proposed(sweep: "Sweep", told: Told, seed: int) -> dict[str, Any]:
     improvement_M = deviations_M * (above_M * norm.cdf(above_M) + norm.pdf(above_M))
     for row in np.argsort(-improvement_M, kind="stable")[:TRIES].tolist():
         params = axes.params(candidates, row)
-        if sweep.refused(sweep.suggest(FixedTrial(params))) is None:
+        if params not in told.tried and sweep.refused(sweep.suggest(FixedTrial(params))) is None:
             return params
     return {}
 

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
@@ -17,7 +18,7 @@ from optuna.study import Study as OptunaStudy
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from orchestrator.search.foresight import foreseen_ends
+from orchestrator.search.foresight import at_looks, carried_on
 from orchestrator.search.gaussian import GaussianProcessSampler, Told
 from orchestrator.search.halving import draw
 from orchestrator.search.proposal import ATTEMPT
@@ -43,6 +44,11 @@ _CHANCE = zlib.crc32(b"chance")
 """Keeps this draw apart from the samplers'."""
 
 
+def is_by_chance(seed: int, number: int) -> bool:
+    """Whether a trial of a search that learns is one of those that are drawn at random."""
+    return draw(seed, number, _CHANCE) < BY_CHANCE
+
+
 def build_sampler(sweep: "Sweep") -> "NumberedSampler":
     """The sampler of a sweep."""
     return NumberedSampler(sweep)
@@ -52,13 +58,34 @@ Elsewhere = Callable[[Sequence[FrozenTrial]], list[FrozenTrial]]
 """Trials of other studies, as they look beside this one's own."""
 
 
+class Known:
+    """What trials have told at the epochs at which they are compared, kept from proposal to proposal."""
+
+    def __init__(self, looks: Sequence[int]):
+        self._looks = looks
+        self._trials: list[FrozenTrial] = []
+        self._values_NL = np.empty((0, len(looks)))
+
+    def values(self, trials: Sequence[FrozenTrial]) -> NDArray[np.float64]:
+        """A row for each trial; NaN where it has told nothing, or does not tell its end."""
+        before = self._trials
+        more = np.full((max(0, len(trials) - len(before)), len(self._looks)), np.nan)
+        self._trials, self._values_NL = list(trials), np.vstack([self._values_NL, more])[: len(trials)]
+        for place, trial in enumerate(trials):
+            # Optuna never changes a trial: it puts another one in its place.
+            if place >= len(before) or before[place] is not trial:
+                curve = trial.intermediate_values if _tells_its_end(trial) else {}
+                self._values_NL[place] = at_looks(curve, self._looks)
+        return self._values_NL
+
+
 class TrialsView:
     """An Optuna study as its sampler is to see it, for one proposal: what an open trial has reported counts.
 
     An open trial would else be taken for a bad one (`constant_liar`), and of promoting ASHA's trials most
     are open, waiting at a rung. Optuna also takes whoever came further for better, and some come far whatever
     they are worth: those that are audited, and those that first rungs do not judge. So each trial that has
-    been at a rung is shown as if completed with what it would likely have come to (`foreseen_ends`). One that
+    been at a rung is shown as if completed with what it would likely have come to (`carried_on`). One that
     has been at none is shown as pruned where it stands; so are all where there are no rungs.
 
     Trials without values of the space, with fresh seeds or of a base outside it, are left out: each would
@@ -74,10 +101,12 @@ class TrialsView:
         learned: str | None = None,
         elsewhere: Elsewhere | None = None,
         looks: Sequence[int] = (),
+        known: Known | None = None,
     ):
         """`learned` is the algorithm that learns from them; None: all are shown. `looks` are the epochs at
-        which trials are compared, the last one included."""
+        which trials are compared, the last one included; `known` is what was known there before."""
         self._study, self._learned, self._elsewhere, self._looks = study, learned, elsewhere, looks
+        self._known = known or Known(looks)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._study, name)
@@ -98,8 +127,7 @@ class TrialsView:
         if len(self._looks) < 2 or len(self._study.directions) > 1:
             unknown = [math.nan] * len(self._all)
             return unknown, unknown
-        curves = [trial.intermediate_values if _tells_its_end(trial) else {} for trial in self._all]
-        ends, variances = foreseen_ends(curves, self._looks)
+        ends, variances = carried_on(self._known.values(self._all))
         return ends.tolist(), variances.tolist()
 
     def told(self) -> Told:
@@ -117,7 +145,8 @@ class TrialsView:
             elif trial.state == TrialState.PRUNED:
                 collapsed.append(trial.params)
         worst = min((end for _, end, _ in ends), default=0.0)
-        return Told([*ends, *((params, worst, 0.0) for params in collapsed)], pending)
+        tried = [trial.params for trial in self._all]
+        return Told([*ends, *((params, worst, 0.0) for params in collapsed)], pending, tried)
 
     @cached_property
     def _trials(self) -> list[FrozenTrial]:
@@ -157,15 +186,17 @@ class TrialsView:
 
 def _tells_its_end(trial: FrozenTrial) -> bool:
     """One that collapsed does not: had it gone on, it would have come to nothing."""
-    collapsed = trial.user_attrs.get("end", {}).get("outcome") == "collapsed"
-    return trial.state != TrialState.FAIL and not collapsed
+    if trial.state == TrialState.FAIL:
+        return False
+    ended = trial.user_attrs.get("end")
+    return ended is None or ended.get("outcome") != "collapsed"
 
 
 def _rank(trial: FrozenTrial, end: float | None, sign: int) -> tuple[float, float]:
     """TPE's order: complete trials by value, then the others by how far they came, and by value there."""
-    state, reports = trial.state, trial.intermediate_values
     if end is not None:
         return -math.inf, sign * end
+    state, reports = trial.state, trial.intermediate_values
     if state == TrialState.COMPLETE and trial.value is not None:
         return -math.inf, sign * trial.value
     if state == TrialState.FAIL or not reports:
@@ -195,7 +226,7 @@ class NumberedSampler(BaseSampler):
     """
 
     def __init__(self, sweep: "Sweep"):
-        self._sweep, self._looks = sweep, sweep.looks
+        self._sweep, self._looks, self._known = sweep, sweep.looks, Known(sweep.looks)
         self._algorithm, self._seed = sweep.config.search.algorithm, sweep.config.search.seed
         self.elsewhere: Elsewhere | None = None
         """What else the sampler learns from."""
@@ -207,8 +238,8 @@ class NumberedSampler(BaseSampler):
         (seed,) = np.random.SeedSequence(place).generate_state(1)
         if self._algorithm == "nsga2" and attempt < LEARNED_ATTEMPTS:
             return NSGAIISampler(seed=int(seed), population_size=POPULATION)
-        by_chance = draw(self._seed, trial.number, _CHANCE) < BY_CHANCE
-        if self._algorithm not in LOOKED_AT or attempt >= LEARNED_ATTEMPTS or by_chance:
+        chance = attempt >= LEARNED_ATTEMPTS or is_by_chance(self._seed, trial.number)
+        if self._algorithm not in LOOKED_AT or chance:
             return RandomSampler(seed=int(seed))
         if self._algorithm == "gp":
             return GaussianProcessSampler(self._sweep, int(seed))
@@ -223,7 +254,7 @@ class NumberedSampler(BaseSampler):
     ) -> dict[str, BaseDistribution]:
         self._jointly = self._build(trial)
         learned = self._algorithm if isinstance(self._jointly, TPESampler | GaussianProcessSampler) else None
-        self._view = TrialsView(study, learned, self.elsewhere if learned else None, self._looks)
+        self._view = TrialsView(study, learned, self.elsewhere if learned else None, self._looks, self._known)
         seen = self._view.of_each_kind() if isinstance(self._jointly, TPESampler) else self._view
         return self._jointly.infer_relative_search_space(cast(OptunaStudy, seen), trial)
 

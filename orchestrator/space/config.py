@@ -126,8 +126,9 @@ class SearchConfig(Config):
 
     algorithm: Literal["tpe", "gp", "random", "grid", "nsga2"] = "tpe"
     """tpe learns from the trials so far, and draws a third of its own at random; so does gp, a Gaussian
-    process, for one objective; random does not learn; grid takes every combination once; nsga2, for several
-    objectives, crosses and mutates completed trials that no other one beats."""
+    process, for one objective, which finds good values sooner and leaves effects of keys less sure; random
+    does not learn; grid takes every combination once; nsga2, for several objectives, crosses and mutates
+    completed trials that no other one beats."""
     # More trials extend a sweep; they do not make it another one.
     num_trials: int | None = Field(default=None, ge=1, json_schema_extra=NO_EFFECT)
     """Trials in all; with grid an upper limit, and null: every combination."""

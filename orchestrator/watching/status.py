@@ -46,6 +46,8 @@ class Status:
     """Records that MLflow has not got."""
     reduction_factor: int = 3
     """One in how many goes on at a rung."""
+    algorithm: str = "grid"
+    """What proposes the trials; `grid` where they are listed."""
     budget: Budget = NO_BUDGET
     ended_by: dict[str, Any] | None = None
     """The budget that ended the search, where one did."""
@@ -123,9 +125,10 @@ class Status:
         shown = [record for record in self.trials if record.outcome is None]
         shown += [record for record in self.trials if record.outcome is not None][::-1]
         rungs = f", rungs at {', '.join(map(str, self.rungs))}" if self.rungs else ""
+        proposed = "" if self.algorithm == "grid" else f"; proposed by {self.algorithm}"
         lines = [
             f"{self.name}: {self.line()}",
-            f"{self.state}{running}; {duration(self.took)}; up to {self.max_epochs} epochs{rungs}",
+            f"{self.state}{running}; {duration(self.took)}; up to {self.max_epochs} epochs{rungs}{proposed}",
             *(f"{name}: {self._value(r)}" for name, r in (("best", self.best), ("base", self.base)) if r),
             *self.budgets(),
             *([f"MLflow has not got {self.undelivered} records yet"] if self.undelivered else []),
@@ -187,6 +190,7 @@ class Status:
             "state": self.state,
             "process": self.runs.pid if self.runs else None,
             "metric": self.metric,
+            "algorithm": self.algorithm,
             "total": self.total,
             "seconds": round(self.took.total_seconds()),
             "trials_by_state": dict(Counter(self.state_of(r).partition(",")[0] for r in self.trials)),
@@ -226,7 +230,7 @@ def read_status(folder: Path, storage: str | None = None, newest_only: bool = Fa
         telling = json.loads((folder / DEFINITION).read_text(encoding="utf-8"))
         sweep, base = telling["definition"]["sweep"], telling["definition"]["base"]
         metric, max_epochs = sweep["objective"]["metric"], base["training"]["epochs"]
-        scheduler, total = sweep["scheduler"], telling["trials"]
+        scheduler, total, algorithm = sweep["scheduler"], telling["trials"], sweep["search"]["algorithm"]
         budget = Budget.read(telling["definition"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{folder / DEFINITION}: cannot be read: {error}.") from None
@@ -254,6 +258,7 @@ def read_status(folder: Path, storage: str | None = None, newest_only: bool = Fa
         runs=runs,
         undelivered=undelivered(folder),
         reduction_factor=scheduler.get("reduction_factor", 3),
+        algorithm=algorithm,
         budget=budget,
         ended_by=known.get(ENDED_BY),
         exhausted=known.get(EXHAUSTED),

@@ -70,6 +70,10 @@ def test_a_list_of_objectives_is_the_first_with_the_others_beside_it(tmp_path: P
         ({"objective": [{"metric": KNN}, {"metric": SPEED, "mode": "min"}]}, "worst trial"),
         ({"objective": []}, "is empty"),
         ({"search": {"algorithm": "nsga2", "num_trials": 4}}, "several objectives"),
+        (
+            {"objective": [KNN, SPEED], "search": {"algorithm": "gp", "num_trials": 4}},
+            "search.algorithm gp is for one objective; write tpe or nsga2 for several",
+        ),
     ],
 )
 def test_what_is_no_objective_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

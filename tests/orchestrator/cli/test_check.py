@@ -62,6 +62,16 @@ def test_designs_and_ranges_are_counted() -> None:
     assert describe(load_sweep("lr.yaml"))[-1] == "configurations: without end, for training.lr is a range"
 
 
+def test_the_gaussian_process_is_refused_for_several_objectives(capsys: pytest.CaptureFixture[str]) -> None:
+    several = ["--set", "objective.beside=[time/images_per_s]"]
+    assert main(["check", "s.yaml", "--brief", *several]) == 0
+    assert "5 trials proposed by tpe" in capsys.readouterr().out
+    assert main(["check", "s.yaml", *several, "--set", "search.algorithm=gp"]) == 2
+    told = capsys.readouterr()
+    why = "search.algorithm gp is for one objective; write tpe or nsga2 for several"
+    assert (told.out, told.err) == ("", f"hjepa-sweep: --set search.algorithm: {why}.\n")
+
+
 def test_all_files_are_checked_and_each_bad_one_gets_one_message(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

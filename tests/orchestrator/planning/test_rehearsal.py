@@ -32,7 +32,9 @@ def test_without_noise_a_whole_grid_run_to_its_end_finds_the_best_of_it(
     monkeypatch.setattr("orchestrator.planning.rehearsal.PACES", (0.05, 0.05))
     fifo = {"type": "fifo", "max_epochs": 9}
     sweep = load(tmp_path, space=CHOICES, search={"algorithm": "grid"}, scheduler=fifo)
-    (way,) = rehearse(sweep, 5, 2).ways
+    found = rehearse(sweep, 5, 2)
+    (way,) = found.ways
+    assert "proposed" not in found.words()
     assert way.below.high == pytest.approx(0, abs=1e-12)
     assert way.near == 5
     assert way.above_base.low >= 0
@@ -49,6 +51,7 @@ def test_early_stopping_spends_less_and_every_way_is_compared(tmp_path: Path) ->
     assert all(way.below.low >= 0 for way in found.ways)
     assert rehearse(sweep, 4, 2) == found
     assert found.words().splitlines()[2].startswith("as written ")
+    assert found.words().splitlines()[0].endswith("; proposed by tpe")
 
 
 def test_a_worlds_configurations_differ_as_it_says(tmp_path: Path) -> None:

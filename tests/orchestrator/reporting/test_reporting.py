@@ -67,6 +67,7 @@ def test_one_page_holds_everything_and_fetches_nothing(
     assert page.count('role="img" aria-label="') == len(files) - 2
     assert not re.findall(r'(?:src|href)="(?!#)[^"]*"', page)
     assert "<script" not in page
+    assert "The search&#39;s trials were proposed by random." in page
     ids = re.findall(r'\sid="([^"]*)"', page)
     assert len(ids) == len(set(ids))
     assert set(re.findall(r'(?:href="#|url\(#)([^")]*)', page)) <= set(ids)

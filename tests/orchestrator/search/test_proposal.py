@@ -14,7 +14,7 @@ from orchestrator.reporting.terminal import SweepResult, summary
 from orchestrator.search.agenda import Agenda, work_is_left
 from orchestrator.search.decision import Decisions
 from orchestrator.search.proposal import NothingLeftError, near, propose
-from orchestrator.search.sampler import BEST, LOOKED_AT, TrialsView, build_sampler
+from orchestrator.search.sampler import BEST, LOOKED_AT, TrialsView, build_sampler, is_by_chance
 from orchestrator.space import Sweep
 from orchestrator.study.record import TrialRecord
 from orchestrator.study.study import Study
@@ -88,6 +88,23 @@ def test_each_configuration_of_a_finite_space_is_run_once(tmp_path: Path, algori
     assert not work_is_left(sweep, study)
     if algorithm == "random":
         assert any("again" in reason for record in study.trials.values() for reason in record.passed_over)
+
+
+def test_the_gaussian_process_proposes_no_trial_again_that_it_does_not_look_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LOOKED_AT, "gp", 10)
+    monkeypatch.setitem(BEST, "gp", 5)
+    lr = {"training.lr": {"choice": [1e-3, 2e-3, 3e-3, 4e-3, 5e-3, 6e-3]}}
+    sweep = sweep_of(tmp_path, TYPES | lr, "gp", trials=30)
+    study = opened(tmp_path, sweep)
+    for _ in range(30):
+        record = study.ask()
+        study.report(record.number, 3, {"val/knn_top1": 100 * record.values["training.lr"]}, None)
+        study.end(record.number, "completed")
+    own = [record for record in study.trials.values() if not is_by_chance(0, record.number)]
+    assert len(own) > 15
+    assert not any("again" in reason for record in own for reason in record.passed_over)
 
 
 def test_a_failed_trial_is_not_proposed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,6 +43,20 @@ def confirm(sweep: Sweep, study: Study) -> None:
         run(study, study.ask_again(*left[0]))
 
 
+def test_what_proposes_the_trials_is_named(tmp_path: Path) -> None:
+    folder = searched(tmp_path)[1]
+    found = read_status(folder)
+    assert found.words().splitlines()[1].endswith("; proposed by random")
+    assert found.data()["algorithm"] == "random"
+    listed = space(
+        tmp_path,
+        name="listed",
+        space={"loss.type": {"choice": ["mse", "cosine"]}},
+        search={"algorithm": "grid"},
+    )
+    assert "proposed" not in read_status(begun(tmp_path / "results", listed)[0]).words()
+
+
 @pytest.mark.parametrize("by", ["budget", "exhausted"])
 def test_a_search_that_ended_early_is_no_finished_sweep_before_its_fresh_seeds(
     tmp_path: Path, by: str
