@@ -222,6 +222,7 @@ print(json.dumps(events))
 """
 
 
+@pytest.mark.slow
 @two_cores
 def test_as_many_processes_start_side_by_side_as_there_are_places(tmp_path: Path, state_folder: Path):
     run = build_tiny({"training.epochs": 1})

@@ -24,6 +24,8 @@ from orchestrator.study.study import Study
 from tests.recorded import begun, space
 
 SPACES = sorted((Path(__file__).parents[3] / "search_spaces").glob("*.yaml"))
+# Trials proposed; trials listed; keys that determine others, and several seeds.
+KINDS = ("fpn", "augmentation", "hierarchy")
 
 
 def proposals(sweep: Sweep) -> Iterator[dict[str, Any]]:
@@ -58,7 +60,11 @@ def told(folder: Path, sweep: Sweep) -> None:
     assert len(trial_rows(material)[1]) == len(material.records)
 
 
-@pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=[] if path.stem in KINDS else pytest.mark.slow) for path in SPACES],
+    ids=lambda path: path.stem,
+)
 def test_a_shipped_space_has_a_report_at_every_stage(path: Path, tmp_path: Path) -> None:
     sweep, rng = load_sweep(path), np.random.default_rng(0)
     folder, study = begun(tmp_path, sweep)
