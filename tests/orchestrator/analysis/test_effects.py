@@ -143,6 +143,7 @@ def test_a_best_value_in_the_middle_shows_in_a_sweep_of_a_dozen_trials(lr_sweep:
     assert 0.93 <= np.mean(hits) <= 0.97
 
 
+@pytest.mark.slow
 def test_the_largest_effects_interval_holds_the_truth_though_it_was_picked_for_its_size(
     many_keys: Sweep,
 ) -> None:

@@ -210,6 +210,7 @@ def gone(pid):
     return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
+@pytest.mark.slow
 def test_a_killed_driver_leaves_nothing_running_and_its_resume_goes_on_in_its_runs(folder, uri):
     driver = subprocess.run(
         [sys.executable, "-c", KILLED_DRIVER, str(folder), uri], stdout=subprocess.PIPE, text=True
