@@ -12,38 +12,30 @@ SPREAD = 0.5
 """Share of the spread at the earlier look that such a pair is off the line."""
 
 
-def foreseen_ends(
-    curves: Sequence[Mapping[int, float]], looks: Sequence[int]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What each curve, epoch to value, would come to at the last of `looks`, and the variance of that.
-
-    Both are NaN for one that has been at none.
-
-    `looks` are epochs in ascending order. From one to the next a value is carried on by the straight line
-    through the curves that have been at both, by least squares. That some went on for their value there
-    does not bend the line, and that others went on whatever their value helps it. How far those lie off the
-    line is how uncertain the end is.
-    """
-    return carried_on(np.array([at_looks(curve, looks) for curve in curves]).reshape(len(curves), len(looks)))
-
-
 def at_looks(curve: Mapping[int, float], looks: Sequence[int]) -> list[float]:
-    """Its values there; NaN where it has none."""
+    """The values of a curve, epoch to value, at those epochs; NaN where it has none."""
     return [curve.get(epoch, math.nan) for epoch in looks]
 
 
-def carried_on(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The same of values at the looks, a row for each curve."""
-    looks = range(values.shape[1])
-    known = np.isfinite(values)
-    last = np.where(known.any(axis=1), len(looks) - 1 - np.argmax(known[:, ::-1], axis=1), -1)
-    ends = np.where(last >= 0, values[np.arange(len(values)), last], np.nan)
+def foreseen_ends(values_NL: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What each of N curves would come to at the last of L looks, and the variance of that.
+
+    `values_NL` are its values there (`at_looks`). Both are NaN for one that has been at none.
+
+    From one look to the next a value is carried on by the straight line through the curves that have been
+    at both, by least squares. That some went on for their value there does not bend the line, and that
+    others went on whatever their value helps it. How far those lie off the line is how uncertain the end is.
+    """
+    looks = values_NL.shape[1]
+    known = np.isfinite(values_NL)
+    last = np.where(known.any(axis=1), looks - 1 - np.argmax(known[:, ::-1], axis=1), -1)
+    ends = np.where(last >= 0, values_NL[np.arange(len(values_NL)), last], np.nan)
     variances = np.where(last >= 0, 0.0, np.nan)
-    for place in range(len(looks) - 1):
+    for place in range(looks - 1):
         both = known[:, place] & known[:, place + 1]
-        before, after = values[both, place], values[both, place + 1]
+        before, after = values_NL[both, place], values_NL[both, place + 1]
         mean, mean_after, slope = _line(before, after)
-        supposed = SPREAD * float(np.var(values[known[:, place], place])) if known[:, place].any() else 0.0
+        supposed = SPREAD * float(np.var(values_NL[known[:, place], place])) if known[:, place].any() else 0.0
         off = float(((after - mean_after - slope * (before - mean)) ** 2).sum())
         goes_on = (last >= 0) & (last <= place)
         ends[goes_on] = mean_after + slope * (ends[goes_on] - mean)

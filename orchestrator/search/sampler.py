@@ -18,7 +18,7 @@ from optuna.study import Study as OptunaStudy
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from orchestrator.search.foresight import at_looks, carried_on
+from orchestrator.search.foresight import at_looks, foreseen_ends
 from orchestrator.search.gaussian import GaussianProcessSampler, Told
 from orchestrator.search.halving import draw
 from orchestrator.search.proposal import ATTEMPT
@@ -85,7 +85,7 @@ class TrialsView:
     An open trial would else be taken for a bad one (`constant_liar`), and of promoting ASHA's trials most
     are open, waiting at a rung. Optuna also takes whoever came further for better, and some come far whatever
     they are worth: those that are audited, and those that first rungs do not judge. So each trial that has
-    been at a rung is shown as if completed with what it would likely have come to (`carried_on`). One that
+    been at a rung is shown as if completed with what it would likely have come to (`foreseen_ends`). One that
     has been at none is shown as pruned where it stands; so are all where there are no rungs.
 
     Trials without values of the space, with fresh seeds or of a base outside it, are left out: each would
@@ -127,7 +127,7 @@ class TrialsView:
         if len(self._looks) < 2 or len(self._study.directions) > 1:
             unknown = [math.nan] * len(self._all)
             return unknown, unknown
-        ends, variances = carried_on(self._known.values(self._all))
+        ends, variances = foreseen_ends(self._known.values(self._all))
         return ends.tolist(), variances.tolist()
 
     def told(self) -> Told:

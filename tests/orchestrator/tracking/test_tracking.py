@@ -325,10 +325,11 @@ def test_credentials_stand_in_no_file_and_the_user_is_known(tmp_path, folder, de
 
 def test_who_goes_on_by_the_folder_alone_is_the_same_user_there(folder, dead_uri):
     """Whose password is in MLFLOW_TRACKING_PASSWORD."""
-    tracker = Tracker(folder, dead_uri.replace("://", "://alice@"), "fpn", "fpn-1")
-    wait_until(lambda: (found := Cursor.load(folder)) is not None and found.store == dead_uri)
-    assert store_of(folder, None) == dead_uri.replace("://", "://alice@")
-    assert tracker.close(timeout_s=0) > 0
+    for uri in (dead_uri, "postgresql+psycopg2://127.0.0.1:1/mlflow"):
+        tracker = Tracker(folder, uri.replace("://", "://alice@"), "fpn", "fpn-1")
+        wait_until(lambda uri=uri: (found := Cursor.load(folder)) is not None and found.store == uri)
+        assert store_of(folder, None) == uri.replace("://", "://alice@")
+        assert tracker.close(timeout_s=0) > 0
 
 
 def test_a_folder_of_an_older_version_goes_on_with_the_store_that_it_names(folder, dead_uri):
