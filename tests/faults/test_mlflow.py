@@ -13,7 +13,7 @@ import pytest
 from mlflow import MlflowClient
 
 from orchestrator.tracking.tracking import Tracker, undelivered
-from tests.orchestrator.tracking.test_tracking import answers, serve
+from tests.orchestrator.tracking.stores import answers, serve
 
 pytestmark = [
     pytest.mark.slow,

@@ -29,6 +29,7 @@ from hjepa.evaluate import (
     raw_pixel_features,
 )
 from hjepa.metrics import metric_mode
+from tests.hjepa.draws import normal
 
 
 def clusters(count: int, spread: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -37,10 +38,6 @@ def clusters(count: int, spread: float, seed: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, 5, (count,), generator=generator)
     return centres[labels] + spread * torch.randn(count, 8, generator=generator), labels
-
-
-def normal(*shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
 # k-NN

@@ -32,15 +32,12 @@ from hjepa.masking import sample_masks
 from hjepa.model import Prediction
 from hjepa.objective import losses
 from hjepa.run import build_run
+from tests.hjepa.draws import normal
 
 Tiny = Callable[..., RunConfig]
 
 CPU = torch.device("cpu")
 ONE = torch.ones(1, 1)
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 # SIGReg

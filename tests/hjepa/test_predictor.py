@@ -10,13 +10,10 @@ from torch import Tensor, nn
 
 from hjepa.encoder import sincos_positions, take
 from hjepa.predictor import Predictor, PredictorConfig
+from tests.hjepa.draws import normal
 
 NORM = partial(nn.LayerNorm, eps=1e-6)
 VISIBLE = torch.tensor([[0, 3, 5], [2, 7, 8]])
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def small(**config: Any) -> Predictor:

@@ -7,16 +7,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
 from torchvision.ops import FeaturePyramidNetwork
 
 from hjepa.pyramid import FpnConfig, Pyramid, grid_sides, pool
+from tests.hjepa.draws import normal
 
 every_fusion = pytest.mark.parametrize("fusion", ["add", "concat"])
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def fpn(fusion: Any, levels: int, dim: int = 8, feature_dim: int | None = None) -> Pyramid:

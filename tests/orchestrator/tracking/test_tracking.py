@@ -5,7 +5,6 @@ import math
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,76 +15,14 @@ import pytest
 from mlflow import MlflowClient
 
 from orchestrator.cli.going import store_of
-from orchestrator.doctor.stores import tracking
 from orchestrator.process.lock import exclusive
-from orchestrator.tracking.delivery import create_database
-from orchestrator.tracking.drainer import LOCK, logged_in, until_next_session
+from orchestrator.tracking.drainer import LOCK, until_next_session
 from orchestrator.tracking.spool import CURSOR, SPOOL, Cursor, read, undelivered
-from orchestrator.tracking.tracking import Tracker, absolute_uri, bare_uri, drain
+from orchestrator.tracking.tracking import Tracker, absolute_uri, drain
+from tests.orchestrator.tracking.stores import a_short_sweep, answers, history, runs_of, serve, wait_until
 
 # MLflow 3.17's own use of SQLAlchemy 2.1.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory):
-    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
-    create_database(path)
-    return path
-
-
-@pytest.fixture
-def database(empty_database, tmp_path):
-    """A fresh MLflow database; copied, as making one takes two seconds."""
-    return Path(shutil.copy(empty_database, tmp_path))
-
-
-@pytest.fixture
-def uri(database):
-    return f"sqlite:///{database}"
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return tmp_path / "sweep"
-
-
-@pytest.fixture
-def dead_uri():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    return f"http://127.0.0.1:{port}"
-
-
-def runs_of(uri, experiment="fpn"):
-    """Run name -> run, of the whole experiment."""
-    client = MlflowClient(uri)
-    runs = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
-    named = {run.info.run_name: run for run in runs}
-    assert len(named) == len(runs), "a run was made twice"
-    return named
-
-
-def history(uri, run, key):
-    return [(m.step, m.value) for m in MlflowClient(uri).get_metric_history(run.info.run_id, key)]
-
-
-def wait_until(condition, timeout_s=30):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-
-
-def a_short_sweep(tracker, epochs=3):
-    tracker.start_sweep({"search.num_trials": 2}, {"base": "digits"})
-    for trial, lr in (("t1", 1e-3), ("t2", 3e-4)):
-        tracker.start_trial(trial, {"training.lr": lr, "model.fpn.use_fpn": True}, {"origin": "tpe"})
-    for epoch in range(epochs):
-        for trial in ("t1", "t2"):
-            tracker.log_epoch(trial, epoch, {"val/knn_top1": epoch / 10, "train/loss": 1.0}, 1000 + epoch)
-    tracker.end_trial("t1", "FINISHED", {"outcome": "complete"})
-    tracker.end_trial("t2", "KILLED", {"outcome": "pruned"})
 
 
 def test_a_sweep_stands_in_mlflow_as_it_ran(folder, database, uri):
@@ -307,53 +244,6 @@ def test_a_dead_drivers_drainer_leaves_a_resumed_session_to_its_own():
     assert until_next_session(window, current="", session="") == window
 
 
-def test_credentials_stand_in_no_file_and_the_user_is_known(tmp_path, folder, dead_uri):
-    database = "postgresql+psycopg2://127.0.0.1:1/mlflow"
-    for store, secret in ((dead_uri, ""), (database, "?application_name=se%2Fcret")):
-        uri = store.replace("://", "://alice:se%2Fcret@") + secret
-        tracker = Tracker(folder, uri, "fpn", "fpn-1")
-        a_short_sweep(tracker)
-        log = folder / "tracking.log"
-        size = log.stat().st_size if log.exists() else 0
-        wait_until(lambda log=log, size=size: log.stat().st_size > size + 50)
-        assert Cursor.load(folder).store == store
-        assert store_of(folder, None) == store.replace("://", "://alice@")
-        assert tracker.close(timeout_s=0.5) > 0
-    for file in (file for file in tmp_path.rglob("*") if file.is_file()):
-        assert not any(secret in file.read_text() for secret in ("se%2Fcret", "se/cret")), file.name
-
-
-def test_who_goes_on_by_the_folder_alone_is_the_same_user_there(folder, dead_uri):
-    """Whose password is in MLFLOW_TRACKING_PASSWORD."""
-    for uri in (dead_uri, "postgresql+psycopg2://127.0.0.1:1/mlflow"):
-        tracker = Tracker(folder, uri.replace("://", "://alice@"), "fpn", "fpn-1")
-        wait_until(lambda uri=uri: (found := Cursor.load(folder)) is not None and found.store == uri)
-        assert store_of(folder, None) == uri.replace("://", "://alice@")
-        assert tracker.close(timeout_s=0) > 0
-
-
-def test_a_folder_of_an_older_version_goes_on_with_the_store_that_it_names(folder, dead_uri):
-    folder.mkdir()
-    (folder / CURSOR).write_text(json.dumps({"store": dead_uri}))
-    assert store_of(folder, None) == dead_uri
-
-
-@pytest.mark.parametrize(
-    ("uri", "name", "password"),
-    [
-        ("http://alice:se%2Fcret@host/a", "alice", "se/cret"),
-        ("https://alice@host/a", "alice", "of the environment"),
-        ("https://host/a", "somebody", "of the environment"),
-    ],
-)
-def test_a_server_is_told_who_logs_in(monkeypatch, uri, name, password):
-    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "somebody")
-    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "of the environment")
-    assert logged_in(uri).partition("://")[2] == "host/a"
-    assert os.environ["MLFLOW_TRACKING_USERNAME"] == name
-    assert os.environ["MLFLOW_TRACKING_PASSWORD"] == password
-
-
 # A drainer of a version that, unless it has to be patient, gives up at once.
 PATIENT = """
 from orchestrator.tracking import drainer
@@ -432,23 +322,6 @@ def test_the_driver_imports_no_mlflow():
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
 
 
-def serve(port, backend, log, *options, **settings):
-    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--backend-store-uri", backend]
-    command += ["--artifacts-destination", str(log.parent / "artifacts")]
-    environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"} | settings
-    command += options
-    with log.open("ab") as output:
-        return subprocess.Popen(
-            command, stdout=output, stderr=output, start_new_session=True, env=environment
-        )
-
-
-def answers(port):
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
-
-
 @pytest.mark.slow
 def test_what_a_stopped_server_missed_arrives_after_its_restart(tmp_path, folder, uri, dead_uri):
     port = int(dead_uri.rpartition(":")[2])
@@ -480,63 +353,3 @@ def test_what_a_stopped_server_missed_arrives_after_its_restart(tmp_path, folder
     assert history(uri, runs["t1"], "loss") == [(0, 1.0), (1, 1.0), (2, 1.0)]
     assert list((tmp_path / "artifacts").rglob("report.html"))
     assert json.loads((folder / CURSOR).read_text())["refused"] == 0
-
-
-@pytest.mark.parametrize(
-    ("uri", "bare"),
-    [
-        ("http://me:se%2Fcret@host:5000/a", "http://me@host:5000/a"),
-        ("http://:secret@host:5000", "http://host:5000"),
-        ("http://host:5000", "http://host:5000"),
-        ("postgresql://me:secret@host/db?password=secret", "postgresql://me@host/db"),
-        ("sqlite:////data/mlflow.db", "sqlite:////data/mlflow.db"),
-    ],
-)
-def test_a_bare_uri_names_the_store_without_its_secrets(uri, bare):
-    assert bare_uri(uri) == bare
-    assert bare_uri(bare) == bare
-
-
-@pytest.mark.slow
-def test_a_server_that_asks_for_a_password_gets_it_from_the_environment(
-    tmp_path, folder, dead_uri, monkeypatch
-):
-    """A wrong one costs nothing but time: what was not taken arrives with the right one."""
-    port, password = int(dead_uri.rpartition(":")[2]), "canary-6f20b1d9-long"
-    settings = tmp_path / "auth.ini"
-    settings.write_text(
-        "[mlflow]\ndefault_permission = READ\n"
-        f"database_uri = sqlite:///{tmp_path / 'auth.db'}\n"
-        f"admin_username = keeper\nadmin_password = {password}\n"
-        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
-    )
-    settings.chmod(0o600)
-    secrets = {"MLFLOW_AUTH_CONFIG_PATH": str(settings), "MLFLOW_FLASK_SERVER_SECRET_KEY": "of the test"}
-    backend = f"sqlite:///{tmp_path / 'server.db'}"
-    server = serve(port, backend, tmp_path / "server.log", "--app-name", "basic-auth", **secrets)
-    try:
-        wait_until(lambda: answers(port), timeout_s=120)
-        log = folder / "tracking.log"
-        for given in ("wrong", password):
-            monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "keeper")
-            monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", given)
-            tracker = Tracker(folder, dead_uri, "fpn", "fpn-1")
-            a_short_sweep(tracker)
-            if given == "wrong":
-                wait_until(lambda: "not delivered" in log.read_text(), timeout_s=60)
-                assert tracker.close(timeout_s=0) > 0
-                refused = tracking(dead_uri)
-                assert not refused.ok
-                assert "refuses keeper (HTTP 401)" in refused.said
-                assert "MLFLOW_TRACKING_PASSWORD" in refused.fix
-            else:
-                wait_until(lambda: undelivered(folder) == 0, timeout_s=120)
-                assert tracker.close(timeout_s=60) == 0
-                assert tracking(dead_uri).ok
-        learnt = history(dead_uri, runs_of(dead_uri)["t1"], "val/knn_top1")
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
-    assert learnt == [(0, 0.0), (1, 0.1), (2, 0.2)]
-    for file in (file for file in folder.rglob("*") if file.is_file()):
-        assert password not in file.read_text(), file.name
