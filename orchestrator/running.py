@@ -259,18 +259,23 @@ class SweepRun:
                 f"training.accumulation_steps {half.training.accumulation_steps}. A regularizer over the "
                 "batch sees half of it at a time.",
             )
-            self.agenda.waiting.append(record)
+            self._put_back(record)
             return
         if failure.node_lost:
             self._note(record, f"{failure.reason}; goes on elsewhere")
-            self.agenda.waiting.append(record)
+            self._put_back(record)
             return
         count = self.failures[record.number] = self.failures.get(record.number, 0) + 1
         if count > self.sweep.config.resources.max_failures:
             self._end(record, "failed", failure.reason)
         else:
             self._note(record, f"{failure.reason}; tried again")
-            self.agenda.waiting.append(record)
+            self._put_back(record)
+
+    def _put_back(self, record: TrialRecord) -> None:
+        """Let a trial whose process is gone go on in another place."""
+        self.agenda.waiting.append(record)
+        self.progress.put_back(record)
 
     def status(self) -> Status:
         """How the sweep stands, as `hjepa-sweep status` tells it; any thread may ask."""
@@ -283,7 +288,7 @@ class SweepRun:
             max_epochs=self.sweep.max_epochs,
             rungs=list(self.sweep.rungs),
             trials=[self._copies.of(record) for record in trials],
-            begun={r.number for r in trials if r.reports} | set(self.heard),
+            begun=set(self.heard),
             runs=self.holder,
             undelivered=0,
             budget=self.purse.budget,

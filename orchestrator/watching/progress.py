@@ -58,6 +58,9 @@ class Progress:
     def reported(self, record: TrialRecord) -> None:
         """A trial has reported an epoch."""
 
+    def put_back(self, record: TrialRecord) -> None:
+        """A trial has lost its process, and waits for a place in which to go on."""
+
     def parked(self, record: TrialRecord, reason: str) -> None:
         """A trial waits at a rung."""
 
@@ -86,6 +89,7 @@ class Lines(Progress):
 
     def __enter__(self) -> "Lines":
         self._running: dict[int, TrialRecord] = {}
+        self._waiting: dict[int, TrialRecord] = {}
         self._written = time.monotonic()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._heartbeat, daemon=True)
@@ -98,12 +102,17 @@ class Lines(Progress):
 
     def started(self, record: TrialRecord) -> None:
         self._running[record.number] = record
+        self._waiting.pop(record.number, None)
         begins = "begins" if not record.reports else f"goes on after epoch {max(record.reports)}"
         self._write(f"trial {record.id} {begins}: {describe(record)}")
 
     def reported(self, record: TrialRecord) -> None:
         epoch = max(record.reports, default=0)
         self._write(f"trial {record.id} epoch {epoch}/{self.max_epochs} {self.metric} {self.value(record)}")
+
+    def put_back(self, record: TrialRecord) -> None:
+        self._running.pop(record.number, None)
+        self._waiting[record.number] = record
 
     def parked(self, record: TrialRecord, reason: str) -> None:
         self._running.pop(record.number, None)
@@ -128,11 +137,16 @@ class Lines(Progress):
     def _heartbeat(self) -> None:
         while not self._over.wait(0.5):
             if time.monotonic() - self._written >= HEARTBEAT_S - 1:
-                running = ", ".join(
-                    f"{r.id} after epoch {max(r.reports, default=0)}" for r in list(self._running.values())
-                )
-                none = "no trial" if self.counts.ended else "starting"
-                self._write(f"running: {running or none}; {self.counts.words()}")
+                waiting, begun = _with_epochs(self._waiting), self.counts.ended or self._waiting
+                running = _with_epochs(self._running) or ("no trial" if begun else "starting")
+                parts = [running, f"waiting for a place: {waiting}"] if waiting else [running]
+                self._write(f"running: {'; '.join([*parts, self.counts.words()])}")
+
+
+def _with_epochs(trials: dict[int, TrialRecord]) -> str:
+    """`0003 after epoch 5, 0004 after epoch 0`."""
+    # Copied, since the heartbeat has a thread of its own.
+    return ", ".join(f"{r.id} after epoch {max(r.reports, default=0)}" for r in list(trials.values()))
 
 
 class LiveTable(Progress):

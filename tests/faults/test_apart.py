@@ -46,6 +46,7 @@ ports = {"min_worker_port": 0, "max_worker_port": 0, "node_manager_port": 0}
 params = RayParams(include_log_monitor=False, **place, **some, **ports)
 params.dashboard_agent_listen_port = None
 Node(params, head=False, shutdown_at_exit=True, spawn_reaper=True)
+print("joined", flush=True)
 time.sleep(3600)
 """
 
@@ -75,13 +76,11 @@ def apart(workplace: Workplace, s3: S3) -> Iterator[tuple[str, AddNode]]:
             )
         started.append(node)
 
-        def raylets() -> list[psutil.Process]:
-            return [one for one in psutil.Process(node.pid).children(True) if one.name() == "raylet"]
-
-        while not raylets():
+        while "joined" not in said.read_text():
             assert node.poll() is None, said.read_text()
             time.sleep(0.1)
-        return raylets()[0]
+        (raylet,) = (one for one in psutil.Process(node.pid).children(True) if one.name() == "raylet")
+        return raylet
 
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)

@@ -1,5 +1,6 @@
 """What a running sweep makes of reports, without processes that report."""
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from orchestrator.engine.trial import Outcome
 from orchestrator.running import LOOKED_AT, SweepRun
 from orchestrator.space import Sweep
 from orchestrator.study.study import Study
+from orchestrator.watching import progress
 from orchestrator.watching.status import read_status
 from tests.recorded import space
 
@@ -94,6 +96,33 @@ def test_why_an_epoch_is_run_again_is_noted(open_: Open) -> None:
     again, study = open_()
     assert reported(again, begin(again), 1, notes=("goes on after epoch 0: torn",))
     assert study.trials[0].notes[-1] == "goes on after epoch 0: torn"
+
+
+def test_a_trial_without_a_process_is_told_to_wait_until_it_goes_on(
+    open_: Open, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As where the last node is lost, and the sweep waits for another one."""
+    monkeypatch.setattr(progress, "HEARTBEAT_S", 1.1)
+    run, study = open_()
+
+    def told() -> str:
+        """The next line of where nothing happens."""
+        capsys.readouterr()
+        while not (text := capsys.readouterr().out):
+            time.sleep(0.05)
+        return text.partition("] ")[2]
+
+    with progress.Lines(study.metric, 3, run.counts) as run.progress:
+        task = begin(run)
+        assert reported(run, task, 1)
+        assert told().startswith("running: 0000 after epoch 1; 0 of ")
+        run.crashed(task, "ray.exceptions.ActorDiedError: The node was terminated")
+        assert told().startswith("running: no trial; waiting for a place: 0000 after epoch 1; 0 of ")
+        assert run.status().line().startswith("running, 0 of ")
+        assert "(1 waiting)" in run.status().line()
+        begin(run)
+        assert told().startswith("running: 0000 after epoch 1; 0 of ")
+        assert "(1 running)" in run.status().line()
 
 
 def in_budget(folder: Path, hours: float) -> Sweep:
