@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -108,15 +109,19 @@ class Workplace:
         )
 
     def _run(self, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command(module, *arguments),
-            cwd=self.folder,
-            env=self.env,
-            text=True,
-            capture_output=True,
-            timeout=240,
-            check=False,
-        )
+        try:
+            return subprocess.run(
+                self.command(module, *arguments),
+                cwd=self.folder,
+                env=self.env,
+                text=True,
+                capture_output=True,
+                timeout=240,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as slow:
+            said = b"".join(text for text in (slow.stdout, slow.stderr) if text)
+            pytest.fail(f"still running after {slow.timeout:.0f} s:\n{said.decode()}")
 
     def holding(self, secret: str) -> list[Path]:
         """The files in which a planted secret stands, of the folder and of what sweeps keep elsewhere."""
