@@ -286,7 +286,7 @@ def cpu_of(action: Any) -> float:
 
 def memory() -> dict[str, float]:
     """Most of main memory that this process has held."""
-    return {"peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6}
+    return {"peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
 
 
 def phase(name: str, folder: Path, trials: int, places: int, algorithm: str) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Protocol
 
 import torch
-from kornia.augmentation import ColorJitter
 from torch import Tensor
 
 from hjepa.data.pixels import SOLARIZATION_THRESHOLD, gaussian_blur, grayscale, solarize
@@ -50,6 +49,9 @@ class Jitter:
     """Brightness, contrast, saturation and hue, by factors per image; in one random order per batch."""
 
     def __init__(self, strength: float):
+        # Here, for it takes 0.2 s and 20 MB, and many runs change no colours.
+        from kornia.augmentation import ColorJitter
+
         self.jitter = ColorJitter(strength, strength, strength, strength / 4)
 
     def draw(self, count: int) -> Tensor:

@@ -74,11 +74,16 @@ class Journal(JournalFileBackend):
         if not written and place == self._path.stat().st_size:
             return  # asked for at every look at a trial
         if not written or place != start:
-            yield from map(self._put_aside, super().read_logs(log_number_from))
+            for number, log in enumerate(super().read_logs(log_number_from), start=log_number_from + 1):
+                self._keep_places({number: self._log_number_offset[number]})
+                yield self._put_aside(log)
             return
-        # Of the places of all lines, which Optuna keeps, these are all that is asked for again.
-        self._log_number_offset = {0: 0, log_number_from: start, log_number_from + len(written): end}
+        self._keep_places({log_number_from: start, log_number_from + len(written): end})
         yield from map(_lean, written)
+
+    def _keep_places(self, places: dict[int, int]) -> None:
+        """Keep these places of lines in the file only; Optuna would keep all, and asks for the last again."""
+        self._log_number_offset = {0: 0} | places
 
     def _put_aside(self, log: dict[str, Any]) -> dict[str, Any]:
         """A line as Optuna shall have it in memory: its report is kept here, until the study takes it.
