@@ -26,7 +26,8 @@ def texts(tree: ast.AST) -> Iterator[str]:
 
 SAID = [
     text
-    for file in sorted((ROOT / "hjepa").rglob("*.py"))
+    for package in ("hjepa", "orchestrator")
+    for file in sorted((ROOT / package).rglob("*.py"))
     for text in texts(ast.parse(file.read_text(encoding="utf-8")))
 ]
 
