@@ -121,7 +121,7 @@ class Workplace:
             )
         except subprocess.TimeoutExpired as slow:
             said = b"".join(text for text in (slow.stdout, slow.stderr) if text)
-            pytest.fail(f"still running after {slow.timeout:.0f} s:\n{said.decode()}")
+            pytest.fail(f"still running after {slow.timeout:.0f} s:\n{said.decode(errors='replace')}")
 
     def holding(self, secret: str) -> list[Path]:
         """The files in which a planted secret stands, of the folder and of what sweeps keep elsewhere."""

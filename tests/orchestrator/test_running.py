@@ -108,7 +108,7 @@ def test_a_trial_without_a_process_is_told_to_wait_until_it_goes_on(
     def told() -> str:
         """The next line of where nothing happens."""
         capsys.readouterr()
-        while not (text := capsys.readouterr().out):
+        while "] " not in (text := capsys.readouterr().out):  # a line's end is written by itself
             time.sleep(0.05)
         return text.partition("] ")[2]
 
