@@ -9,7 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context, parent_process, resource_tracker
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -145,8 +145,10 @@ def _outcomes(jobs: Iterator[Job], num_workers: int) -> Iterator[Iterator[Outcom
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C and SIGTERM come through at the end only: half-started workers could not be ended. They inherit
-    the block, so that only this process answers to them."""
+    """Ctrl-C and SIGTERM come through at the end only: half-started workers could not be ended. They and
+    their server inherit the block, so that only this process answers to them."""
+    # The first worker would start it, and starting it lifts the block.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield

@@ -132,6 +132,14 @@ def test_a_closed_run_leaves_no_worker(tiny: Tiny, folder: Path):
     assert workers() == []
 
 
+def deaf_to(process: psutil.Process) -> set[int]:
+    """The signals that it blocks or ignores."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    fields = dict(line.split(":\t") for line in status.splitlines())
+    mask = int(fields["SigBlk"], 16) | int(fields["SigIgn"], 16)
+    return {number for number in signal.valid_signals() if mask >> (number - 1) & 1}
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_in_an_epoch_leaves_no_process(
     tiny: Tiny, folder: Path, tmp_path: Path, number: signal.Signals
@@ -156,6 +164,9 @@ def test_a_signal_in_an_epoch_leaves_no_process(
         ) in told
         below = psutil.Process(process.pid).children(recursive=True)
         assert below
+        # The workers' server, and the tracker of their resources; workers come and go.
+        lasting = psutil.Process(process.pid).children()
+        assert all({signal.SIGINT, signal.SIGTERM} <= deaf_to(one) for one in lasting)
         # As a terminal and a scheduler do: to the workers too.
         os.killpg(process.pid, number)
         _, told = process.communicate(timeout=60)
