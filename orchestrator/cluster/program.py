@@ -17,7 +17,13 @@ def call(*command: str, missing: str, input: str | None = None, timeout_s: float
     program = command[0]
     try:
         done = subprocess.run(
-            command, input=input, text=True, capture_output=True, timeout=timeout_s, check=False
+            command,
+            input=input,
+            text=True,
+            errors="replace",  # it may print names that others have given
+            capture_output=True,
+            timeout=timeout_s,
+            check=False,
         )
     except FileNotFoundError:
         raise ConfigError(f"{program}: no such program: {missing}.") from None

@@ -84,10 +84,11 @@ class SlurmProfile(BaseProfile):
     def stop(self, name: str) -> str:
         """Ask the jobs of the sweep `name` to stop in order, and say so. ConfigError where SLURM refuses."""
         ours = re.compile(rf"hjepa-{re.escape(name)}-[0-9a-f]{{10}}")
-        listed = [
-            line.split() for line in _call("squeue", "--me", "--noheader", "--format=%i %T %j").splitlines()
+        listed = _call("squeue", "--me", "--noheader", "--format=%i %T %j").splitlines()
+        # Of jobs that are not ours the name may hold spaces, or nothing.
+        told = [
+            (job, state) for job, state, *title in map(str.split, listed) if ours.fullmatch(" ".join(title))
         ]
-        told = [(job, state) for job, state, title in listed if ours.fullmatch(title)]
         if not told:
             return f"{name} has no job in the queue."
         for job, state in told:

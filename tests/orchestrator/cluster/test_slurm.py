@@ -11,6 +11,7 @@ import pytest
 
 from orchestrator.cluster.profile import load_profile
 from orchestrator.space import ConfigError
+from tests.orchestrator.cluster.standin import StandIn
 from tests.programs.slurm import Slurm, missing, slurm_cluster
 from tests.workplace import SPACE, Workplace, learnt, records, uninterrupted
 
@@ -140,6 +141,17 @@ def test_stop_ends_a_running_job_in_order_and_it_does_not_queue_itself_again(
     assert "interrupted; what was reported is kept" in log.read_text()
     assert "Restarts=0" in slurm.call("scontrol", "show", "job", job)
     assert not list(Path("/tmp").glob(f"hjepa-{job}"))
+
+
+def test_stop_finds_the_sweeps_jobs_among_those_of_other_names(workplace: Workplace):
+    """Of which some have spaces in their names, and some none."""
+    write_profile(workplace)
+    squeue, scancel = StandIn(workplace, "squeue"), StandIn(workplace, "scancel")
+    ours = "hjepa-tiny-0123456789"
+    squeue.answer("", f"7 RUNNING my analysis\n8 PENDING \n9 RUNNING {ours}\n10 PENDING a {ours}\n")
+    done = workplace.ask("stop", "tiny", "--to", "here")
+    assert done.stdout == "tiny: job 9 has been asked to stop.\n", done.stdout + done.stderr
+    assert scancel.calls() == [["--signal=TERM", "--batch", "9"]]
 
 
 def told(slurm: Slurm, job: str, state: str) -> Callable[[], bool]:
