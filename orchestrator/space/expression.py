@@ -10,10 +10,18 @@ MAX_LENGTH = 500
 """Characters of an expression."""
 MAX_DEPTH = 50
 MAX_EXPONENT = 100
+"""Of a power, and of the ten to which `round` rounds."""
 MAX_WHOLE = 2**53
 """Whole numbers beyond it are refused, where a float would no longer hold each."""
 BASE = "base."
 """`base.training.lr` is the base's own value, whatever a trial has."""
+
+
+def _rounded(value: Any, *digits: int) -> Any:
+    if any(abs(count) > MAX_EXPONENT for count in digits):
+        raise ExpressionError(f"rounds to more than {MAX_EXPONENT} digits")
+    return round(value, *digits)
+
 
 _CONSTANTS = {"true": True, "false": False, "null": None, "True": True, "False": False, "None": None}
 FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -26,7 +34,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "log2": math.log2,
     "max": max,
     "min": min,
-    "round": round,
+    "round": _rounded,
     "sqrt": math.sqrt,
     "sum": sum,
 }
