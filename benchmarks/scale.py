@@ -119,7 +119,7 @@ class Running:
             "time/epoch_s": 0.4,
         }
         over = epoch == 60
-        return Outcome(epoch, metrics, file.name, over, began=time.time(), seconds=0.4).result()
+        return Outcome(epoch, metrics, file.name, over, seconds=0.4).result()
 
 
 class NullEngine:

@@ -89,7 +89,7 @@ class Outcome:
     paused: str | None = None
     """Why the epoch could not be written or begun yet, and until when; it is tried again."""
     began: float = 0.0
-    """Unix time at which the epoch's computation was asked for, in seconds."""
+    """When the epoch's computation was asked for, in seconds by its process's monotonic clock."""
     seconds: float = 0.0
     """From then until its checkpoint was written."""
 
@@ -133,7 +133,7 @@ class TrialWork:
 
     def step(self) -> Outcome:
         """One epoch and its checkpoint."""
-        began = time.time()
+        began = time.monotonic()
         try:
             if self.reports is None:
                 self.reports = self._begin()
@@ -148,7 +148,7 @@ class TrialWork:
             why = f"until {passing}: {explain(error)}"
             return Outcome(self.epoch, {}, None, False, paused=why, began=began)
         self.done, self.notes = None, ()
-        return replace(outcome, seconds=time.time() - outcome.began)
+        return replace(outcome, seconds=time.monotonic() - outcome.began)
 
     def _epoch(self, reports: Iterator[Report], began: float) -> tuple[Report, Outcome] | Outcome:
         """Compute an epoch; a report that is still to be saved, or the trial's failure."""

@@ -1,5 +1,6 @@
 """What runs in a trial's process, driven as Tune drives it but without Ray."""
 
+import itertools
 import json
 import os
 import resource
@@ -56,6 +57,15 @@ def test_a_resumed_trial_forgets_the_epochs_after_its_checkpoint(run: RunConfig,
     assert (second.epoch, third.epoch, third.finished) == (2, 3, True)
     assert second.metrics["val/knn_top1"] == first[1].metrics["val/knn_top1"]
     assert epochs(tmp_path) == [1, 2, 3]
+
+
+def test_an_epochs_seconds_do_not_follow_a_wall_clock_that_is_set(
+    run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An hour back with every look at it: budgets are spent by these seconds."""
+    looks = itertools.count()
+    monkeypatch.setattr("time.time", lambda: 2e9 - 3600 * next(looks))
+    assert 0 < Outcome.of(taken_on(run, tmp_path).step()).seconds < 600
 
 
 def truncate(path: Path) -> None:
