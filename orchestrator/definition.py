@@ -99,8 +99,9 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
 
 
 def sweep_folders(results: Path) -> list[Path]:
-    """The folders in `results` that hold a sweep, by name."""
-    return sorted(path.parent for path in results.glob(f"*/{DEFINITION}"))
+    """The folders in `results` that hold a sweep, by name; hidden ones hold what is half made."""
+    folders = (path.parent for path in results.glob(f"*/{DEFINITION}"))
+    return sorted(folder for folder in folders if not folder.name.startswith("."))
 
 
 def find_sweep(results: Path, name: str) -> Path:

@@ -19,6 +19,7 @@ from orchestrator.storage.depot import depot_in, open_depot
 from orchestrator.storage.disk import Patience
 from orchestrator.storage.store import Store
 from orchestrator.study.access import open_study
+from orchestrator.study.holder import SweepLock
 from orchestrator.study.place import Place, place_of, record_place
 from orchestrator.study.reading import read_study
 from orchestrator.study.record import Role, TrialRecord
@@ -31,7 +32,7 @@ def fork(results: Path, name: str, sweep: Sweep, place: Place | None = None) -> 
     A trial fits where the new sweep would run the very same config for it. The folder appears whole or
     not at all, and so does the study, in that folder or in the database `place`; where both are there
     already, the sweep only goes on. Raises ConfigError where there is no sweep `name`, or the new one's
-    folder or database holds something else.
+    folder or database holds something else, or another process runs or makes it.
     """
     source, target = find_sweep(results, name), results / sweep.config.name
     if source == target:
@@ -46,18 +47,24 @@ def fork(results: Path, name: str, sweep: Sweep, place: Place | None = None) -> 
             f"--fork {sweep.config.name}: {name} was judged by {', '.join(judged)}, "
             f"this sweep by {', '.join(judges)}; nothing could be taken over."
         )
-    half_made = results / f".{sweep.config.name}.fork"
-    shutil.rmtree(half_made, ignore_errors=True)
-    settled = settle(sweep, source)  # its trials are to go on with the threads that they had
-    sweep = settled.defined
-    write_definition_into(half_made, sweep)
-    settled.record(half_made)
-    if place is not None:
-        record_place(half_made, place)
-    known = read_study(source, place_of(source, None))
-    refused: Counter[str] = Counter()
-    gone = 0
     with ExitStack() as stack:
+        # Nobody else begins a sweep of that name meanwhile, nor forks into it.
+        lock = SweepLock(target)
+        stack.callback(lock.release)
+        if (target / SPACE).exists():
+            return [f"{sweep.config.name}: is there already, and goes on"]
+        require_empty(target)
+        half_made = results / f".{sweep.config.name}.fork"
+        shutil.rmtree(half_made, ignore_errors=True)
+        settled = settle(sweep, source)  # its trials are to go on with the threads that they had
+        sweep = settled.defined
+        write_definition_into(half_made, sweep)
+        settled.record(half_made)
+        if place is not None:
+            record_place(half_made, place)
+        known = read_study(source, place_of(source, None))
+        refused: Counter[str] = Counter()
+        gone = 0
         study = open_study(half_made, sweep, place, Patience(), stack, forking=target)
         here, there = open_depot(half_made, sweep, study), depot_in(source)
         for record in known:
@@ -81,6 +88,7 @@ def fork(results: Path, name: str, sweep: Sweep, place: Place | None = None) -> 
             if record.kept:
                 own = there and there.folder(record), here and here.folder(taken)
                 gone += not _carry(record.kept, *own, copies)
+        lock.release()  # whose file goes with the folder
         shutil.rmtree(target, ignore_errors=True)
         os.rename(half_made, target)
     lines = [f"{sweep.config.name}: {len(study.trials)} finished trials of {name} taken over"]

@@ -58,7 +58,9 @@ class SweepLock:
         self._file.flush()
 
     def release(self) -> None:
-        """Let go."""
+        """Let go, if that was not done."""
+        if self._file.closed:
+            return
         with suppress(OSError):
             self._file.truncate(0)
         self._file.close()

@@ -1,4 +1,4 @@
-"""Files that are written whole."""
+"""Files that are written whole, and the folders that hold sweeps."""
 
 import os
 import stat
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.definition import write_whole
+from orchestrator.definition import DEFINITION, sweep_folders, write_whole
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o077, 0o600), (0o027, 0o640), (0o002, 0o664)])
@@ -31,3 +31,10 @@ def test_what_cannot_be_written_leaves_the_old_file_alone(tmp_path: Path) -> Non
         write_whole(path, "half \udc80")
     assert [file.name for file in tmp_path.iterdir()] == ["best.yaml"]
     assert path.read_text() == "before"
+
+
+def test_the_half_made_folder_of_an_interrupted_fork_is_no_sweep(tmp_path: Path) -> None:
+    for name in ("old", ".new.fork"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / DEFINITION).touch()
+    assert sweep_folders(tmp_path) == [tmp_path / "old"]

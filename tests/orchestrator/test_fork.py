@@ -19,6 +19,7 @@ from orchestrator.search.decision import Decisions
 from orchestrator.search.sampler import build_sampler
 from orchestrator.space import ConfigError, Sweep, load_sweep
 from orchestrator.storage.depot import PLACE
+from orchestrator.study.holder import SweepLock
 from orchestrator.study.replay import read_trials
 from orchestrator.study.study import Study
 from tests.workplace import SPACE, TINY
@@ -193,6 +194,18 @@ def test_a_fork_that_was_cut_short_leaves_nothing_and_is_done_again(results: Pat
     shutil.copytree(results / "old", results / ".new.fork")
     assert fork(results, "old", new)[0] == "new: 4 finished trials of old taken over"
     assert not (results / ".new.fork").exists()
+
+
+def test_a_fork_waits_for_nobody_and_removes_nothing_of_who_makes_or_runs_that_sweep(results: Path) -> None:
+    new = written(results.parent, "new", space={"training.lr": {"loguniform": [1e-4, 1e-1]}})
+    shutil.copytree(results / "old", results / ".new.fork")
+    other = SweepLock(results / "new")
+    with pytest.raises(ConfigError, match="new: this sweep is running already: process"):
+        fork(results, "old", new)
+    assert (results / ".new.fork/study.journal").exists()
+    other.release()
+    assert fork(results, "old", new)[0] == "new: 4 finished trials of old taken over"
+    SweepLock(results / "new").release()
 
 
 def test_a_fork_under_its_own_name_is_refused(results: Path) -> None:
