@@ -88,7 +88,7 @@ def from_text(text: str, folder: Path) -> None:
     try:
         fresh = scratch / "fresh"
         with tarfile.open(fileobj=io.BytesIO(packed), mode="r:xz") as archive:
-            archive.extractall(fresh, filter="data")
+            archive.extractall(fresh, filter=_as_the_umask_says)
         if not fresh.exists():
             raise ValueError("there is nothing in it")
         (fresh / FETCHED).write_text(_digest(fresh / JOURNAL) if copy_in(fresh) else "", encoding="ascii")
@@ -98,6 +98,11 @@ def from_text(text: str, folder: Path) -> None:
         fresh.rename(folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _as_the_umask_says(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
+    """Who may read a file here is the umask's to say."""
+    return tarfile.data_filter(member, folder).replace(mode=None)  # pyright: ignore[reportArgumentType]
 
 
 def _require_older_copy(folder: Path, fresh: Path) -> None:

@@ -32,7 +32,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 def pack(submission: Submission | None, patterns: Sequence[str], results: Path, limit: int) -> bytes:
     """A zip of it all, the same for the same contents. ConfigError where it is `limit` bytes or more.
 
-    `patterns` are globs below the working folder; one that finds nothing is refused.
+    `patterns` are globs below the working folder; one that finds nothing that may go along is refused.
     """
     texts = submission.files() if submission is not None else {}
     contents = {f"{SWEEP}/{name}": text.encode() for name, text in texts.items()}
@@ -93,14 +93,26 @@ def _code() -> Iterable[tuple[Path, str]]:
 def _chosen(patterns: Sequence[str], results: Path) -> Iterable[tuple[Path, str]]:
     here, kept_here = Path.cwd(), results.resolve()
     for pattern in patterns:
-        found = [file for file in sorted(here.glob(pattern)) if file.is_file()]
+        try:
+            found = [file for file in sorted(here.glob(pattern)) if file.is_file()]
+        except (NotImplementedError, ValueError):  # a whole path, or ** within a name
+            raise ConfigError(
+                f"files: {pattern}: is no glob of files below {here}, such as weights/*.safetensors."
+            ) from None
         if not found:
             raise ConfigError(f"files: {pattern}: no such file below {here}.")
-        for file in found:
-            inside = file.relative_to(here)
-            if inside.parts[0] == DATA or _stays(inside) or file.resolve().is_relative_to(kept_here):
-                continue
-            yield file, inside.as_posix()
+        inside = {file: file.relative_to(here) for file in found}
+        going = [
+            (file, name.as_posix())
+            for file, name in inside.items()
+            if not (name.parts[0] == DATA or _stays(name) or file.resolve().is_relative_to(kept_here))
+        ]
+        if not going:
+            raise ConfigError(
+                f"files: {pattern}: all that it finds stays here: data/, results, caches, hidden files and "
+                f"what is not below {here} do."
+            )
+        yield from going
 
 
 def _stays(inside: Path) -> bool:

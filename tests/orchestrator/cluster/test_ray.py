@@ -1,5 +1,7 @@
 """Sweeps as jobs of a real Ray cluster: sent from outside, through lost nodes, and fetched."""
 
+import os
+import re
 import sys
 import time
 import zipfile
@@ -208,6 +210,20 @@ def test_a_package_has_the_code_and_what_is_asked_for_and_never_data_or_results(
     assert pack(None, ["**/*"], folder / "results", limit=1 << 30) == packed
 
 
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [
+        ("weights/*.pt", "no such file below"),
+        ("/etc/*.conf", "is no glob of files below"),
+        ("data/*.bin", "all that it finds stays here"),
+        ("../*/notes/a.txt", "all that it finds stays here"),
+    ],
+)
+def test_a_glob_that_sends_nothing_is_refused(folder: Path, pattern: str, said: str):
+    with pytest.raises(ConfigError, match=f"^files: {re.escape(pattern)}: {said}"):
+        pack(None, ["notes/*", pattern], folder / "results", limit=1 << 30)
+
+
 def test_a_package_that_is_too_large_is_refused_by_its_largest_files(folder: Path):
     (folder / "large.bin").write_bytes(b"x" * 3_000_000)
     with pytest.raises(ConfigError, match="Ray takes less than 1 kB") as error:
@@ -236,6 +252,18 @@ def test_a_bundle_brings_all_but_the_checkpoints(tmp_path: Path):
     from_text(bundle(there), here)
     assert (here / "study.journal").read_text().endswith("more\n")
     assert [file.name for file in here.parent.iterdir()] == ["tiny"]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o077, 0o600), (0o002, 0o664)])
+def test_who_may_read_what_a_bundle_brings_is_the_umasks_to_say(tmp_path: Path, umask: int, mode: int):
+    (tmp_path / "there/trials").mkdir(parents=True)
+    (tmp_path / "there/trials/config.yaml").write_text("seed: 1")
+    was = os.umask(umask)
+    try:
+        from_text(bundle(tmp_path / "there"), tmp_path / "here")
+    finally:
+        os.umask(was)
+    assert (tmp_path / "here/trials/config.yaml").stat().st_mode & 0o777 == mode
 
 
 @pytest.mark.parametrize("damage", [slice(0, -100), slice(0, 70)])
