@@ -23,7 +23,10 @@ MAX_CONFIG_MAP = 1_000_000
 GRACE_S = 60
 """Seconds that a head pod has to end: the sweep stops within half of it."""
 SUBMITTER = {"cpu": "500m", "memory": "1Gi"}
-DRIVER_ONLY = {"HJEPA_STORAGE", "HJEPA_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"}
+DRIVER_ONLY = {
+    *("HJEPA_STORAGE", "PGPASSWORD", "HJEPA_TRACKING_URI"),
+    *("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"),
+}
 """Variables that trials have no business with."""
 
 # KubeRay takes an entrypoint apart into words, so what is more than a command is a file.

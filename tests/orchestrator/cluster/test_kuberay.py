@@ -193,6 +193,19 @@ def test_all_that_a_profile_can_say_is_in_the_manifest():
 
 
 @pytest.mark.parametrize(
+    "name", ["HJEPA_STORAGE", "PGPASSWORD", "HJEPA_TRACKING_URI", "MLFLOW_TRACKING_TOKEN"]
+)
+def test_what_lets_into_the_database_and_mlflow_reaches_the_head_alone(name: str):
+    """Trials have no business with either."""
+    _, job = preview(submission(), secrets={name: {"secret": "kept", "key": "it"}})
+    spec = job["spec"]["rayClusterSpec"]
+    pods = (spec["headGroupSpec"], spec["workerGroupSpecs"][0])
+    head, worker = (group["template"]["spec"]["containers"][0]["env"] for group in pods)
+    assert name in [one["name"] for one in head]
+    assert name not in [one["name"] for one in worker]
+
+
+@pytest.mark.parametrize(
     ("resources", "asked", "pods"),
     [
         ({"gpus_per_worker": 1, "cpus_per_worker": 2}, {"cpu": "8", "nvidia.com/gpu": "4"}, (1, 3)),
