@@ -96,10 +96,11 @@ class Cursor:
 
     @classmethod
     def load(cls, folder: Path) -> "Cursor | None":
-        """The folder's cursor; None if there is none, or power failed before it reached the disk."""
+        """The folder's cursor; None if there is none, power failed before it reached the disk, or another
+        version wrote it."""
         try:
             return cls(**json.loads((folder / CURSOR).read_text()))
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, ValueError, TypeError):
             return None
 
     def save(self, folder: Path) -> None:

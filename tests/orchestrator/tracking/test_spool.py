@@ -74,7 +74,7 @@ def test_cursor_comes_back_as_saved(tmp_path):
     assert json.loads((tmp_path / CURSOR).read_text())["offset"] == 17
 
 
-@pytest.mark.parametrize("content", ["", '{"store": "x", "off'])
-def test_a_cursor_that_power_cut_short_counts_as_none(tmp_path, content):
+@pytest.mark.parametrize("content", ["", '{"store": "x", "off', '{"store": "x", "of_a_later_version": 1}'])
+def test_a_cursor_that_cannot_be_read_counts_as_none(tmp_path, content):
     (tmp_path / CURSOR).write_text(content)
     assert Cursor.load(tmp_path) is None
