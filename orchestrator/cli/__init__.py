@@ -97,7 +97,9 @@ def _run(arguments: list[str] | None) -> int:
         shown = hide_passwords(options)
         if shown != options.given:
             if arguments is None:
-                os.execv(sys.executable, [sys.executable, "-m", "orchestrator.cli", *shown])
+                # As it was begun: with -m the working folder would be looked into for modules.
+                begun = len(sys.orig_argv) - len(sys.argv) + 1
+                os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:begun], *shown])
             options = parse(shown)
         return COMMANDS[options.command].run(options)
     except BrokenPipeError:

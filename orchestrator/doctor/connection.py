@@ -3,6 +3,7 @@
 Ray names a wrong token only in what its own library prints, and goes on trying for a while.
 """
 
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from time import monotonic
 
 from orchestrator.doctor.finding import Finding
 from orchestrator.engine.engine import require_listener
+from orchestrator.process.imports import own_imports
 from orchestrator.space import ConfigError
 
 WAIT_S = 60.0
@@ -41,7 +43,11 @@ def connection(address: str) -> Finding:
         said, _, fix = str(error).partition("\n")
         return Finding("ray", False, said.rstrip("."), fix)
     process = subprocess.Popen(
-        [sys.executable, "-c", _TRY, address], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, "-c", _TRY, address],
+        env=os.environ | own_imports(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     lines: Queue[str | None] = Queue()
     reader = threading.Thread(target=_read, args=(process, lines), daemon=True)

@@ -8,6 +8,7 @@ import sys
 from types import TracebackType
 from typing import Any, Self
 
+from orchestrator.process.imports import own_imports
 from orchestrator.space import ConfigError
 
 READY = "ready"
@@ -20,7 +21,9 @@ class Measuring:
         """Start it with `asked` as its first line. It sees the GPU of that number only, with None no one."""
         self._process = subprocess.Popen(
             [sys.executable, "-m", module],
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": "" if gpu is None else visible_gpu(gpu)},
+            env=os.environ
+            | own_imports()
+            | {"CUDA_VISIBLE_DEVICES": "" if gpu is None else visible_gpu(gpu)},
             text=True,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

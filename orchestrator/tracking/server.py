@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from orchestrator.definition import DEFINITION
+from orchestrator.process.imports import own_imports
 from orchestrator.process.stopping import wait_for
 from orchestrator.space import ConfigError, objective_mode
 
@@ -79,13 +80,17 @@ def _server(database: Path, port: int) -> "Iterator[subprocess.Popen[bytes]]":
     # By any other name it would be a page elsewhere that has had this address put under its own name.
     command += ["--allowed-hosts", f"{HOST}:{port},localhost:{port}"]
     command += ["--cors-allowed-origins", f"http://{HOST}:{port},http://localhost:{port}"]
-    environment = os.environ | {
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "DO_NOT_TRACK": "true",
-        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-        # No consumers of jobs, which are processes for each kind of them.
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    }
+    environment = (
+        os.environ
+        | own_imports()
+        | {
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "DO_NOT_TRACK": "true",
+            "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+            # No consumers of jobs, which are processes for each kind of them.
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        }
+    )
     with (database.parent / LOG).open("ab") as log:
         server = subprocess.Popen(
             command,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
+from orchestrator.process.imports import own_imports
 from orchestrator.process.stopping import wait_for
 from orchestrator.storage.disk import Patience
 from orchestrator.tracking.spool import PARENT, SPOOL, SpoolWriter, opening, read, undelivered
@@ -247,7 +248,7 @@ def _environment(uri: str) -> dict[str, str]:
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "PYTHONUNBUFFERED": "1",
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        **own_imports(),
     }
 
 

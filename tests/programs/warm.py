@@ -98,6 +98,7 @@ def _become(
     for number, path in enumerate(output, 1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), number)
     sys.path[0], sys.argv = folder, [module, *arguments]
+    sys.orig_argv = [sys.executable, "-m", *sys.argv]
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     except SystemExit as end:

@@ -74,6 +74,9 @@ def test_a_checkpoint_that_is_only_measured_is_written_to_the_state_folder_and_r
 ) -> None:
     monkeypatch.setenv("HJEPA_STATE_DIR", str(tmp_path / "state"))
     sweep = load(tmp_path)
+    # What measures imports nothing from there.
+    (tmp_path / "random.py").write_text("raise SystemExit('not ours')")
+    monkeypatch.chdir(tmp_path)
     assert probe(sweep.base, sweep.config.resources, at_once=1).checkpoint_bytes > 10_000
     assert list((tmp_path / "state").iterdir()) == []
 

@@ -69,6 +69,14 @@ def test_the_default_store_is_made_beside_the_results(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["results"], "something was left in the directory"
 
 
+def test_the_drainer_imports_nothing_from_the_working_folder(folder, uri, tmp_path, monkeypatch):
+    (tmp_path / "random.py").write_text("raise SystemExit('not ours')")
+    monkeypatch.chdir(tmp_path)
+    tracker = Tracker(folder, uri, "fpn", "fpn-1")
+    tracker.end_sweep("FINISHED", {}, {})
+    assert tracker.close(timeout_s=30) == 0
+
+
 def test_every_value_stands_once_when_the_drainer_is_killed(folder, uri, monkeypatch):
     """Killed at work, before its last delivery reached the cursor; the tracker starts another."""
     monkeypatch.setattr("orchestrator.tracking.tracking.RESTART_S", 0.0)
