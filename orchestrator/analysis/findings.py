@@ -258,7 +258,7 @@ class Stopping:
     """Those of them that ASHA would have stopped."""
     regret: Estimate | None
     """How much better than the best trial the best of the stopped ones would have been: expected, with a
-    95% interval; `count` is the trials that it is learnt from. None under five."""
+    95% interval; `count` is the trials that it is learnt from. None under eight."""
 
 
 @dataclass(frozen=True)

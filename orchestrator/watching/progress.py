@@ -26,7 +26,6 @@ HELD = "a budget of the search is used up"
 class Counts:
     """How far a sweep is."""
 
-    asked: int = 0
     total: int = 0
     ended: dict[str, int] = field(default_factory=dict)
     best: str = ""
