@@ -4,7 +4,9 @@ import difflib
 import json
 import os
 import secrets
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,10 +131,22 @@ def flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file whole or not at all. Who may read it is the umask's to say."""
+    with _beside(path) as temporary, temporary.open("xb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+def copy_whole(source: Path, path: Path) -> None:
+    """The same with what is in another file, which may be large."""
+    with _beside(path) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """Within, a name beside `path`, which the file of that name gets in the end."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with temporary.open("xb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+        yield temporary
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -4,7 +4,6 @@ The config runs by hjepa-train, without Ray. A trial that was stopped early keep
 """
 
 import argparse
-import shutil
 from pathlib import Path
 
 from orchestrator.cli.going import add_storage
@@ -30,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Write it; the exit status."""
     from orchestrator.config_file import config_yaml
-    from orchestrator.definition import find_sweep, write_whole
+    from orchestrator.definition import copy_whole, find_sweep, write_whole
     from orchestrator.reporting.material import read_material
     from orchestrator.space import ConfigError
     from orchestrator.storage.checkpoints import checkpoints, up_to
@@ -59,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
         if depot is not None and not (folder / kept[0]).exists():
             depot.folder(record).fetch(kept[0], options.checkpoint)
         else:
-            shutil.copyfile(folder / kept[0], options.checkpoint)
+            copy_whole(folder / kept[0], options.checkpoint)
         if options.output:
             print(options.checkpoint)
     return 0

@@ -97,6 +97,8 @@ def from_text(text: str, folder: Path) -> None:
             folder.rename(scratch / "old")
         fresh.rename(folder)
     finally:
+        if (scratch / "old").exists() and not folder.exists():
+            (scratch / "old").rename(folder)
         shutil.rmtree(scratch, ignore_errors=True)
 
 

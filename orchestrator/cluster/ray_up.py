@@ -216,7 +216,7 @@ def _filled(text: str, filled: dict[str, str]) -> str:
 
 def _make_token(path: Path) -> None:
     """What the cluster's Rays know one another by, readable by its user only; one that is there stays."""
-    if not path.exists():
+    if not path.exists() or not path.stat().st_size:  # a process may have died before it wrote it
         path.touch(mode=0o600)
         path.write_text(secrets.token_hex(32), encoding="ascii")
 

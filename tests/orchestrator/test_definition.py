@@ -1,12 +1,14 @@
 """Files that are written whole, and the folders that hold sweeps."""
 
+import errno
 import os
+import shutil
 import stat
 from pathlib import Path
 
 import pytest
 
-from orchestrator.definition import DEFINITION, sweep_folders, write_whole
+from orchestrator.definition import DEFINITION, copy_whole, sweep_folders, write_whole
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o077, 0o600), (0o027, 0o640), (0o002, 0o664)])
@@ -31,6 +33,27 @@ def test_what_cannot_be_written_leaves_the_old_file_alone(tmp_path: Path) -> Non
         write_whole(path, "half \udc80")
     assert [file.name for file in tmp_path.iterdir()] == ["best.yaml"]
     assert path.read_text() == "before"
+
+
+def test_a_copy_that_is_broken_off_leaves_the_old_file_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, path = tmp_path / "epoch_00003.pt", tmp_path / "winner.pt"
+    source.write_text("whole")
+    path.write_text("before")
+
+    def full(_: Path, target: Path) -> None:
+        target.write_text("wh")
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(OSError, match="no space"):
+        copy_whole(source, path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["epoch_00003.pt", "winner.pt"]
+    assert path.read_text() == "before"
+    monkeypatch.undo()
+    copy_whole(source, path)
+    assert path.read_text() == "whole"
 
 
 def test_the_half_made_folder_of_an_interrupted_fork_is_no_sweep(tmp_path: Path) -> None:

@@ -276,6 +276,28 @@ def test_a_bundle_that_is_not_whole_changes_nothing(tmp_path: Path, damage: slic
     assert not here.exists()
 
 
+def test_a_copy_stays_where_its_successor_is_not_put_in_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    there, here = tmp_path / "there", tmp_path / "here"
+    there.mkdir()
+    (there / "study.journal").write_text("one\n")
+    from_text(bundle(there), here)
+    rename = Path.rename
+
+    def interrupted(self: Path, target: Path) -> Path:
+        if self.name == "fresh":
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    text = bundle(there)
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        from_text(text, here)
+    assert (here / "study.journal").read_text() == "one\n"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["here", "there"]
+
+
 def test_a_bundle_of_nothing_is_no_sweep(tmp_path: Path):
     (tmp_path / "there").mkdir()
     with pytest.raises(ValueError, match="nothing in it"):

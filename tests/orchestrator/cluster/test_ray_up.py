@@ -192,6 +192,10 @@ def test_submit_writes_the_cluster_and_starts_nothing(here: Workplace):
     assert here.ask("submit", "tiny.yaml", "--to", "here").returncode == 0
     assert here.files() == before, "sent twice, it is the same cluster"
 
+    os.truncate(token, 0)  # as by a process that died before it wrote it
+    assert here.ask("submit", "tiny.yaml", "--to", "here").returncode == 0
+    assert len(token.read_text()) == 64
+
 
 def test_dry_run_prints_the_cluster_and_writes_nothing(here: Workplace):
     before = here.files()
