@@ -22,7 +22,7 @@ export HJEPA_STATE_DIR=@STATE_ROOT@/hjepa-$SLURM_JOB_ID
 export RAY_USAGE_STATS_ENABLED=0 RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=@RESULTS@/.token-$SLURM_JOB_ID
 export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=300
 export SLURM_EXPORT_ENV=ALL
-od -An -N32 -tx1 /dev/urandom | tr -d ' \\n' >"$RAY_AUTH_TOKEN_PATH"
+(umask 077; od -An -N32 -tx1 /dev/urandom | tr -d ' \\n' >"$RAY_AUTH_TOKEN_PATH")
 trap 'rm -rf "$RAY_AUTH_TOKEN_PATH" "$HJEPA_STATE_DIR"' EXIT
 
 @HOST@
@@ -100,6 +100,6 @@ def batch_script(
     body = _BODY
     for mark, text in filled.items():
         body = body.replace(mark, text.rstrip("\n") if mark == "@HOST@" else text)
-    lines = ["#!/bin/bash", *(f"#SBATCH {option}" for option in header), "", "umask 077", *setup]
+    lines = ["#!/bin/bash", *(f"#SBATCH {option}" for option in header), "", *setup]
     lines += exports(secret_files)
     return "\n".join([*lines, body])

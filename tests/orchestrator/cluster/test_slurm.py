@@ -2,6 +2,9 @@
 
 import json
 import os
+import re
+import stat
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -183,6 +186,17 @@ def test_dry_run_prints_the_script_and_sends_nothing(workplace: Workplace):
         assert line in lines
     assert "ray symmetric-run" in done.stdout
     assert os.system(f"bash -n <<'END'\n{done.stdout}\nEND") == 0
+
+
+def test_a_job_keeps_its_token_to_its_user_and_leaves_other_files_to_the_umask(workplace: Workplace):
+    write_profile(workplace)
+    done = workplace.ask("submit", "tiny.yaml", "--to", "here", "--dry-run")
+    (makes_token,) = (line for line in done.stdout.splitlines() if "umask" in line or "urandom" in line)
+    token, other = workplace.folder / "token", workplace.folder / "other"
+    script = f"umask 022\n{makes_token}\ntouch {other}"
+    subprocess.run(["bash", "-c", script], env=os.environ | {"RAY_AUTH_TOKEN_PATH": str(token)}, check=True)
+    assert [stat.S_IMODE(file.stat().st_mode) for file in (token, other)] == [0o600, 0o644]
+    assert re.fullmatch("[0-9a-f]{64}", token.read_text())
 
 
 def test_where_there_is_no_slurm_it_is_said_in_words(workplace: Workplace):
