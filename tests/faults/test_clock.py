@@ -9,7 +9,7 @@ from tests.workplace import SPACE, Workplace, end_session, learnt, records, unin
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
 HOURS_2 = 7200
 SWEEP = SPACE | {
-    "search": {"algorithm": "random", "num_trials": 1},
+    "search": {"algorithm": "random", "num_trials": 1, "time_budget": "1h", "cost_budget": 1},
     "scheduler": {"type": "fifo", "max_epochs": 12},
     "resources": {"concurrency": 1, "trial_timeout": 600},
 }
