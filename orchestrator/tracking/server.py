@@ -122,7 +122,8 @@ def _free_port(port: int) -> int:
         try:
             probe.bind((HOST, port))
         except (OSError, OverflowError) as error:
-            raise ConfigError(f"--port {port}: {error}. Another: --port 0 takes any free one.") from None
+            why = str(error).rstrip(".")
+            raise ConfigError(f"--port {port}: {why}. Another: --port 0 takes any free one.") from None
         return probe.getsockname()[1]
 
 
