@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import yaml
-from optuna.storages import BaseStorage
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
-from orchestrator.definition import write_definition
+from orchestrator.definition import JOURNAL, write_definition
 from orchestrator.process.environment import record_environment
 from orchestrator.search.sampler import build_sampler
 from orchestrator.space import Sweep, load_sweep
@@ -82,8 +83,7 @@ def finished(results: Path, sweep: Sweep, seed: int = 0, storage: BaseStorage | 
         stops = [rung for place, rung in enumerate(sweep.rungs) if number % 3 ** (place + 1)]
         _run(study, record, min([*stops, sweep.max_epochs]), rng)
     if sweep.config.confirm.top_k:
-        best = [record for record in study.ranking() if record.role == "search"]
-        for chosen in (base, *best[: sweep.config.confirm.top_k]):
+        for chosen in (base, *study.best_found(sweep.config.confirm.top_k)):
             for extra in range(sweep.config.confirm.seeds):
                 again = study.ask_again(chosen, sweep.base.seed + 1 + extra)
                 _run(study, again, sweep.max_epochs, rng)
@@ -106,3 +106,8 @@ def _run(study: Study, record: TrialRecord, epochs: int, rng: np.random.Generato
             metrics |= {"raw_pixels/knn_top1": 0.95, "random_init/knn_top1": 0.6}
         study.report(record.number, epoch, metrics, None)
     study.end(record.number, "completed" if epochs == study.sweep.max_epochs else "pruned")
+
+
+def read_by_optuna(folder: Path) -> JournalStorage:
+    """The journal in `folder`, as Optuna's own code reads it."""
+    return JournalStorage(JournalFileBackend(str(folder / JOURNAL)))

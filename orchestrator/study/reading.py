@@ -12,7 +12,7 @@ from orchestrator.study.place import Place
 from orchestrator.study.record import TrialRecord
 
 if TYPE_CHECKING:
-    from optuna.storages import BaseStorage, JournalStorage
+    from optuna.storages import BaseStorage
 
 # Optuna and SQLAlchemy take half a second to import, and who asks after a journal's sweep needs neither.
 
@@ -66,18 +66,6 @@ def who_runs(folder: Path, place: Place | None) -> Holder | None:
 def has_begun(folder: Path, place: Place | None) -> bool:
     """Whether there is a record to read."""
     return place is not None or (folder / JOURNAL).exists()
-
-
-def read_journal(folder: Path) -> "JournalStorage":
-    """A journal, to be read only. Raises ConfigError where there is none."""
-    path = folder / JOURNAL
-    if not path.exists():
-        raise ConfigError(f"{path}: no such record of a sweep.")
-    import optuna
-    from optuna.storages.journal import JournalFileBackend
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
 
 
 def attributes_of(storage: "BaseStorage", name: str) -> dict[str, Any]:

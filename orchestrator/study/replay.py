@@ -92,11 +92,6 @@ def replay(lines: Iterable[bytes]) -> tuple[list[TrialRecord], dict[str, Any]]:
     return [record for trial in trials if (record := record_of(trial)) is not None], own
 
 
-def read_trials(folder: Path) -> list[TrialRecord]:
-    """The trials of the journal in `folder`, as `read_record` has them."""
-    return read_record(folder)[0]
-
-
 @uncollected()
 def read_record(folder: Path) -> tuple[list[TrialRecord], dict[str, Any]]:
     """The trials of the journal in `folder`, whether its sweep runs or not, and the study's own attributes.

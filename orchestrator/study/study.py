@@ -39,7 +39,7 @@ from orchestrator.study.attributes import (
 from orchestrator.study.contenders import Contenders
 from orchestrator.study.journal import Journal
 from orchestrator.study.metrics import Metrics
-from orchestrator.study.record import Facts, Outcome, Role, TrialRecord, rank
+from orchestrator.study.record import Facts, Outcome, Role, TrialRecord
 
 if TYPE_CHECKING:
     from orchestrator.space import Sweep
@@ -387,10 +387,6 @@ class Study:
         with self._together():
             for number, reason in reasons.items():
                 self.end(number, outcome, reason)
-
-    def ranking(self) -> list[TrialRecord]:
-        """Trials of search and base with a value, those that ran longest first, better ones first."""
-        return rank(self.trials.values(), self.metric, self.sweep.objective_mode)
 
     def best(self) -> TrialRecord | None:
         """The first of the ranking."""

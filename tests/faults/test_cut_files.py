@@ -10,7 +10,7 @@ from orchestrator.definition import require_same_sweep, write_definition
 from orchestrator.process.lock import exclusive
 from orchestrator.search.sampler import build_sampler
 from orchestrator.space import ConfigError, load_sweep
-from orchestrator.study.replay import read_trials
+from orchestrator.study.reading import read_study
 from orchestrator.study.study import Study
 from orchestrator.tracking.drainer import LOCK
 from orchestrator.watching.status import read_status
@@ -41,9 +41,9 @@ def test_a_journal_cut_short_is_the_sweep_as_it_was_then(workplace: Workplace, t
         for epoch in (1, 2, 3):
             study.report(trial.number, epoch, {"val/knn_top1": number + epoch / 10}, f"epoch_{epoch:05d}.pt")
         study.end(trial.number, "completed")
-    whole = read_trials(folder)
+    whole = read_study(folder, None)
     cut(folder / "study.journal", tenth)
-    for before, now in zip(whole, read_trials(folder), strict=False):
+    for before, now in zip(whole, read_study(folder, None), strict=False):
         assert now.values == before.values
         assert list(now.reports.items()) == list(before.reports.items())[: len(now.reports)]
     read_status(folder)
@@ -57,7 +57,7 @@ def test_a_journal_cut_short_is_the_sweep_as_it_was_then(workplace: Workplace, t
                 again.report(record.number, epoch, again_metrics, f"epoch_{epoch:05d}.pt")
         if record.outcome is None:
             again.end(record.number, "completed")
-    assert read_trials(folder) == whole or [r.reports for r in read_trials(folder)] == [
+    assert read_study(folder, None) == whole or [r.reports for r in read_study(folder, None)] == [
         r.reports for r in whole
     ]
 

@@ -14,7 +14,7 @@ import pytest
 from orchestrator.search.sampler import build_sampler
 from orchestrator.space import load_sweep
 from orchestrator.storage.disk import Patience
-from orchestrator.study.replay import read_trials
+from orchestrator.study.reading import read_study
 from orchestrator.study.study import Study
 from tests.faults.test_kills import require_as_untouched, told
 from tests.workplace import SPACE, Workplace, end_session, records, wait_until
@@ -57,7 +57,7 @@ def test_a_study_without_space_waits_and_keeps_whole_lines(workplace: Workplace)
         "the sweep pauses until there is space",
         "there is space again",
     ]
-    (found,) = read_trials(folder)
+    (found,) = read_study(folder, None)
     assert found.reports == {1: {"val/knn_top1": 0.5}}
 
 

@@ -20,7 +20,7 @@ from orchestrator.search.sampler import build_sampler
 from orchestrator.space import ConfigError, Sweep, load_sweep
 from orchestrator.storage.depot import PLACE
 from orchestrator.study.holder import SweepLock
-from orchestrator.study.replay import read_trials
+from orchestrator.study.reading import read_study
 from orchestrator.study.study import Study
 from tests.workplace import SPACE, TINY
 
@@ -65,8 +65,8 @@ def test_what_fits_is_taken_over_with_its_reports_and_files(results: Path) -> No
         "  not taken: 1, not finished",
         "  not taken: 1, outside the new space: training.lr",
     ]
-    before = {record.number: record for record in read_trials(results / "old")}
-    taken = read_trials(results / "new")
+    before = {record.number: record for record in read_study(results / "old", None)}
+    taken = read_study(results / "new", None)
     assert [(r.role, r.values, r.outcome) for r in taken] == [
         ("base", {"training.lr": 1e-3}, "completed"),
         ("search", {"training.lr": 0.0002}, "completed"),
@@ -86,7 +86,7 @@ def test_a_trial_that_is_now_the_base_is_taken_for_it(results: Path) -> None:
     lines = fork(results, "old", new)
     assert lines[0] == "new: 1 finished trials of old taken over"
     assert "  not taken: 3, its config differs in what the new space does not vary" in lines
-    (taken,) = read_trials(results / "new")
+    (taken,) = read_study(results / "new", None)
     assert (taken.role, taken.values) == ("base", {"training.weight_decay": 0.05})
     # Measured for the old base, and the same here: training does not change it.
     assert taken.references == BESIDE
@@ -132,7 +132,7 @@ def test_a_base_that_was_stopped_early_as_a_trial_is_run_to_its_end(results: Pat
     new = written(results.parent, "new", base, space={"training.lr": {"loguniform": [1e-4, 1e-1]}})
     lines = fork(results, "old", new)
     assert "  not taken: 1, the base config, which is run to the end here" in lines
-    assert [(r.role, r.values) for r in read_trials(results / "new")] == [
+    assert [(r.role, r.values) for r in read_study(results / "new", None)] == [
         ("search", {"training.lr": lr}) for lr in (0.001, 0.0002, 0.02)
     ]
 

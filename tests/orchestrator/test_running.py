@@ -11,6 +11,7 @@ from benchmarks.scale import opened
 from orchestrator.engine.trial import Outcome
 from orchestrator.running import LOOKED_AT, SweepRun
 from orchestrator.space import Sweep
+from orchestrator.study.record import rank
 from orchestrator.study.study import Study
 from orchestrator.watching import progress
 from orchestrator.watching.status import read_status
@@ -151,7 +152,7 @@ def test_a_trial_that_a_budget_holds_up_is_ranked_until_it_goes_on(
     assert not isinstance(run.next_trial(), dict)
     for known in (study, open_(sweep)[1]):
         assert [record.number for record in known.best_found(2)] == [1]
-        assert [record.number for record in known.ranking()] == [0, 1]
+        assert [record.number for record in rank(known.trials.values(), known.metric, "max")] == [0, 1]
     status = read_status(run.folder)
     assert [status.state_of(record) for record in status.trials] == ["completed", "held"]
 
@@ -174,7 +175,7 @@ def test_what_a_trial_reports_after_it_was_held_up_counts(tmp_path: Path, open_:
     assert study.trials[2].held
     assert not reported(run, ahead, 1, seconds=HOUR_S)
     assert study.best_found(2) == [study.trials[1], study.trials[2]]
-    assert [record.number for record in study.ranking()] == [0, 1, 2]
+    assert [record.number for record in rank(study.trials.values(), study.metric, "max")] == [0, 1, 2]
 
 
 def test_a_sweep_that_goes_on_looks_for_what_was_left_in_a_store_little_by_little(

@@ -12,12 +12,12 @@ from optuna.trial import TrialState
 from orchestrator.definition import JOURNAL
 from orchestrator.search.sampler import build_sampler
 from orchestrator.space import ConfigError
-from orchestrator.study.reading import read_journal, trials_of
-from orchestrator.study.replay import Operation, State, read_trials
+from orchestrator.study.reading import read_study, trials_of
+from orchestrator.study.replay import Operation, State
 from orchestrator.study.skim import skim
 from orchestrator.study.study import Study
 from orchestrator.watching.status import Status, read_status
-from tests.recorded import BROAD, begun, fates, finished, space
+from tests.recorded import BROAD, begun, fates, finished, read_by_optuna, space
 
 METRIC = "val/knn_top1"
 
@@ -32,15 +32,15 @@ def everything_that_happens(results: Path) -> Path:
 
 
 def assert_read_as_by_optuna(folder: Path) -> None:
-    storage = read_journal(folder)
+    storage = read_by_optuna(folder)
     (study,) = storage.get_all_studies()
-    ours, theirs = read_trials(folder), trials_of(storage, study.study_name)
+    ours, theirs = read_study(folder, None), trials_of(storage, study.study_name)
     assert ours == theirs
     assert [(r.began, r.ended) for r in ours] == [(r.began, r.ended) for r in theirs]
 
 
 def assert_told_alike(folder: Path) -> None:
-    skimmed, whole = skim(folder, METRIC)[0], read_trials(folder)
+    skimmed, whole = skim(folder, METRIC)[0], read_study(folder, None)
     assert [record.number for record in skimmed] == [record.number for record in whole]
     for short, full in zip(skimmed, whole, strict=True):
         assert str(short.last(METRIC)) == str(full.last(METRIC))  # as text, for NaN is like no other
@@ -133,10 +133,10 @@ def test_a_trial_that_reports_late_without_a_value_keeps_the_newest_one_with_it(
 def test_the_collector_works_again_after_a_record_has_been_read_or_could_not_be(tmp_path: Path) -> None:
     folder = everything_that_happens(tmp_path)
     skim(folder, METRIC)
-    read_trials(folder)
+    read_study(folder, None)
     (folder / JOURNAL).write_text("{}\n")
     with pytest.raises(ConfigError):
-        read_trials(folder)
+        read_study(folder, None)
     assert gc.isenabled()
 
 

@@ -15,8 +15,8 @@ from orchestrator.process.lock import exclusive
 from orchestrator.search.sampler import build_sampler
 from orchestrator.space import ConfigError, Sweep, load_sweep
 from orchestrator.study.holder import SweepLock
-from orchestrator.study.record import standing
-from orchestrator.study.replay import read_trials
+from orchestrator.study.reading import read_study
+from orchestrator.study.record import rank, standing
 from orchestrator.study.study import Study
 from tests.workplace import SPACE, TINY
 
@@ -113,7 +113,11 @@ def test_the_ranking_prefers_longer_trials_then_better_ones(folder: Path, sweep:
     study.end(weak, "completed")
     study.end(strong, "completed")
     study.end(failed, "failed")
-    assert [record.number for record in study.ranking()] == [strong, weak, short]
+    assert [record.number for record in rank(study.trials.values(), study.metric, "max")] == [
+        strong,
+        weak,
+        short,
+    ]
 
 
 def test_trials_that_end_alike_are_closed_in_one_write_or_none_is(
@@ -165,7 +169,7 @@ def test_reruns_are_linked_to_what_they_confirm_and_do_not_rank(folder: Path, sw
     study.end(again.number, "completed")
     record = opened(folder, sweep).trials[again.number]
     assert (record.confirms, record.seed, record.values) == (first.number, 43, first.values)
-    assert study.ranking() == []
+    assert rank(study.trials.values(), study.metric, "max") == []
 
 
 @pytest.mark.parametrize("algorithm", ["tpe", "random"])
@@ -238,7 +242,7 @@ def test_a_study_is_read_while_it_is_written(folder: Path, sweep: Sweep) -> None
     with (folder / "study.journal").open("ab") as journal:
         journal.write(b'{"op_code": 8, "worker')  # a writer in the middle of its line
     with exclusive(folder / "study.lock"):
-        assert read_trials(folder) == list(study.trials.values())
+        assert read_study(folder, None) == list(study.trials.values())
     assert (folder / "study.journal").read_bytes().startswith(before)
 
 

@@ -27,12 +27,12 @@ from orchestrator.space import Sweep, load_sweep
 from orchestrator.storage.disk import Patience
 from orchestrator.study.database import Database, open_database, read_database
 from orchestrator.study.place import STORAGE, VARIABLE, Place, copy_in, place_of, record_place
-from orchestrator.study.reading import read_journal, read_study
+from orchestrator.study.reading import read_study
 from orchestrator.study.study import Study
 from orchestrator.watching.status import read_status
 from orchestrator.watching.table import SweepTable
 from tests.programs.postgres import PASSWORD, require_no_password
-from tests.recorded import BROAD, begun, fates, finished, space
+from tests.recorded import BROAD, begun, fates, finished, read_by_optuna, space
 from tests.workplace import SPACE, Workplace, records, sweep_to_kill, wait_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
@@ -168,7 +168,7 @@ def test_the_journal_of_a_copy_holds_all_that_optuna_has_in_the_database(
 ) -> None:
     here = fetched(there, tmp_path / "here/tiny")
     reading: RDBStorage = read_database(place)
-    assert everything(read_journal(here), "tiny") == everything(reading, "tiny")
+    assert everything(read_by_optuna(here), "tiny") == everything(reading, "tiny")
     reading.engine.dispose()
 
 
