@@ -3,6 +3,7 @@
 Shape letters: B images of a chunk, C channels, S x S stored size in pixels.
 """
 
+import json
 import logging
 import time
 from collections import deque
@@ -89,7 +90,9 @@ class Skipped:
         if not self.problems:
             file.unlink(missing_ok=True)
             return
-        file.write_text("".join(f"{n}\t{p}\n" for n, p in self.problems.items()), encoding="utf-8")
+        # As JSON: a file's name may hold line breaks, tabs, and bytes that are no text.
+        told = "".join(f"{json.dumps(pair)}\n" for pair in self.problems.items())
+        file.write_text(told, encoding="utf-8")
 
     def load(self, file: Path) -> None:
         """Take in what `save` wrote. ConfigError where they are too many."""
@@ -98,7 +101,8 @@ class Skipped:
         except FileNotFoundError:
             return
         for line in lines:
-            name, _, problem = line.partition("\t")
+            # Earlier versions wrote a name, a tab and the problem.
+            name, problem = json.loads(line) if line.startswith("[") else line.partition("\t")[::2]
             self.problems.setdefault(name, problem)
         self.allow(self.max_bad)
 
