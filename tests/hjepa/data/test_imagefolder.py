@@ -249,6 +249,22 @@ def test_a_palette_with_transparency_is_decoded_without_a_warning(tmp_path: Path
     assert decode_square(tmp_path / "image.png", 12).shape == (3, 12, 12)
 
 
+def test_pixels_count_as_they_lie_in_the_file(tmp_path: Path):
+    plain, other = smooth_image(0, 30, 24), smooth_image(1, 30, 24)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    plain.save(tmp_path / "plain.jpg")
+    plain.save(tmp_path / "turned.jpg", exif=turned)
+    plain.save(tmp_path / "plain.png")
+    plain.save(tmp_path / "moving.png", save_all=True, append_images=[other])
+    clear = plain.copy()
+    clear.putalpha(0)
+    clear.save(tmp_path / "clear.png")
+    for name, alike in (("turned.jpg", "plain.jpg"), ("moving.png", "plain.png"), ("clear.png", "plain.png")):
+        found, expected = (decode_square(tmp_path / file, SIDE) for file in (name, alike))
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_a_large_jpeg_decoded_small_is_close_to_one_decoded_whole(tmp_path: Path):
     image = smooth_image(0, 640, 480)
     image.save(tmp_path / "image.jpg", quality=95)
