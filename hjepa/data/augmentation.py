@@ -73,10 +73,8 @@ class AugmentationConfig(Config):
 
     def inert(self) -> dict[str, str]:
         found: dict[str, str] = {}
-        if not self.random_crop:
+        if not self.random_crop:  # a box of the whole image is drawn too, and moves what is drawn after it
             found["crop_scale"] = "random_crop is false"
-        elif self.crop_scale == (1.0, 1.0):
-            found["random_crop"] = "crop_scale [1, 1] is always the whole image"
         if self.strategy == "jepa":
             found["deit3"] = "strategy is jepa"
         return found

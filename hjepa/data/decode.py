@@ -3,6 +3,7 @@
 Shape letters: B images of a chunk, C channels, S x S stored size in pixels.
 """
 
+import json
 import logging
 import time
 from collections import deque
@@ -59,6 +60,7 @@ class Skipped:
         self.max_bad = max_bad
         self.what = what
         self.problems: dict[str, str] = {}
+        self._cache: Path | None = None
 
     def __len__(self) -> int:
         return len(self.problems)
@@ -78,10 +80,11 @@ class Skipped:
             return
         shown = [f"{name}: {problem}" for name, problem in list(self.problems.items())[-_SHOWN:]]
         more = f"\n  and {len(self) - _SHOWN} more" if len(self) > _SHOWN else ""
+        kept = f"\nAfter a repair in place remove {self._cache} too; it is made again." if self._cache else ""
         raise ConfigError(
             f"data.max_bad: {max_bad} is not enough, {len(self)} or more images of {self.what} cannot be "
             "decoded:\n  " + "\n  ".join(shown) + f"{more}\n"
-            "Repair or remove them, or set data.max_bad to as many as may be skipped."
+            f"Repair or remove them, or set data.max_bad to as many as may be skipped.{kept}"
         )
 
     def save(self, file: Path) -> None:
@@ -89,17 +92,21 @@ class Skipped:
         if not self.problems:
             file.unlink(missing_ok=True)
             return
-        file.write_text("".join(f"{n}\t{p}\n" for n, p in self.problems.items()), encoding="utf-8")
+        # As JSON: a file's name may hold line breaks, tabs, and bytes that are no text.
+        told = "".join(f"{json.dumps(pair)}\n" for pair in self.problems.items())
+        file.write_text(told, encoding="utf-8")
 
     def load(self, file: Path) -> None:
-        """Take in what `save` wrote. ConfigError where they are too many."""
+        """Take in what `save` wrote beside a cache file. ConfigError where they are too many."""
         try:
             lines = file.read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
             return
         for line in lines:
-            name, _, problem = line.partition("\t")
+            # Earlier versions wrote a name, a tab and the problem.
+            name, problem = json.loads(line) if line.startswith("[") else line.partition("\t")[::2]
             self.problems.setdefault(name, problem)
+        self._cache = file.with_suffix("").with_suffix(".npy")
         self.allow(self.max_bad)
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from hjepa.data.decode import PROGRESS_S, Skipped, decoding_threads
 from hjepa.data.items import Items
 from hjepa.data.ondemand import OnDemand
-from hjepa.data.partial import BAD, MISSING, Partial
+from hjepa.data.partial import BAD, GOOD, MISSING, Partial
 from hjepa.schema import ConfigError
 
 _LOOK_S = 0.002
@@ -131,10 +131,17 @@ class Filling(OnDemand):
         """The image, or what stands in for a bad one."""
         for other in [index, *self.alike(index, allowed_N)] if self._marks_M[index] == BAD else [index]:
             self._wait_for(np.array([other]))
-            if self._marks_M[other] != BAD:
+            if self._marks_M[other] != BAD or self._repaired(other):
                 return other
             self.skipped.add(self.items.name(other), self._problem(other))
         raise self.none_alike(index)
+
+    def _repaired(self, index: int) -> bool:
+        """Whether an image that another process found bad can be decoded now; if so it is."""
+        if self._file.done or index in self._problems:
+            return False
+        self._decode(index)
+        return self._marks_M[index] == GOOD
 
     def _problem(self, index: int) -> str:
         """Why an image is bad; where another process found that, by decoding it again."""
@@ -165,5 +172,7 @@ class Filling(OnDemand):
     def _save_bad(self) -> None:
         bad = Skipped(self.skipped.max_bad, self.skipped.what)
         for index in np.flatnonzero(self._marks_M == BAD).tolist():
+            if self._repaired(index):
+                continue
             bad.problems[self.items.name(index)] = self._problem(index)
         bad.save(self._told)

@@ -80,7 +80,8 @@ class Parquet(Streamable):
         if part == "train":
             return self.train
         for shards in self.tests:
-            if (_labels_of(shards[0], self.label) != NO_LABEL).any():
+            secret = _lacks(shards[0], self.label) is not None
+            if not secret and (_labels_of(shards[0], self.label) != NO_LABEL).any():
                 return shards
         raise ConfigError(
             f"data.data_path: no test-* or validation-* with classes beside {self.train[0]}.\n{_MEND}"
@@ -99,6 +100,9 @@ class Parquet(Streamable):
         return _Rows(self.files(part), self.image, self._labels(part), self.size)
 
     def _labels(self, part: str) -> np.ndarray:
+        for file in self.files(part):
+            if problem := _lacks(file, self.image, self.label):
+                raise ConfigError(f"data.data_path: {file} {problem}.")
         labels_M = np.concatenate([_labels_of(file, self.label) for file in self.files(part)])
         limit = self.named_classes or MOST_CLASSES
         if labels_M.max(initial=0) >= limit or labels_M.min(initial=0) < NO_LABEL:
@@ -208,13 +212,24 @@ def _labels_of(file: Path, column: str) -> np.ndarray:
     return values.fill_null(NO_LABEL).to_numpy()
 
 
+def _lacks(file: Path, *columns: str) -> str | None:
+    """In words, which of `columns` a shard has not, and what it has; None where it has all of them."""
+    schema = _opened(file).schema_arrow
+    missing = [column for column in columns if column not in schema.names]
+    return f"has no column {' and '.join(missing)}; it has {_present(schema)}" if missing else None
+
+
+def _present(schema: Any) -> str:
+    return ", ".join(f"{one.name} ({one.type})" for one in schema)
+
+
 def _columns(file: Path) -> tuple[str, str, int | None]:
     """The columns of images and of classes, and the number of classes where they have names."""
     schema = _opened(file).schema_arrow
     types = _pyarrow().types
     image = next((name for name in IMAGE_COLUMNS if name in schema.names), None)
     label = next((name for name in LABEL_COLUMNS if name in schema.names), None)
-    present = ", ".join(f"{one.name} ({one.type})" for one in schema)
+    present = _present(schema)
     for found, wanted in ((image, IMAGE_COLUMNS), (label, LABEL_COLUMNS)):
         if found is None:
             raise ConfigError(

@@ -407,6 +407,14 @@ def test_the_weight_of_a_single_level_matters(configured: Tiny):
     assert not result(configured(one)).same_weights(result(configured(half)))
 
 
+def test_boxes_of_the_whole_image_are_drawn(configured: Tiny):
+    """So the key is not inert: what is drawn after them differs."""
+    whole = {"data.augmentation.crop_scale": [1.0, 1.0]}
+    uncropped = whole | {"data.augmentation.random_crop": False}
+    assert inert_reason(configured(whole), "data.augmentation.random_crop") is None
+    assert not result(configured(whole)).same_weights(result(configured(uncropped)))
+
+
 UNWEIGHTED = VICREG | {"loss.prediction_weight": 0.0}
 UNPREDICTED = UNWEIGHTED | {"model.predictor.dropout": 0.5}
 WITHOUT_FALL = {"training.warmup_epochs": 1}

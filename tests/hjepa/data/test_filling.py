@@ -246,6 +246,21 @@ def test_a_bad_image_is_named_counted_and_replaced_now_and_from_the_cache(
     with pytest.raises(ConfigError, match=r"^data\.max_bad: 0 is not enough") as raised:
         anew(config(folder, max_bad=0))
     assert str(bad) in str(raised.value)
+    (made,) = cache(folder).glob("*.npy")
+    assert str(raised.value).endswith(f"After a repair in place remove {made} too; it is made again.")
+
+
+def test_a_bad_image_that_is_repaired_in_place_is_decoded_by_the_next_process(folder: Path):
+    bad, every = folder / "train" / "ant" / "02.jpg", np.arange(IMAGES)
+    whole = bad.read_bytes()
+    truncate(bad)
+    with pytest.raises(ConfigError, match=r"^data\.max_bad: 0 is not enough"):
+        filling(anew(config(folder))).read(every[:4], every)
+    bad.write_bytes(whole)
+    data = anew(config(folder))
+    np.testing.assert_array_equal(filling(data).read(every[2:3], every)[0], decode_square(bad, 12))
+    filling(data).fill()
+    assert anew(config(folder)).bad == 0
 
 
 def test_one_bad_image_too_many_ends_the_epoch(folder: Path):

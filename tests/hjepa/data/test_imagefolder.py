@@ -17,8 +17,8 @@ from PIL import Image
 from torchvision.transforms.v2 import functional
 
 from hjepa.data import DataConfig, Split, check_data, decode, load_data, load_test
-from hjepa.data.decode import decode_square, decoding_threads, resized
-from hjepa.data.loaded import load_part
+from hjepa.data.decode import Skipped, decode_square, decoding_threads, resized
+from hjepa.data.loaded import load_one, load_part
 from hjepa.schema import ConfigError, inert_reason
 
 CLASSES = ("ant", "bee", "cow")
@@ -249,6 +249,22 @@ def test_a_palette_with_transparency_is_decoded_without_a_warning(tmp_path: Path
     assert decode_square(tmp_path / "image.png", 12).shape == (3, 12, 12)
 
 
+def test_pixels_count_as_they_lie_in_the_file(tmp_path: Path):
+    plain, other = smooth_image(0, 30, 24), smooth_image(1, 30, 24)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    plain.save(tmp_path / "plain.jpg")
+    plain.save(tmp_path / "turned.jpg", exif=turned)
+    plain.save(tmp_path / "plain.png")
+    plain.save(tmp_path / "moving.png", save_all=True, append_images=[other])
+    clear = plain.copy()
+    clear.putalpha(0)
+    clear.save(tmp_path / "clear.png")
+    for name, alike in (("turned.jpg", "plain.jpg"), ("moving.png", "plain.png"), ("clear.png", "plain.png")):
+        found, expected = (decode_square(tmp_path / file, SIDE) for file in (name, alike))
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_a_large_jpeg_decoded_small_is_close_to_one_decoded_whole(tmp_path: Path):
     image = smooth_image(0, 640, 480)
     image.save(tmp_path / "image.jpg", quality=95)
@@ -362,6 +378,23 @@ def test_max_bad_is_asked_of_a_cache_that_was_made_with_a_higher_one(folder: Pat
             load_test(config(folder, max_bad=0))
         assert f"{file}: " in str(raised.value)
     assert len(load_test(config(folder, max_bad=1))) == 14
+
+
+@pytest.mark.parametrize("name", ["a\tb.png", "a\nb.png", "a\u2028b.png", os.fsdecode(b"\xff.png")])
+def test_a_bad_image_may_have_any_name(folder: Path, name: str):
+    (folder / "train" / "ant" / name).write_bytes(b"")
+    for _ in range(2):  # decoded, and from the cache
+        load_part.cache_clear()
+        load_one.cache_clear()
+        data = load_data(config(folder, max_bad=1))
+        assert (data.bad, len(data.train) + len(data.val)) == (1, 60)
+
+
+def test_what_earlier_versions_wrote_of_bad_images_is_read(tmp_path: Path):
+    (tmp_path / "bad.txt").write_text("/a b/é.png\tit is no image\n/2.png\t\n", encoding="utf-8")
+    skipped = Skipped(2, "train")
+    skipped.load(tmp_path / "bad.txt")
+    assert skipped.problems == {"/a b/é.png": "it is no image", "/2.png": ""}
 
 
 def test_bad_images_alone_are_no_data_set(folder: Path):

@@ -95,6 +95,16 @@ def test_columns_that_are_not_there_are_an_error_that_lists_those_that_are(tmp_p
         check_data(config(tmp_path))
 
 
+@pytest.mark.parametrize("column", ["image", "label"])
+def test_a_shard_without_a_column_that_the_first_one_has_is_named(folder: Path, column: str):
+    file = folder / "train-00001-of-00002.parquet"
+    write_parquet(file, encoded("train"), [0] * COUNT, **{column: "other"})
+    for changed in ({}, {"cache_budget_gb": 1e-9}):
+        with pytest.raises(ConfigError) as raised:
+            load_data(config(folder, **changed))
+        assert str(raised.value).startswith(f"data.data_path: {file} has no column {column}; it has ")
+
+
 def test_classes_with_names_are_counted_by_them(folder: Path):
     name_classes(folder / "train-00000-of-00002.parquet", 7)
     assert load_data(config(folder)).num_classes == 7
@@ -135,6 +145,8 @@ def test_more_classes_than_are_told_apart_are_refused(folder: Path):
 def test_a_test_part_without_classes_gives_way_to_validation(folder: Path):
     write_parquet(folder / "test-00000-of-00001.parquet", encoded("test"), [-1] * COUNT)
     write_parquet(folder / "validation-00000-of-00001.parquet", encoded("test")[:5], [0, 1, 2, 0, 1])
+    assert load_test(config(folder)).labels_N.tolist() == [0, 1, 2, 0, 1]
+    write_parquet(folder / "test-00000-of-00001.parquet", encoded("test"), [0] * COUNT, label="secret")
     assert load_test(config(folder)).labels_N.tolist() == [0, 1, 2, 0, 1]
 
 
