@@ -10,7 +10,7 @@ run, train, step, optim, checkpoint, resume, folders, distributed
 judge, evaluate, probe, features, pictures, metrics
                             what it has learnt
 measure, pace, rate, memory what it takes
-cli, slips, catalog, advice, records, docs
+cli, slips, streams, catalog, advice, records, docs
                             what people see of it
 lazy, temporary             imports when they are wanted, files until they are whole
 """

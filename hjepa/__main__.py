@@ -3,9 +3,15 @@
 import signal
 import sys
 
+from hjepa.streams import run_heard
+
 
 def main() -> int:
     """Run the command line; the exit status."""
+    return run_heard("hjepa-train", _run)
+
+
+def _run() -> int:
     try:
         from hjepa.cli import main as run  # takes seconds, for torch
     except KeyboardInterrupt:

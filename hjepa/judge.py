@@ -3,6 +3,7 @@
 Shape letters: N images of a split or bank, M evaluation images, V views, D features.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -257,7 +258,7 @@ def baselines(config: RunConfig) -> dict[str, float]:
         "random_init/knn_top1": split_knn(run, run.data.val, run.model.features),
     }
     weights = config.model.pretrained
-    if weights is not None and Path(weights).expanduser().is_file():
+    if weights is not None and Path(os.path.expanduser(weights)).is_file():
         run.model.load_pretrained(config.model)
         found["pretrained/knn_top1"] = split_knn(run, run.data.val, run.model.features)
     return found

@@ -1,6 +1,7 @@
 """Weights of timm's vision transformers, from a local file, for our encoder."""
 
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ def load_pretrained(encoder: Encoder, config: EncoderConfig) -> list[str]:
     shape; the encoder is then as it was.
     """
     assert config.pretrained is not None
-    path = Path(config.pretrained).expanduser()
+    path = Path(os.path.expanduser(config.pretrained))
     where = f"model.pretrained: {path}"
     weights, notes = dict(read_weights(path)), []
     prefix = 0

@@ -1,5 +1,7 @@
 """A trial's config as a file that runs it again."""
 
+import shlex
+
 from orchestrator.space import Sweep, to_yaml
 from orchestrator.study.record import TrialRecord
 from orchestrator.tracking.chronicle import run_config
@@ -14,7 +16,7 @@ def config_yaml(sweep: Sweep, record: TrialRecord, file: str, chosen: bool = Fal
     head = (
         f"# Trial {record.id} of sweep {sweep.config.name}{reached}.\n"
         f"{CHOSEN if chosen else ''}"
-        f"# hjepa-train {file} runs it again.\n"
+        f"# {shlex.join(['hjepa-train', file])} runs it again.\n"
     )
     run = run_config(sweep, record)
     # The same numbers in one process as with the sweep's workers, up to rounding.

@@ -1,6 +1,7 @@
 """What a sweep that is over leaves behind: the best config and its model, the report, the last records."""
 
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -118,7 +119,13 @@ class Ending:
 
     @property
     def _again(self) -> str:
-        return f"hjepa-sweep resume {self.sweep.config.name} tries again"
+        return f"{self._command('resume')} tries again"
+
+    def _command(self, command: str) -> str:
+        """What does something with this sweep."""
+        return shlex.join(
+            ["hjepa-sweep", command, self.sweep.config.name, "--results", str(self.folder.parent)]
+        )
 
     def _draw(self) -> None:
         """Write the report, for MLflow too. What was found does not depend on its being drawn."""
@@ -130,7 +137,7 @@ class Ending:
 
             folder = draw_end(self.folder, self.sweep, list(self.study.trials.values()))
         except Exception as error:  # noqa: BLE001 - drawing runs over much code of others
-            again = f"hjepa-sweep report {self.sweep.config.name} draws it"
+            again = f"{self._command('report')} draws it"
             self.say(f"the report could not be drawn ({type(error).__name__}: {error}); {again}")
         else:
             self.tracker.log_artifact(folder, folder.name)

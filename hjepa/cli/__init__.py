@@ -1,7 +1,6 @@
 """`hjepa-train`, also as `python -m hjepa`: its commands, and what they have in common."""
 
 import argparse
-import os
 import signal
 import sys
 import threading
@@ -13,11 +12,9 @@ from hjepa.catalog import is_config
 from hjepa.cli import check, fetch, migrate, train
 from hjepa.cli.train import INTERRUPTED
 from hjepa.schema import ConfigError
-from hjepa.slips import meant_command
+from hjepa.slips import Parser, meant_command
 
 USER_ERROR = 2
-UNHEARD = 128 + 13
-"""As of a program that SIGPIPE ends."""
 
 COMMANDS = {"train": train, "check": check, "migrate": migrate, "fetch": fetch}
 """Each command is a module: its docstring's first line is the command's help, `add_arguments` takes its
@@ -48,15 +45,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = root.parse_args(given)
     try:
         with _sigterm_interrupts():
-            status = COMMANDS[options.command].run(options)
-            sys.stdout.flush()
-        return status
+            return COMMANDS[options.command].run(options)
     except KeyboardInterrupt:
         print("\nhjepa-train: interrupted.", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # whoever read the output has left, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python complains of what is left in its buffer
-        return UNHEARD
+    except BrokenPipeError:
+        raise
     except ConfigError as error:
         print(f"hjepa-train: {error}", file=sys.stderr)
         return USER_ERROR
@@ -85,7 +79,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The command line of every command."""
-    root = argparse.ArgumentParser(
+    root = Parser(
         prog="hjepa-train",
         description="Train H-JEPA once, without Ray, and what goes with that.",
         epilog=EPILOG,

@@ -4,6 +4,7 @@ Nothing else of hjepa-train ever uses the network for data.
 """
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -58,6 +59,6 @@ def run(options: argparse.Namespace) -> int:
         print(f"{options.to / archive.folder} is there already; remove it to fetch it again.")
     else:
         print(f"{chr(10) if on_terminal else ''}verified and unpacked: {made}")
-    settings = archive.config.format(to=options.to).split()
-    print("use it by", *(f"--set {one}" for one in settings))
+    settings = (one.format(to=options.to) for one in archive.config.split())
+    print("use it by", *(f"--set {shlex.quote(one)}" for one in settings))
     return 0

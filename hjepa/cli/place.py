@@ -1,6 +1,7 @@
 """Where a run's files go, and what it goes on from."""
 
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -84,7 +85,8 @@ class _Search:
             return self._anew((none,) if self.wanted.exists() else ())
         kept, changed = nearest
         newest = self._checkpoints(kept).newest()
-        way = f" To go on from it all the same: --set checkpoint.resume={newest}" if newest else ""
+        resume = shlex.quote(f"checkpoint.resume={newest}")
+        way = f" To go on from it all the same: --set {resume}" if newest else ""
         more = f"; and {len(changed) - _SHOWN} keys more" if len(changed) > _SHOWN else ""
         other = f"{kept} is of another run: {'; '.join(changed[:_SHOWN])}{more}."
         return self._anew((f"checkpoint.resume auto: {other} This one starts anew.{way}",))

@@ -3,6 +3,7 @@
 import argparse
 import math
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -171,7 +172,7 @@ def _way_on(run: Run, checkpoints: CheckpointFolder) -> str:
         return "no checkpoint was due yet"
     lost = run.epoch - int(newest.stem.removeprefix("epoch_"))
     since = f", which is {lost} epochs old" if lost > 0 else ""
-    return f"go on with --set checkpoint.resume={newest}{since}"
+    return f"go on with --set {shlex.quote(f'checkpoint.resume={newest}')}{since}"
 
 
 def _describe(run: Run, resume: Path | None) -> None:

@@ -47,8 +47,11 @@ def require_classes_fit(count: int, where: str) -> None:
 
 
 def default_cache_dir() -> Path:
-    """`$XDG_CACHE_HOME/hjepa`, or `~/.cache/hjepa`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hjepa"
+    """`$XDG_CACHE_HOME/hjepa`, or `~/.cache/hjepa`. Raises ConfigError where there is no home folder."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hjepa"
+    except RuntimeError:  # of a user without an entry, as in a container
+        raise ConfigError("data.cache_dir: there is no home folder; set this key or HOME.") from None
 
 
 def mapped(path: Path, build: Callable[[], Iterable[np.ndarray]]) -> np.ndarray:

@@ -1,6 +1,7 @@
 """From a data config to splits: training images, evaluation images and, apart, the test set."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -186,5 +187,5 @@ def _cache_file(config: DataConfig, source: Source, part: str, *layout: str) -> 
     except OSError as error:
         raise unreadable(Path(error.filename), error) from None
     digest = hashlib.sha256(repr((_CACHE_VERSION, *layout, source, states)).encode()).hexdigest()[:16]
-    folder = Path(config.cache_dir).expanduser() if config.cache_dir else default_cache_dir()
+    folder = Path(os.path.expanduser(config.cache_dir)) if config.cache_dir else default_cache_dir()
     return folder.resolve() / f"{config.dataset}-{part}-{digest}.npy"

@@ -134,7 +134,7 @@ def _images(folder: Path) -> list[str]:
 
 def _chosen(class_list: str, classes: list[str], train: Path) -> list[str]:
     """Those of `classes` that the first word of each line of a file names."""
-    file = Path(class_list).expanduser()
+    file = Path(os.path.expanduser(class_list))
     mend = "It must hold the name of one class folder per line, as n02869837 in ImageNet; # starts a comment."
     try:
         lines = file.read_text(encoding="utf-8").splitlines()

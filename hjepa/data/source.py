@@ -1,5 +1,6 @@
 """What every data set offers: where its files are, and their decoding."""
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,7 +55,7 @@ def require_folder(data_path: str | None, dataset: str, mend: str) -> Path:
     """The folder that `data.data_path` names. Raises ConfigError, ending in `mend`, where it names none."""
     if data_path is None:
         raise ConfigError(f"data.data_path: null is not allowed with data.dataset {dataset}.\n{mend}")
-    root = Path(data_path).expanduser()
+    root = Path(os.path.expanduser(data_path))
     try:
         if root.is_dir():
             return root

@@ -1,7 +1,7 @@
 """The config classes' base, and what can be asked of any tree of them: its keys, and which are inert."""
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
@@ -134,9 +134,12 @@ def resolve_key(root: type[Config], key: str) -> FieldInfo:
     return field
 
 
-def nearest_key(root: type[Config], key: str) -> str:
-    """One line for an unknown key: the nearest one that exists, and what stands beside it."""
-    keys = _all_keys(root)
+def nearest_key(root: type[Config], key: str, beside: Iterable[str] = ()) -> str:
+    """One line for an unknown key: the nearest one that exists, and what stands beside it.
+
+    `beside` are keys at the top that are no fields of `root`.
+    """
+    keys = [*_all_keys(root), *beside]
     near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
     if not near:  # the right name in the wrong section is the commonest slip
         tails: dict[str, str] = {}

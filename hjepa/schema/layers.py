@@ -18,6 +18,8 @@ class Layers:
     def __init__(self) -> None:
         self.data: dict[str, Any] = {}
         self.sources: dict[str, str] = {}
+        self.file_keys: tuple[str, ...] = ()
+        """What files may hold beside the config's keys, and the data here does not."""
 
     def add(self, data: Mapping[str, Any], source: str) -> None:
         """Lay `data` over what is there: maps merge, everything else replaces."""
@@ -37,6 +39,7 @@ class Layers:
 
     def add_file(self, path: Path) -> None:
         """Lay a YAML file, on top of the files that it `extends`."""
+        self.file_keys = ("extends",)
         for file, data in reversed(list(_with_parents(path))):
             self.add(data, str(file))
 
@@ -69,9 +72,9 @@ class Layers:
         for key in _dotted(self.data):
             known = _resolves(root, key)
             if not known:
-                raise ConfigError(
-                    f"{self.source_of(key) or name}: {key}: no such config key.\n{nearest_key(root, key)}"
-                )
+                source = self.source_of(key) or name
+                nearest = nearest_key(root, key, () if source.startswith("--set ") else self.file_keys)
+                raise ConfigError(f"{source}: {key}: no such config key.\n{nearest}")
 
     def _explain(self, error: ValidationError, name: str) -> Iterator[str]:
         told: dict[str, list[str]] = {}

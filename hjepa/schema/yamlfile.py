@@ -32,6 +32,13 @@ class _Loader(yaml.SafeLoader):
         for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
+    def construct_scalar(self, node: yaml.ScalarNode) -> str:
+        text = super().construct_scalar(node)
+        if re.search("[\0\ud800-\udfff]", text):
+            # By an escape in double quotes only. No file can have such a name.
+            raise yaml.YAMLError(f"line {node.start_mark.line + 1}: {text!r} has a character that is none")
+        return text
+
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         text = node.value.lstrip("-+").replace("_", "")
         if len(text) > 1 and text[0] == "0" and text[1] not in "bx":

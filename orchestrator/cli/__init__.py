@@ -28,9 +28,7 @@ from orchestrator.cli import (
     ui,
 )
 from orchestrator.cli.going import INTERRUPTED, USER_ERROR, hide_passwords, reason_of
-
-UNHEARD = 128 + 13
-"""As of a program that SIGPIPE ends."""
+from orchestrator.space import ConfigError, Parser, meant_command, run_heard
 
 COMMANDS = {
     "run": run,
@@ -72,16 +70,15 @@ asked, 3 done, but some trials failed, 130 interrupted.
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status."""
+    return run_heard("hjepa-sweep", lambda: _interruptible(arguments))
+
+
+def _interruptible(arguments: list[str] | None) -> int:
     try:
-        status = _run(arguments)
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever read the output has left, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python complains of what is left in its buffer
-        return UNHEARD
+        return _run(arguments)
     except KeyboardInterrupt:  # outside of what can be gone on with, as while torch is imported
         print("\nhjepa-sweep: interrupted.", file=sys.stderr)
         return INTERRUPTED
-    return status
 
 
 def _run(arguments: list[str] | None) -> int:
@@ -90,9 +87,6 @@ def _run(arguments: list[str] | None) -> int:
         use_cluster(options.address)
     if options.command == "completion":
         return completion.run(options)
-    # Imported here, because Ray and torch take seconds and --help should not.
-    from orchestrator.space import ConfigError
-
     try:
         shown = hide_passwords(options)
         if shown != options.given:
@@ -126,8 +120,6 @@ def parse(given: list[str]) -> argparse.Namespace:
 
 def _require_no_slip(name: str) -> None:
     """Leave where `name` is nearly a command, and no file."""
-    from orchestrator.space import meant_command  # not for --help
-
     if near := meant_command(name, COMMANDS):
         print(f"hjepa-sweep: {name}: no such command or file. Nearest: {near}.", file=sys.stderr)
         raise SystemExit(USER_ERROR)
@@ -135,7 +127,7 @@ def _require_no_slip(name: str) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The command line of every command."""
-    root = argparse.ArgumentParser(
+    root = Parser(
         prog="hjepa-sweep",
         description="Search a space of H-JEPA configs: which choice is better?",
         epilog=EPILOG,

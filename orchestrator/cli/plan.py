@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _worlds(text: str) -> int:
-    count = int(text)
+    count = int(text) if text.isdecimal() else 0
     if not 1 <= count <= MOST_WORLDS:
-        raise argparse.ArgumentTypeError(f"{text}: from 1 to {MOST_WORLDS}")
+        raise argparse.ArgumentTypeError(f"{text}: must be a whole number from 1 to {MOST_WORLDS}")
     return count

@@ -70,12 +70,17 @@ def run(options: argparse.Namespace) -> int:
         sweep = forked
     from orchestrator.sweep import run_sweep
 
-    again = options.given[options.given[0] == "run" :]
     place = place_of(results / sweep.config.name, options.storage)
     return go(
         lambda command, leave: run_sweep(sweep, results, tracking, place=place, command=command, leave=leave),
         sweep,
         tracking,
-        again,
+        words_again(options.given),
         place,
     )
+
+
+def words_again(given: list[str]) -> list[str]:
+    """What goes on with a sweep that the words `given`, with the command written out, have begun."""
+    # An option is no command in whose place a space may stand.
+    return given if given[1].startswith("-") else given[1:]

@@ -84,9 +84,12 @@ def _elsewhere(options: argparse.Namespace) -> int:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
     if not LEAST_S <= seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text}: at least {LEAST_S:g} seconds")
+        raise argparse.ArgumentTypeError(f"{text}: must be a number, of at least {LEAST_S:g} seconds")
     return seconds
 
 

@@ -50,7 +50,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
     if not seconds > 0:
-        raise argparse.ArgumentTypeError(f"{text}: must be more than 0 seconds")
+        raise argparse.ArgumentTypeError(f"{text}: must be a number of more than 0 seconds")
     return seconds

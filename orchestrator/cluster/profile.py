@@ -30,7 +30,8 @@ PROJECT = Path("clusters")
 
 def user_file() -> Path:
     """Where the user's own profiles are."""
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "hjepa" / "clusters.yaml"
+    folder = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    return Path(folder) / "hjepa" / "clusters.yaml"
 
 
 def load_profile(name: str) -> Profile:

@@ -186,14 +186,14 @@ class RayProfile(BaseProfile):
         return job, job.submission_id
 
     def _jobs(self) -> AbstractContextManager[Jobs]:
-        certificates = Path(self.ca_file).expanduser() if self.ca_file else None
+        certificates = Path(os.path.expanduser(self.ca_file)) if self.ca_file else None
         return jobs_at(self.address, self._token(), certificates)
 
     def _token(self) -> str | None:
         if self.token_file is None and (token := os.environ.get("RAY_AUTH_TOKEN")):
             return token
         named = self.token_file or os.environ.get("RAY_AUTH_TOKEN_PATH")
-        path = Path(named or "~/.ray/auth_token").expanduser()
+        path = Path(os.path.expanduser(named or "~/.ray/auth_token"))
         if named is None and not path.is_file():
             return None
         try:

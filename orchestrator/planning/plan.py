@@ -25,6 +25,9 @@ CHANGE_S = 0.2
 """From one trial to the next one in a warm process; docs/performance.md has a median of 0.04 to 0.06."""
 PLAYED_TRIALS, LEAST_PLAYS = 5000, 5
 """How many trials are played through at the start of a sweep, some tenths of a second, but so many sweeps."""
+PLAYED_EPOCHS, MOST_EPOCHS = 300_000, 3_000_000
+"""The same in epochs, were none stopped early; where so many sweeps would have more than the second, none is
+played: a sweep that a budget shall end may name any number of trials, and has to begin."""
 UNCERTAINTY = 0.15
 """By how much a measured pace may be off for longer, as a share: what else runs on the machine changes."""
 
@@ -157,17 +160,25 @@ def plan(sweep: Sweep, say: Callable[[str], None] = lambda text: None) -> Plan:
 
 def outlook(sweep: Sweep, at_a_time: int) -> str:
     """What is known of a sweep at its start without measuring: its space, and its epochs played through."""
-    count = max(LEAST_PLAYS, min(PLAYS, PLAYED_TRIALS // sweep.num_trials))
-    found = plays(sweep, at_a_time, Rates(base_epoch_s=1.0, epoch_s=[1.0]), count)
-    epochs = _epochs(sweep, Range.of([one.epochs for one in found]), _reached(sweep, found))
+    full = _full(sweep)
+    if LEAST_PLAYS * full > MOST_EPOCHS:
+        epochs = f"epochs: at most {full}, too many to be played through"
+    else:
+        count = max(LEAST_PLAYS, min(PLAYS, PLAYED_TRIALS // sweep.num_trials, PLAYED_EPOCHS // full))
+        found = plays(sweep, at_a_time, Rates(base_epoch_s=1.0, epoch_s=[1.0]), count)
+        epochs = _epochs(sweep, Range.of([one.epochs for one in found]), _reached(sweep, found))
     lines = [*describe(sweep), "", f"{epochs}, {at_a_time} trials at a time"]
     return "\n".join([*lines, "seconds, memory and disk: hjepa-sweep plan measures them", ""])
 
 
 def _epochs(sweep: Sweep, epochs: Range, reached: dict[int, float]) -> str:
-    full = (sweep.num_trials + 1 + sweep.num_confirmations) * sweep.max_epochs
     rungs = "".join(f"; {count:g} trials get to epoch {rung}" for rung, count in reached.items())
-    return f"epochs: {epochs.shown(_whole)} of {full} without early stopping{rungs}"
+    return f"epochs: {epochs.shown(_whole)} of {_full(sweep)} without early stopping{rungs}"
+
+
+def _full(sweep: Sweep) -> int:
+    """Epochs of all trials, were none stopped early."""
+    return (sweep.num_trials + 1 + sweep.num_confirmations) * sweep.max_epochs
 
 
 def _reached(sweep: Sweep, found: Sequence[Play]) -> dict[int, float]:

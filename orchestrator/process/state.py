@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from orchestrator.space import ConfigError
+
 OWNER = ".owner"
 """What is added to a folder's name for the file that its process has locked."""
 QUIET_S = 7 * 86_400.0
@@ -24,10 +26,16 @@ its logs go on every minute."""
 
 
 def state_folder() -> Path:
-    """Private folder for sockets, logs and scratch: $HJEPA_STATE_DIR, or hjepa in the user's state folder."""
-    given = os.environ.get("HJEPA_STATE_DIR")
-    home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(given) if given else Path(home) / "hjepa"
+    """Private folder for sockets, logs and scratch: $HJEPA_STATE_DIR, or hjepa in the user's state folder.
+
+    Raises ConfigError where there is neither that nor a home folder.
+    """
+    if given := os.environ.get("HJEPA_STATE_DIR"):
+        return Path(given)
+    try:
+        return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "hjepa"
+    except RuntimeError:  # of a user without an entry, as in a container
+        raise ConfigError("HJEPA_STATE_DIR: there is no home folder; set it or HOME.") from None
 
 
 class OwnFolder:

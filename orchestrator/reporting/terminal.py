@@ -12,6 +12,7 @@ from orchestrator.reporting.caption import counted, describe, references
 from orchestrator.reporting.sentences import effects, stopping, verdicts
 from orchestrator.space import Sweep
 from orchestrator.study.record import TrialRecord, standing
+from orchestrator.tracking.tracking import sqlalchemy_uri
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ def _where_to_look(folder: Path, tracking_uri: str) -> str:
         where = [] if results == Path("results") else ["--results", str(results)]
         return f"compare: {shlex.join(['hjepa-sweep', 'ui', *where])} (experiment {name})"
     if urlsplit(tracking_uri).scheme == "sqlite":
-        return f"compare: mlflow ui --backend-store-uri {tracking_uri} (experiment {name})"
+        store = shlex.quote(sqlalchemy_uri(tracking_uri))
+        return f"compare: mlflow ui --backend-store-uri {store} (experiment {name})"
     return f"compare: experiment {name} on your MLflow server"  # its URL may hold a password
 
 
@@ -106,7 +108,7 @@ def _best(result: SweepResult, sweep: Sweep) -> list[str]:
     return [
         f"best seen: trial {best.id}{whose}, {metric} {last[1]:.4f} after epoch {last[0]}",
         *(f"  {key}: {label}" for key, label in sweep.labels(best.values).items()),
-        f"  run it: hjepa-train {result.folder / 'best.yaml'}",
+        f"  run it: {shlex.join(['hjepa-train', str(result.folder / 'best.yaml')])}",
     ]
 
 

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
         read_mapping,
         to_yaml,
     )
-    from hjepa.slips import meant_command
+    from hjepa.slips import Parser, meant_command
+    from hjepa.streams import run_heard
     from orchestrator.space.config import (
         ConfirmConfig,
         ObjectiveConfig,
@@ -51,6 +52,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "Layers",
+    "Parser",
     "RunConfig",
     "flow_yaml",
     "key_tables",
@@ -58,6 +60,7 @@ __all__ = [
     "meant_command",
     "parse_overrides",
     "read_mapping",
+    "run_heard",
     "to_yaml",
 ]
 
@@ -89,7 +92,9 @@ offer(
         "load_sweep": "orchestrator.space.load",
         "objective_mode": "orchestrator.space.objective",
         "Sweep": "orchestrator.space.sweep",
+        "Parser": "hjepa.slips",
         "meant_command": "hjepa.slips",
+        "run_heard": "hjepa.streams",
         **dict.fromkeys(_SCHEMA, "hjepa.schema"),
         **dict.fromkeys(_SECTIONS, "orchestrator.space.config"),
     },

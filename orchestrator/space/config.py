@@ -286,9 +286,9 @@ class ResourcesConfig(Config):
 class ConfirmConfig(Config):
     """What is run again with fresh seeds, since a search's best was chosen for being high."""
 
-    top_k: int = Field(default=0, ge=0, json_schema_extra=NO_EFFECT)
+    top_k: int = Field(default=0, ge=0, le=1000, json_schema_extra=NO_EFFECT)
     """Best configs of the search that are run again, beside the base; 0: none, nor the base."""
-    seeds: int = Field(default=3, ge=2, json_schema_extra=NO_EFFECT)
+    seeds: int = Field(default=3, ge=2, le=1000, json_schema_extra=NO_EFFECT)
     """Runs of each, to the last epoch; the same seeds for each, so that they can be paired."""
 
     def inert(self) -> dict[str, str]:

@@ -119,11 +119,12 @@ def _configurations(sweep: Sweep) -> str:
         combinations = one_at_a_time(sweep)
     else:
         combinations = sweep.combinations({key: values or () for key, values in points.items()})
+    every = list(islice(combinations, MAX_COUNTED + 1))
+    if len(every) > MAX_COUNTED:
+        return f"configurations: more than {MAX_COUNTED:,} combinations"
     counts: Counter[str] = Counter()
     seen = {sweep.identity({}): "the base's own"}
-    for values in islice(combinations, MAX_COUNTED + 1):
-        if counts.total() == MAX_COUNTED:
-            return f"configurations: more than {MAX_COUNTED:,} combinations"
+    for values in every:
         if sweep.refused(values) is not None:
             counts["against a constraint"] += 1
             continue

@@ -14,6 +14,7 @@ _BY_KEY = ("space", "derived")
 def read_layers(path: Path) -> Layers:
     """What the file and all that it includes say, in one. Raises ConfigError on a file that is none."""
     layers = Layers()
+    layers.file_keys = ("include",)
     _lay(layers, path, path, ())
     return layers
 
@@ -26,6 +27,8 @@ def _lay(layers: Layers, path: Path, root: Path, includers: tuple[Path, ...]) ->
         data = read_mapping(path)
     except ConfigError as error:
         raise ConfigError(f"{includers[-1]}: include: {error}" if includers else str(error)) from None
+    if "extends" in data:
+        raise ConfigError(f"{path}: extends: no such config key; a search space has `include` in its place.")
     for name in _included(path, data.pop("include", [])):
         _lay(layers, path.parent / name, root, (*includers, path))
     if path != root:

@@ -62,7 +62,11 @@ def load_sweep(
     _require_not_the_sweeps(config, run_overrides)
 
     base_path = find_config(base) if base is not None else path.parent / config.base
-    run_layers = load_layers(base_path, run_overrides)
+    try:
+        run_layers = load_layers(base_path, run_overrides)
+    except ConfigError as error:
+        named_by = "--base" if base is not None else f"{layers.source_of('base')}: base"
+        raise ConfigError(f"{named_by}: {error}") from None
     run = run_layers.build(RunConfig, str(base_path))
     if config.scheduler.max_epochs is None:
         source = f"{path} (training.epochs of {base_path})"

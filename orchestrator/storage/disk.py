@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 PAUSE_S = 1.0
 BLOCK = 64 * 1024
@@ -48,7 +48,7 @@ class Patience:
     def __init__(self, pause: Callable[[float], None] = time.sleep):
         """`pause` sleeps for so many seconds, or raises to give up."""
         self._pause = pause
-        self.say: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True)
+        self.say: Callable[[str], None] = lambda text: tell(text, sys.stderr)
 
     def __call__(self, write: Callable[[], Result]) -> Result:
         """The result of `write`. Raises what it raises, but for what passes by."""
@@ -68,6 +68,15 @@ class Patience:
             if waiting is not None:
                 self.say(f"{waiting} again: the sweep goes on")
             return result
+
+
+def tell(text: str, stream: TextIO | None = None) -> None:
+    """Print a line at once, to standard output; where that is a file on a full disk, with a later line."""
+    try:
+        print(text, file=stream, flush=True)
+    except OSError as error:
+        if not is_full(error):
+            raise
 
 
 def explain(error: OSError) -> str:

@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException
 
 from orchestrator.process.lock import exclusive
 from orchestrator.tracking.spool import PARENT, SPOOL, Cursor, Record, opening
+from orchestrator.tracking.tracking import sqlalchemy_uri
 
 # MLflow's limits: characters, and entities per batch (1000 in all).
 PARAM_CHARS, TAG_CHARS, KEY_CHARS = 6000, 8000, 250
@@ -45,7 +46,7 @@ class Delivery:
         database = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
         if database:
             create_database(database)
-        self._client = MlflowClient(uri)
+        self._client = MlflowClient(sqlalchemy_uri(uri))
         beside = database or folder if "://" in uri and not uri.startswith("http") else None
         self._experiment_id = self._open_experiment(first["experiment"], beside)
         if not self._has_parent():
@@ -253,7 +254,7 @@ def create_database(path: Path) -> None:
         new = path.with_name(f"{path.name}.new")
         for leftover in (new, new.with_name(f"{new.name}-journal")):
             leftover.unlink(missing_ok=True)
-        MlflowClient(f"sqlite:///{new}").search_experiments(max_results=1)
+        MlflowClient(sqlalchemy_uri(f"sqlite:///{new}")).search_experiments(max_results=1)
         new.replace(path)
 
 

@@ -184,6 +184,10 @@ def main() -> None:
     uri = os.environ["HJEPA_TRACKING_URI"]
     if password := urlsplit(uri).password:
         sys.stdout = sys.stderr = _Redacted(sys.stderr, password)
+    if uri.startswith("sqlite:///"):  # next to it no name of a folder has to stand in a URL
+        folder = Path(uri.removeprefix("sqlite:///")).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        os.chdir(folder)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     os.nice(10)
     leash = Leash(arguments.patience)

@@ -75,7 +75,8 @@ def _server(database: Path, port: int) -> "Iterator[subprocess.Popen[bytes]]":
     # Tethered, it ends even where this process is killed.
     command = [sys.executable, "-m", "orchestrator.process.tether", sys.executable, "-m", "mlflow", "server"]
     command += ["--host", HOST, "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{database.absolute()}"]
+    # Next to it no name of a folder has to stand in a URL.
+    command += ["--backend-store-uri", f"sqlite:///{database.name}"]
     command += ["--default-artifact-root", (database.absolute().parent / "mlartifacts").as_uri()]
     # By any other name it would be a page elsewhere that has had this address put under its own name.
     command += ["--allowed-hosts", f"{HOST}:{port},localhost:{port}"]
@@ -94,6 +95,7 @@ def _server(database: Path, port: int) -> "Iterator[subprocess.Popen[bytes]]":
     with (database.parent / LOG).open("ab") as log:
         server = subprocess.Popen(
             command,
+            cwd=database.parent,
             env=environment,
             stdin=subprocess.PIPE,
             stdout=log,

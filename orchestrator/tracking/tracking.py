@@ -198,6 +198,19 @@ def absolute_uri(uri: str) -> str:
     return uri
 
 
+def sqlalchemy_uri(uri: str) -> str:
+    """`uri` as SQLAlchemy, and so MLflow, has to be given it: what is a path here is part of a URL there."""
+    path = uri.removeprefix("sqlite:///")
+    if path == uri or not {"%", "?"} & set(path):
+        return uri
+    from sqlalchemy.engine import make_url  # takes a while to import
+
+    if make_url("sqlite:///%25").database != "%":  # before 2.1, where no % had a meaning
+        return uri
+    # By the shortest way: MLflow makes the folders of a path before anything is decoded.
+    return "sqlite:///" + os.path.relpath(path).replace("%", "%25").replace("?", "%3F")
+
+
 def bare_uri(uri: str) -> str:
     """`uri` without what may be secret: its password, and what follows a question mark."""
     parts = urlsplit(uri)

@@ -11,6 +11,7 @@ from rich.console import Console, Group
 from rich.live import Live
 
 from orchestrator.reporting.caption import describe
+from orchestrator.storage.disk import tell
 from orchestrator.study.record import TrialRecord
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ class Lines(Progress):
 
     def _write(self, text: str) -> None:
         self._written = time.monotonic()
-        print(f"[{self.elapsed()}] {text}", flush=True)
+        tell(f"[{self.elapsed()}] {text}")
 
     def _heartbeat(self) -> None:
         while not self._over.wait(0.5):

@@ -140,6 +140,8 @@ def test_words_are_words(text: str):
         ("[" * 5000, "recursion"),
         ("a: 1\nb: 010", "line 2: 010 has a leading 0, which some read as octal; write 10, or quotes"),
         ("-0_7", "line 1: -0_7 has a leading 0, which some read as octal; write 7, or"),
+        ('a: 1\nb: "x\\0y"', r"line 2: 'x\\x00y' has a character that is none"),
+        ('{"\\ud800": 1}', r"line 1: '\\ud800' has a character that is none"),
         ("[00]", "line 1: 00 has a leading 0, which some read as octal; write 0, or"),
     ],
 )  # fmt: skip
@@ -351,6 +353,16 @@ def test_a_key_near_to_nothing_is_answered_with_what_there_is():
         "a.yaml: zzzz: no such config key.\nKeys at the top: frame, labels, pen, points, shape, speed, title."
     )
     assert "Keys under pen: colour, dashed, width." in refusal("pen: {qqqqqqqq: 3}")
+
+
+def test_a_slip_in_the_word_extends_is_told_where_a_file_may_hold_it(tmp_path: Path):
+    layers = written(tmp_path, child="extnds: parent.yaml")
+    with pytest.raises(ConfigError, match=r"child\.yaml: extnds: no such config key\.\nNearest: extends\. "):
+        layers.build(Drawing, "child.yaml")
+    layers = Layers()
+    layers.set("extnds", "parent.yaml", "--set extnds")
+    with pytest.raises(ConfigError, match=r"no such config key\.\nNearest: pen\.dashed\. "):
+        layers.build(Drawing, "child.yaml")
 
 
 def test_a_value_out_of_range_is_told_with_file_key_value_and_what_is_allowed():

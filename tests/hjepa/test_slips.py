@@ -30,6 +30,16 @@ def test_hjepa_train_says_which_command_was_meant(
     assert capsys.readouterr().err == "hjepa-train: chek: no such command or file. Nearest: check.\n"
 
 
+def test_an_option_that_there_is_not_is_answered_with_the_nearest_of_its_command(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["check", "run.yaml", "--breif"])
+    said = capsys.readouterr().err
+    assert said.startswith("usage: hjepa-train check ")
+    assert said.endswith("hjepa-train check: error: unrecognized arguments: --breif; nearest: --brief\n")
+
+
 def test_a_config_of_the_working_folder_that_is_named_like_a_command_is_no_slip(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -97,7 +97,7 @@ def test_an_end_that_a_store_refuses_is_left_for_the_next_start(
     assert "the best trial's features are not kept as a model: s3://none" in model
     assert "the results could not be copied to s3://none" in copy
     assert "NO_SUCH_BUCKET" in copy
-    assert copy.endswith("hjepa-sweep resume tiny tries again")
+    assert copy.endswith(f"hjepa-sweep resume tiny --results {ending.folder.parent} tries again")
     assert not ending.study.is_answered
     ending.depot = Depot(store)
     ending.write()

@@ -17,6 +17,8 @@ _KINDS = {
     "name": SWEEP,
     "names": SWEEP,
     "results": FOLDER,
+    "output": FILE,
+    "checkpoint": FILE,
 }
 """Kinds of hjepa-sweep's arguments, by their names in its parser."""
 
@@ -26,7 +28,7 @@ class Command(NamedTuple):
 
     about: str
     options: Mapping[str, str]
-    """What follows each option."""
+    """What follows each option, in its long form and its short one."""
     positional: str
     """What its other arguments are."""
 
@@ -51,7 +53,7 @@ def read_commands(parser: argparse.ArgumentParser) -> dict[str, Command]:
 
 def _read(about: str, parser: argparse.ArgumentParser) -> Command:
     found = [(action, _kind(action)) for action in parser._actions]
-    options = {o: kind for action, kind in found for o in action.option_strings if o.startswith("--")}
+    options = {o: kind for action, kind in found for o in action.option_strings}
     positional = next((kind for action, kind in found if not action.option_strings), ANY)
     return Command(about, options, positional)
 

@@ -7,7 +7,7 @@ from orchestrator.cli.completion.posix import function_name
 
 _HELPERS = r"""
 function __hjepa_yaml
-    set -l begun (commandline -ct)
+    set -l begun (commandline -ct | string unescape)
     for file in $begun*
         if test -d $file
             echo $file/
@@ -58,7 +58,8 @@ def _completions(program: Program) -> Iterator[str]:
             yield f"{begin} {here} {offered}"
         for option, kind in options.items():
             takes = "" if kind == FLAG else " -x"
-            yield f"{begin} {here} -l {option[2:]}{takes} {_offered(kind, name)}".rstrip()
+            named = f"-l {option[2:]}" if option.startswith("--") else f"-s {option[1:]}"
+            yield f"{begin} {here} {named}{takes} {_offered(kind, name)}".rstrip()
 
 
 def _offered(kind: str, name: str) -> str:

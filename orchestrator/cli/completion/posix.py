@@ -62,6 +62,6 @@ def _tables(program: Program) -> Iterator[str]:
     yield "    esac"
     yield '    case "$command" in'
     for name, command in program.commands.items():
-        options = " ".join(command.options)
+        options = " ".join(option for option in command.options if option.startswith("--"))
         yield f'        {name}) options="{options}" positional="{command.positional}" ;;'
     yield "    esac"

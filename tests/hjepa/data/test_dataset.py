@@ -320,6 +320,19 @@ def test_the_default_cache_dir_follows_xdg(tmp_path: Path, monkeypatch: pytest.M
     assert [file.parent for file in tmp_path.rglob("*.npy")] == [tmp_path / "hjepa"]
 
 
+def test_a_user_without_a_home_folder_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr("os.getuid", lambda: 2**31 - 9)
+    with pytest.raises(ConfigError, match=r"^data\.cache_dir: there is no home folder; set this key or HOME"):
+        load_test(DataConfig())
+
+
+def test_a_data_path_in_the_home_folder_of_nobody_does_not_exist():
+    with pytest.raises(ConfigError, match=r"data\.data_path: '~no-such-user/data' does not exist"):
+        load_data(DataConfig(dataset="cifar10", data_path="~no-such-user/data"))
+
+
 # Config
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import io
+import shlex
 import socket
 import tarfile
 import threading
@@ -249,6 +250,16 @@ def test_the_command_says_what_it_did_and_how_to_use_it(
     assert f"--set data.dataset=cifar10 --set data.data_path={tmp_path}" in told
     assert main(command) == 0
     assert "is there already" in capsys.readouterr().out
+
+
+def test_the_settings_that_the_command_prints_can_be_typed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    to = tmp_path / "my data"
+    (to / "cifar-10-batches-py").mkdir(parents=True)
+    assert main(["fetch", "cifar10", "--to", str(to)]) == 0
+    _, _, words = capsys.readouterr().out.partition("use it by ")
+    assert shlex.split(words) == ["--set", "data.dataset=cifar10", "--set", f"data.data_path={to}"]
 
 
 def test_the_command_tells_mistakes_from_failures(

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from orchestrator.cli import main
-from orchestrator.space import describe, load_sweep, parse_overrides
+from orchestrator.space import Sweep, describe, load_sweep, parse_overrides
 from tests.workplace import TINY
 
 SPACE: dict[str, Any] = {
@@ -60,6 +60,14 @@ def test_designs_and_ranges_are_counted() -> None:
     lr = {**SPACE, "space": {"training.lr": {"uniform": [0.1, 1]}}, "derived": {}, "constraints": []}
     Path("lr.yaml").write_text(yaml.safe_dump(lr))
     assert describe(load_sweep("lr.yaml"))[-1] == "configurations: without end, for training.lr is a range"
+
+
+def test_what_is_too_much_to_count_is_not_gone_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = {**SPACE, "space": {"seed": {"lograndint": [1, 2**32]}}, "derived": {}, "constraints": []}
+    Path("many.yaml").write_text(yaml.safe_dump(many))
+    sweep = load_sweep("many.yaml")
+    monkeypatch.setattr(Sweep, "identity", lambda *_: pytest.fail("a configuration was resolved"))
+    assert describe(sweep)[-1] == "configurations: more than 20,000 combinations"
 
 
 def test_the_gaussian_process_is_refused_for_several_objectives(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cli import main
+from orchestrator.cli import COMMANDS, main, parse
+from orchestrator.cli.run import words_again
 from tests.workplace import SPACE, TINY, Workplace
 
 LR = {"training.lr": {"loguniform": [1e-4, 1e-2]}}
@@ -78,10 +79,40 @@ def test_what_counts_for_nothing_beside_a_cluster_is_refused(
 
 
 def test_a_time_to_try_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    for none in ("nan", "0", "-1"):
+    for none in ("nan", "0", "-1", "soon"):
         with pytest.raises(SystemExit, match="2"):
             main(["sync", "tiny", "--timeout", none])
-        assert f"--timeout: {none}: must be more than 0 seconds" in capsys.readouterr().err
+        assert f"--timeout: {none}: must be a number of more than 0 seconds" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["status", "--watch", "fpn"], "--watch: fpn: must be a number, of at least 0.2 seconds"),
+        (["status", "fpn", "--watch", "0.1"], "--watch: 0.1: must be a number, of at least 0.2 seconds"),
+        (["plan", "fpn.yaml", "--simulate", "1e3"], "--simulate: 1e3: must be a whole number from 1 to 1000"),
+        (["fpn.yaml", "--trails", "4"], "unrecognized arguments: --trails 4; nearest: --trials"),
+        (["status", "fpn", "--jsn"], "unrecognized arguments: --jsn; nearest: --json"),
+        (["status", "fpn", "zzz"], "unrecognized arguments: zzz"),
+    ],
+)
+def test_what_an_option_cannot_take_is_refused_by_its_commands_usage(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(words)
+    told = capsys.readouterr().err
+    assert told.endswith(f"{said}\n")
+    assert told.startswith(f"usage: hjepa-sweep {words[0] if words[0] in COMMANDS else 'run'} ")
+
+
+@pytest.mark.parametrize(
+    "given", [["s.yaml", "--trials", "4"], ["run", "--trials", "4", "s.yaml"], ["run", "--", "-s.yaml"]]
+)
+def test_the_words_that_go_on_with_a_sweep_are_those_that_have_begun_it(given: list[str]) -> None:
+    begun = parse(given)
+    again = parse(words_again(begun.given))
+    assert (again.space, again.trials, again.given) == (begun.space, begun.trials, begun.given)
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(workplace: Workplace) -> None:

@@ -29,7 +29,7 @@ ASK = {
         compadd() { while [[ $1 != -- ]]; do [[ $1 == -S ]] && end=$2; shift; done; shift
             for offer in $@; do [[ $offer == $word* ]] && print -r -- $offer$end; done }
         _files() { for offer in ${word}*(N); do
-            [[ -d $offer || ($1 == -g && $offer == ${~2}) ]] && print -r -- $offer; done }
+            [[ -d $offer || ($1 == -g && $offer == ${~2}) || -z $1 ]] && print -r -- $offer; done }
         source ./script; words=("$@"); CURRENT=$#; "_${1//-/_}"
     """,
     "fish": """
@@ -94,6 +94,9 @@ def offered(shell: str, folder: Path, line: str) -> set[str]:
         ("hjepa-sweep status --results else", {"elsewhere"}),
         ("hjepa-sweep completion z", {"zsh"}),
         ("hjepa-sweep check fpn.yaml --br", {"--brief"}),
+        ("hjepa-sweep export fpn --trial 3 -o fpn.", {"fpn.txt", "fpn.yaml", "fpn.yml"}),
+        ("hjepa-sweep export fpn --trial 3 --checkpoint fpn.t", {"fpn.txt"}),
+        ("hjepa-sweep logs fpn -f fp", {"fpn", "fpn-wider"}),
         ("hjepa-train mig", {"migrate"}),
         ("hjepa-train fpn.yaml --set masking.num_m", {"masking.num_masks="}),
         ("hjepa-train train fpn.yaml --t", {"--test"}),
@@ -102,6 +105,14 @@ def offered(shell: str, folder: Path, line: str) -> set[str]:
 )
 def test_a_shell_offers_what_can_follow(shell: str, tmp_path: Path, line: str, expected: set[str]) -> None:
     assert offered(shell, tmp_path, line) == expected
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
+def test_fish_offers_the_files_of_a_folder_with_a_space_in_its_name(tmp_path: Path) -> None:
+    (tmp_path / "script").write_text(script("fish"))
+    (tmp_path / "my spaces").mkdir()
+    (tmp_path / "my spaces/fpn.yaml").touch()
+    assert offered("fish", tmp_path, r"hjepa-sweep my\ spaces/") == {"my spaces/fpn.yaml"}
 
 
 def test_every_command_and_option_is_offered() -> None:

@@ -12,6 +12,7 @@ import yaml
 
 from orchestrator.budget import Ledger
 from orchestrator.planning.forecast import Rates, play, plays
+from orchestrator.planning.plan import outlook
 from orchestrator.planning.probe import probe
 from orchestrator.space import Sweep, load_sweep
 from orchestrator.space.cost import cost, dearest
@@ -50,6 +51,16 @@ def test_early_stopping_takes_less_and_the_top_rung_is_reached_by_few(tmp_path: 
         assert median(one.reached[9] for one in played) < median(one.reached[3] for one in played)
         assert median(one.epochs for one in played) < 0.45 * 61 * 27
         assert plays(asha, 4, SECOND, 3) == plays(asha, 4, SECOND, 3)
+
+
+@pytest.mark.parametrize(("trials", "epochs"), [(10**9, 3), (24, 10**9)])
+def test_a_sweep_that_only_a_budget_will_end_begins_without_being_played_through(
+    tmp_path: Path, trials: int, epochs: int
+) -> None:
+    search = {"num_trials": trials, "time_budget": "2h"}
+    endless = load(tmp_path, search=search, scheduler={"type": "fifo", "max_epochs": epochs})
+    known = f"epochs: at most {(trials + 1) * epochs}, too many to be played through, 2 trials at a time\n"
+    assert known in outlook(endless, 2)
 
 
 def test_the_dearest_configuration_is_found_through_conditions(tmp_path: Path) -> None:

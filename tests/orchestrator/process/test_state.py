@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.process.state import OWNER, QUIET_S, OwnFolder
+from orchestrator.process.state import OWNER, QUIET_S, OwnFolder, state_folder
+from orchestrator.space import ConfigError
 
 HOLD = """
 import os, sys
@@ -146,3 +147,15 @@ def test_containers_whose_processes_have_the_same_numbers_leave_one_another_alon
 def test_its_name_is_short_for_rays_sockets():
     with OwnFolder("r") as folder:
         assert len(os.fsencode(folder.name)) <= len("r0000")
+
+
+def test_a_user_without_a_home_folder_is_told_what_to_set(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 2**31 - 9)
+    assert state_folder() == state
+    monkeypatch.delenv("HJEPA_STATE_DIR")
+    with pytest.raises(ConfigError, match=r"^HJEPA_STATE_DIR: there is no home folder; set it or HOME\.$"):
+        state_folder()

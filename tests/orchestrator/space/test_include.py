@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from orchestrator.space import ConfigError, Sweep, load_sweep
+from tests.orchestrator.space.spaces import refusal
 
 LOSS = {
     "name": "loss",
@@ -86,6 +87,10 @@ def test_several_files_are_included_in_their_order(include: Any, folder: Path) -
     [
         ("s.yaml", "s.yaml: include: files include one another in a circle: s.yaml -> s.yaml."),
         ("lib/los.yaml", "s.yaml: include: lib/los.yaml: no such file. Nearest: lib/loss.yaml."),
+        (
+            "lib/child.yaml",
+            "lib/child.yaml: extends: no such config key; a search space has `include` in its",
+        ),
         ([3], "s.yaml: include: 3 is not allowed: must be a path, or a list of them."),
         (
             "lib/none.yaml",
@@ -99,11 +104,16 @@ def test_several_files_are_included_in_their_order(include: Any, folder: Path) -
     ],
 )
 def test_an_include_that_cannot_be_is_refused(include: Any, folder: Path, wanted: Any, expected: str) -> None:
+    (folder / "lib/child.yaml").write_text("extends: ../base.yaml")
     (folder / "lib/back.yaml").write_text("include: ../s.yaml")
     (folder / "lib/none.yaml").write_text("base: ../base.yaml\nspace: 3\nderived: []")
     with pytest.raises(ConfigError) as caught:
         include(include=wanted)
-    assert str(caught.value) == expected
+    assert str(caught.value).startswith(expected)
+
+
+def test_a_slip_in_the_word_include_is_told() -> None:
+    assert "\nNearest: include. Keys at the top: base, " in refusal({}, inclde="lib/loss.yaml")
 
 
 def test_a_mistake_names_the_file_that_it_stands_in(include: Any, folder: Path) -> None:

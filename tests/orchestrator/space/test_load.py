@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from orchestrator.space import ConfigError, load_sweep, parse_overrides
-from tests.orchestrator.space.spaces import LR, fpn, refusal
+from tests.orchestrator.space.spaces import FPN, LR, fpn, refusal
 
 
 def test_an_unknown_config_key_is_named_with_the_nearest_and_its_siblings() -> None:
@@ -30,8 +30,10 @@ def test_a_base_may_be_a_config_that_comes_with_the_project() -> None:
 
 
 def test_a_missing_base_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"^nowhere\.yaml: no such file\."):
+    with pytest.raises(ConfigError, match=r"^--base: nowhere\.yaml: no such file\."):
         fpn(base="nowhere.yaml")
+    with pytest.raises(ConfigError, match=r"^fpn\.yaml: base: nowhere\.yaml: no such file\."):
+        fpn(FPN.replace("base.yaml", "nowhere.yaml"))
 
 
 @pytest.mark.parametrize(

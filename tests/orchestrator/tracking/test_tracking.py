@@ -5,9 +5,11 @@ import math
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -75,6 +77,20 @@ def test_the_drainer_imports_nothing_from_the_working_folder(folder, uri, tmp_pa
     tracker = Tracker(folder, uri, "fpn", "fpn-1")
     tracker.end_sweep("FINISHED", {}, {})
     assert tracker.close(timeout_s=30) == 0
+
+
+def test_a_folder_may_have_a_name_that_would_say_something_else_in_a_url(tmp_path, monkeypatch):
+    here = tmp_path / "sure? 100%25 #1 'ü'"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    tracker = Tracker(Path("results/fpn"), "sqlite:///results/mlflow.db", "fpn", "fpn-1")
+    tracker.start_sweep({}, {})
+    tracker.end_sweep("FINISHED", {}, {})
+    assert tracker.close(timeout_s=30) == 0
+    with closing(sqlite3.connect("results/mlflow.db")) as record:
+        assert record.execute("SELECT name, status FROM runs").fetchall() == [("fpn-1", "FINISHED")]
+    assert [path.name for path in tmp_path.iterdir()] == [here.name]
+    assert {path.name for path in Path("results").iterdir()} == {"fpn", "mlflow.db", "mlflow.db.lock"}
 
 
 def test_every_value_stands_once_when_the_drainer_is_killed(folder, uri, monkeypatch):
