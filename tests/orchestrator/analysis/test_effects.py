@@ -243,6 +243,48 @@ def test_a_range_of_two_values_is_a_line_through_them(tmp_path: Path) -> None:
     assert effect.trend is not None
 
 
+def test_a_range_of_one_value_has_no_effect(tmp_path: Path) -> None:
+    keys = {"model.depth": {"randint": [2, 3]}, "loss.type": {"choice": ["mse", "cosine"]}}
+    sweep = synthetic_sweep(tmp_path, space=keys, scheduler={"type": "fifo", "max_epochs": 2})
+    rng, records = np.random.default_rng(0), []
+    for number in range(12):
+        values = {"model.depth": 2, "loss.type": ["mse", "cosine"][number % 2]}
+        reports = {2: {METRIC: 0.5 + 0.1 * (number % 2) + 0.01 * float(rng.standard_normal())}}
+        records.append(TrialRecord(number, "search", values, reports=reports, outcome="completed"))
+    depth, loss = analyse(sweep, records, with_importances=False).effects.keys
+    assert "no two values were tried" in depth.note
+    assert loss.shown
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [([1, 4], ["1", "2", "3"]), ([2, 7], ["2", "3", "4", "5", "6"]), ([1, 9], ["1", "3", "4", "6"])],
+)
+def test_each_value_of_a_short_range_is_told_by_the_trials_that_had_it(
+    tmp_path: Path, values: list[int], told: list[str]
+) -> None:
+    sweep = synthetic_sweep(tmp_path, space={"model.depth": {"randint": values}}, confirm={"top_k": 0})
+    depths = list(range(*values))
+    (effect,) = analyse(sweep, [_trial(n, depth) for n, depth in enumerate(depths)]).effects.keys
+    assert [level.label for level in effect.levels] == told
+    assert sum(level.trials for level in effect.levels) == len(depths)
+    if len(depths) == len(told):
+        assert {level.trials for level in effect.levels} == {1}
+
+
+def _trial(number: int, depth: int) -> TrialRecord:
+    reports = {epoch: {METRIC: 0.5} for epoch in range(1, 10)}
+    return TrialRecord(number, "search", {"model.depth": depth}, reports=reports, outcome="completed")
+
+
+def test_points_of_a_narrow_range_keep_apart(tmp_path: Path) -> None:
+    sweep = synthetic_sweep(tmp_path, space={"model.ema.momentum": {"uniform": [0.9999, 1.0]}})
+    (effect,) = _effects(sweep, []).keys
+    found = [float(level.label) for level in effect.levels]
+    assert found == pytest.approx([0.999925, 0.99995, 0.999975], abs=6e-6)
+    assert len(set(found)) == 3
+
+
 @pytest.mark.parametrize("tried", [0, 1, 12])
 def test_a_range_of_which_one_value_was_tried_keeps_no_effect_from_other_keys(
     tmp_path: Path, tried: int
