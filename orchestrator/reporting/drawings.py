@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from orchestrator.reporting import curves, effects, space_plots, trade_offs
-from orchestrator.reporting.caption import counted, number
+from orchestrator.reporting.caption import counted, number, short
 from orchestrator.reporting.material import Material
 from orchestrator.reporting.sentences import at_seed
 from orchestrator.reporting.style import styled
@@ -47,7 +47,7 @@ def _effects(material: Material) -> Drawing | None:
         f"Difference of {material.metric} from the key's reference (the bar at 0) at epoch {found.epoch}"
         f"{at_seed(found)}, all else equal. Thin lines are 95% intervals that hold all at once, blue where "
         "they leave 0 out; thick ones are of that one value alone. In brackets, the trials that had the "
-        "value."
+        "value, of a range those nearest to it."
     )
     words = "Effect of each value of each key with its interval; the table of effects has the figures."
     return _drawing("effects", "Effect of each value", caption, effects.effects(material.findings), words)
@@ -88,7 +88,7 @@ def _heat_map(material: Material) -> Drawing | None:
         f"Mean {material.metric} after epoch {space_plots.first_rung(material)}, which every trial reaches, "
         "so that early stopping cannot bend it. Other keys vary within a cell; shades are fifths."
     )
-    names = [space_plots.short(key, list(material.sweep.config.space)) for key in pair]
+    names = [short(key, list(material.sweep.config.space)) for key in pair]
     words = f"Mean {material.metric} for each combination of {pair[0]} and {pair[1]}."
     figure = space_plots.heat_map(material, pair)
     return _drawing("heat_map", f"{names[0]} against {names[1]}", caption, figure, words)

@@ -6,10 +6,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from orchestrator.analysis.findings import Effect, Estimate, Findings, Level, Nested
-from orchestrator.reporting.caption import NONE, counted, number
+from orchestrator.analysis.findings import Confirmed, Effect, Estimate, Findings, Level, Nested
+from orchestrator.reporting.caption import NONE, counted, number, short, signs
 from orchestrator.reporting.sentences import at_seed, determined, lost_runs, straight_lines
-from orchestrator.reporting.space_plots import short
 from orchestrator.reporting.style import BEST, FRONT, GRID, MUTED, TEXT, canvas
 from orchestrator.reporting.tables import Table
 
@@ -121,7 +120,8 @@ def effects_table(findings: Findings) -> Table:
         f"of {counted(found.trials, 'trial')} that reckons with the early-stopped ones. The 95% intervals "
         "hold all at once, that of the largest effect too, and p is the key's least, corrected likewise; the "
         "interval alone is for who asked of that one value before the sweep. The plain mean is of the "
-        f"value's trials at epoch {found.common_epoch}, which all reached."
+        f"value's trials at epoch {found.common_epoch}, which all reached. Of a range these are the trials "
+        "nearest to the value."
         f"{_sentence(straight_lines(found))}{_sentence(found.note)}"
         f"{''.join(_sentence(determined(nested)) for nested in found.nested)}"
     )
@@ -161,7 +161,7 @@ def _row(effect: Effect, level: Level, with_p: bool) -> list[str]:
         level.label,
         str(level.trials),
         str(level.finished),
-        "reference" if level.is_reference else f"{shown.value:+.4f}" if shown else NONE,
+        "reference" if level.is_reference else _signed(shown)[0] if shown else NONE,
         _interval(shown),
         _interval(level.effect),
         number(level.plain.value) if level.plain else NONE,
@@ -182,7 +182,7 @@ def confirmation_table(findings: Findings) -> Table:
                 number(config.search_value),
                 number(config.mean),
                 _interval(config.interval, sign=False),
-                f"{config.gain:+.4f}" if config.gain is not None else NONE,
+                _gain(config),
                 _interval(config.together),
                 _interval(config.difference),
                 f"{config.p_together:.2g}" if config.p_together is not None else NONE,
@@ -226,7 +226,18 @@ def interactions_table(findings: Findings, limit: int = 10) -> Table:
 def _interval(found: Estimate | None, sign: bool = True) -> str:
     if found is None:
         return NONE
-    return f"{found.low:+.4f} to {found.high:+.4f}" if sign else f"{found.low:.4f} to {found.high:.4f}"
+    low, high = _signed(found)[1:] if sign else (number(found.low), number(found.high))
+    return f"{low} to {high}"
+
+
+def _signed(found: Estimate) -> list[str]:
+    return signs(found.value, found.low, found.high)
+
+
+def _gain(config: Confirmed) -> str:
+    if config.gain is None:
+        return NONE
+    return (_signed(config.together) if config.together else signs(config.gain))[0]
 
 
 def _sentence(note: str) -> str:
