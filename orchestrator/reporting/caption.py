@@ -47,10 +47,10 @@ def number(value: float | None) -> str:
 
 
 def signs(*values: float) -> list[str]:
-    """Differences that are told together, each with its sign: by four decimals, or by three digits where even
-    the largest is so small that decimals would hide it."""
+    """Differences that are told together, each with its sign: by four decimals, or by digits where even the
+    largest is so small that decimals would hide it, or so large that they would hide its size."""
     largest = max(map(abs, values))
-    shown = "+.3g" if 0 < largest < 1e-3 else "+.4f"
+    shown = "+.3g" if 0 < largest < 1e-3 else "+.4f" if largest < 1e4 else "+.4g"
     return [format(value, shown) for value in values]
 
 

@@ -74,7 +74,10 @@ def _importance(material: Material) -> Drawing | None:
 def _curves(material: Material) -> Drawing | None:
     rungs = ", ".join(map(str, material.sweep.rungs))
     by_rung = f" Vertical lines are the rungs, at epochs {rungs}, where weak trials stop." if rungs else ""
-    caption = f"{material.metric} after every epoch of each trial.{by_rung}{_drawn(len(material.searched))}"
+    far = "" if curves.usual_values(material) is None else " Values far from all others lie beyond its edge."
+    caption = (
+        f"{material.metric} after every epoch of each trial.{by_rung}{far}{_drawn(len(material.searched))}"
+    )
     best = f" The best reached {number(material.value(material.best))}." if material.best else ""
     words = f"{material.metric} of {counted(len(material.searched), 'trial')} by epoch.{best}"
     return _drawing("learning_curves", "Learning curves", caption, curves.learning_curves(material), words)

@@ -202,7 +202,7 @@ def at_seed(found: Effects) -> str:
 
 def straight_lines(found: Effects) -> str:
     """Of which keys only a straight line could be told; empty where of none."""
-    keys = [effect.key for effect in found.keys if effect.straight]
+    keys = [effect.key for effect in found.keys if effect.straight and effect.p is not None]
     return f"The effect of {', '.join(keys)} is {STRAIGHT}." if keys else ""
 
 

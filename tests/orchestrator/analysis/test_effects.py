@@ -37,6 +37,15 @@ def test_no_effect_is_shown_of_values_that_are_all_the_same(many_keys: Sweep) ->
     assert found.note.startswith("No effects")
 
 
+def test_why_there_are_no_effects_is_said(many_keys: Sweep) -> None:
+    trials = [replace(trial, reports={2: {METRIC: 0.5}}) for trial in drawn(np.random.default_rng(0), 40, 0)]
+    why = [_effects(many_keys, some).note for some in (trials, trials[:1], [])]
+    assert "all 40 trials have the same value" in why[0]
+    assert "no two values of a key were tried" in why[1]
+    assert "no two values of a key were tried" in why[2]
+    assert sentences.straight_lines(_effects(many_keys, trials)) == ""
+
+
 def test_no_interaction_is_told_of_values_that_are_all_the_same(many_keys: Sweep) -> None:
     records = drawn(np.random.default_rng(0), 60, gain=0.0)
     table = table_of(many_keys, [replace(r, reports={2: {METRIC: 0.9371}}) for r in records])
@@ -275,6 +284,15 @@ def test_each_value_of_a_short_range_is_told_by_the_trials_that_had_it(
 def _trial(number: int, depth: int) -> TrialRecord:
     reports = {epoch: {METRIC: 0.5} for epoch in range(1, 10)}
     return TrialRecord(number, "search", {"model.depth": depth}, reports=reports, outcome="completed")
+
+
+def test_trials_that_diverged_are_named_beside_the_intervals_that_they_make_wide(lr_sweep: Sweep) -> None:
+    lrs = np.geomspace(1e-4, 1e-2, 12)
+    found = 0.5 + 0.01 * np.random.default_rng(0).standard_normal(12)
+    assert analyse(lr_sweep, _at(lr_sweep, lrs.tolist(), found.tolist())).effects.note == ""
+    found[[3, 7]] = 2e8, 1e9
+    effects = analyse(lr_sweep, _at(lr_sweep, lrs.tolist(), found.tolist())).effects
+    assert effects.note.startswith("The intervals are so wide because of 0003, 0007, which at epoch ")
 
 
 def test_points_of_a_narrow_range_keep_apart(tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ from orchestrator.reporting.caption import describe, in_short, short, signs, tol
 from orchestrator.study.record import TrialRecord
 
 
-def test_differences_have_four_decimals_or_digits_where_those_would_be_noughts() -> None:
+def test_differences_have_four_decimals_or_digits_where_those_would_say_little() -> None:
     assert signs(0.02, -0.00004, 0.04) == ["+0.0200", "-0.0000", "+0.0400"]
     assert signs(-2.34e-6, -4.5678e-6, -1.2e-7) == ["-2.34e-06", "-4.57e-06", "-1.2e-07"]
+    assert signs(9.0774257781e10, -1.8248e10, 0.5) == ["+9.077e+10", "-1.825e+10", "+0.5"]
     assert signs(0.0) == ["+0.0000"]
 
 

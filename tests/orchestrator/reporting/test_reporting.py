@@ -21,6 +21,8 @@ from orchestrator.ending import ended_by
 from orchestrator.reporting import effects, sentences
 from orchestrator.reporting.comparison import first_finalist, obstacles, words
 from orchestrator.reporting.contents import contents
+from orchestrator.reporting.curves import learning_curves, usual_values
+from orchestrator.reporting.drawings import drawings
 from orchestrator.reporting.material import Material, read_material
 from orchestrator.reporting.style import ON_SHADES, SHADES, styled, to_svg
 from orchestrator.reporting.tables import Table, latex, trial_rows
@@ -352,6 +354,22 @@ def test_effects_and_rungs_are_drawn_where_they_are_known(material: Material) ->
         assert "<text" in to_svg(figure, "x", 'a "quoted" word')
     row = effects.effects_table(found).rows[1]
     assert list(row[4:7]) == ["+0.0200", "-0.0100 to +0.0500", "+0.0100 to +0.0300"]
+
+
+def test_a_run_that_diverged_does_not_flatten_the_learning_curves(tmp_path: Path) -> None:
+    sweep, records = space(tmp_path), list[TrialRecord]()
+    for number in range(12):
+        reports = {epoch: {"val/knn_top1": 0.5 + number / 100} for epoch in (1, 2, 3)}
+        records.append(TrialRecord(number, "search", {}, reports=reports, outcome="completed"))
+    assert usual_values(Material(tmp_path, sweep, "finished", records, [])) is None
+    records[5].reports[2] = {"val/knn_top1": -1e9}
+    material = Material(tmp_path, sweep, "finished", records, [])
+    with styled():
+        figure = learning_curves(material)
+        (drawing,) = [one for one in drawings(material) if one.name == "learning_curves"]
+    assert figure is not None
+    assert figure.axes[0].get_ylim() == pytest.approx((0.4945, 0.6155))
+    assert "Values far from all others lie beyond its edge." in drawing.caption
 
 
 def test_letters_on_a_shade_can_be_read() -> None:
