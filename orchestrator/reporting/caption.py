@@ -60,9 +60,10 @@ def counted(count: int, noun: str) -> str:
 
 
 def in_short(value: float) -> str:
-    """A swept number in few digits; none that is not 1 becomes 1, as momenta would."""
-    text = f"{value:.4g}"
-    return repr(value) if text == "1" and value != 1 else text
+    """A swept number in four digits, or as many as tell by how much it misses 1, as momenta do."""
+    miss = abs(1 - value)
+    digits = 1 + math.ceil(-math.log10(miss)) if 0 < miss < 1 else 0
+    return f"{value:.{max(4, digits)}g}"
 
 
 def told_apart(*values: float) -> list[str]:

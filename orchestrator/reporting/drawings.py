@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from orchestrator.reporting import curves, effects, space_plots, trade_offs
 from orchestrator.reporting.caption import counted, number, short
 from orchestrator.reporting.material import Material
-from orchestrator.reporting.sentences import at_seed
+from orchestrator.reporting.sentences import at_seed, judged
 from orchestrator.reporting.style import styled
 
 
@@ -44,10 +44,10 @@ def _seeds(material: Material) -> Drawing | None:
 def _effects(material: Material) -> Drawing | None:
     found = material.findings.effects
     caption = (
-        f"Difference of {material.metric} from the key's reference (the bar at 0) at epoch {found.epoch}"
-        f"{at_seed(found)}, all else equal. Thin lines are 95% intervals that hold all at once, blue where "
-        "they leave 0 out; thick ones are of that one value alone. In brackets, the trials that had the "
-        "value, of a range those nearest to it."
+        f"Difference of {judged(material.findings)} from the key's reference (the bar at 0) at epoch "
+        f"{found.epoch}{at_seed(found)}, all else equal. Thin lines are 95% intervals that hold all at once, "
+        "blue where they leave 0 out; thick ones are of that one value alone. In brackets, the trials that "
+        "had the value, of a range those nearest to it."
     )
     words = "Effect of each value of each key with its interval; the table of effects has the figures."
     return _drawing("effects", "Effect of each value", caption, effects.effects(material.findings), words)

@@ -137,9 +137,8 @@ def effects(findings: Findings) -> list[str]:
     if not tested:
         return [*nested(findings), *([found.note] if found.note else [])]
     told = max(TOLD, sum(effect.shown for effect in tested))
-    metric = f"{findings.metric}{' (less is better)' if findings.mode == 'min' else ''}"
     lines = [
-        f"What each key does to {metric} at epoch {found.epoch}{at_seed(found)}, all else equal:",
+        f"What each key does to {judged(findings)} at epoch {found.epoch}{at_seed(found)}, all else equal:",
         *(f"  {_effect(effect)}" for effect in tested[:told]),
     ]
     if tested[told:]:
@@ -152,6 +151,11 @@ def effects(findings: Findings) -> list[str]:
         lines.append("An effect that is not shown may still be there, anywhere within its interval.")
     lines += [note for note in (straight_lines(found), found.note) if note]
     return lines + nested(findings)
+
+
+def judged(findings: Findings) -> str:
+    """The metric, and that less of it is better, where it is."""
+    return f"{findings.metric} (less is better)" if findings.mode == "min" else findings.metric
 
 
 def _effect(effect: Effect) -> str:

@@ -21,8 +21,8 @@ from orchestrator.analysis.model import fit_effects
 from orchestrator.analysis.stopping import spearman
 from orchestrator.analysis.table import table_of
 from orchestrator.reporting import sentences, terminal
+from orchestrator.reporting.effects import confirmation_table, effects_table
 from orchestrator.reporting.effects import effects as drawn_effects
-from orchestrator.reporting.effects import effects_table
 from orchestrator.reporting.style import BEST, styled
 from orchestrator.reporting.terminal import SweepResult
 from orchestrator.space import Sweep
@@ -203,7 +203,12 @@ def test_a_swept_seed_is_no_shared_one(tmp_path: Path) -> None:
 
 def test_of_a_metric_that_is_minimised_nothing_is_said_to_be_high(many_keys: Sweep) -> None:
     findings = replace(analyse_effects(many_keys, drawn(np.random.default_rng(0), 40, 0.05)), mode="min")
-    assert f"{METRIC} (less is better)" in sentences.effects(findings)[0]
+    told = (sentences.effects(findings)[0], effects_table(findings).note, confirmation_table(findings).note)
+    assert all(f"{METRIC} (less is better)" in words for words in told)
+    with styled():
+        figure = drawn_effects(findings)
+    assert figure is not None
+    assert figure.axes[0].get_xlabel().endswith("(less is better)")
 
 
 def test_what_stopping_cost_is_told_from_eight_trials_that_ran_to_the_end(sweep: Sweep) -> None:
