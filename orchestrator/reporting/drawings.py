@@ -63,6 +63,9 @@ def _importance(material: Material) -> Drawing | None:
         "space, not whether it helps. Dotted lines: what some key gets by chance in one sweep of 20 in which "
         "none does anything. Grey shares, left of them, are not told from noise."
     )
+    told = {key.key for key in found.keys}
+    if untold := [key for key in material.sweep.config.space if key not in told]:
+        caption += f" Not among them, since too few trials had a value, or all alike: {', '.join(untold)}."
     shares = ", ".join(
         f"{key.key} {key.fanova:.2f}{'' if key.fanova > found.fanova_floor else ' (may be noise)'}"
         for key in found.keys

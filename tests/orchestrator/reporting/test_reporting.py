@@ -356,6 +356,23 @@ def test_effects_and_rungs_are_drawn_where_they_are_known(material: Material) ->
     assert list(row[4:7]) == ["+0.0200", "-0.0100 to +0.0500", "+0.0100 to +0.0300"]
 
 
+def test_a_key_of_too_few_trials_is_named_where_importances_leave_it_out(tmp_path: Path) -> None:
+    sweep, records = space(tmp_path, BROAD), list[TrialRecord]()
+    rng = np.random.default_rng(0)
+    for number in range(14):
+        values = {"model.fpn.use_fpn": number < 4, "loss.type": ["mse", "cosine"][number % 2]}
+        values |= {"model.fpn.fusion_method": "add"} if number < 4 else {}
+        values |= {"loss.hierarchy_weights": [1.0, 0.5], "training.lr": float(10 ** rng.uniform(-4, -2))}
+        reports = {1: {"val/knn_top1": float(rng.random())}}
+        records.append(TrialRecord(number, "search", values, reports=reports, outcome="pruned"))
+    (drawing,) = [
+        one
+        for one in drawings(Material(tmp_path, sweep, "finished", records, []))
+        if one.name == "importance"
+    ]
+    assert drawing.caption.endswith("too few trials had a value, or all alike: model.fpn.fusion_method.")
+
+
 def test_a_run_that_diverged_does_not_flatten_the_learning_curves(tmp_path: Path) -> None:
     sweep, records = space(tmp_path), list[TrialRecord]()
     for number in range(12):
