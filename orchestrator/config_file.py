@@ -6,7 +6,7 @@ from orchestrator.space import Sweep, to_yaml
 from orchestrator.study.record import TrialRecord
 from orchestrator.tracking.chronicle import run_config
 
-CHOSEN = "# The best figure of a search is too good on average: it was chosen for being high.\n"
+CHOSEN = "# The best figure of a search is too good on average: it was chosen for being the best.\n"
 
 
 def config_yaml(sweep: Sweep, record: TrialRecord, file: str, chosen: bool = False) -> str:

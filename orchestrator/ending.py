@@ -135,7 +135,8 @@ class Ending:
         try:
             from orchestrator.reporting.write import draw_end
 
-            folder = draw_end(self.folder, self.sweep, list(self.study.trials.values()))
+            trials, ended = list(self.study.trials.values()), ended_by(self.sweep, self.study)
+            folder = draw_end(self.folder, self.sweep, trials, ended)
         except Exception as error:  # noqa: BLE001 - drawing runs over much code of others
             again = f"{self._command('report')} draws it"
             self.say(f"the report could not be drawn ({type(error).__name__}: {error}); {again}")
@@ -145,9 +146,13 @@ class Ending:
 
 def result_of(folder: Path, sweep: Sweep, study: Study, late: int) -> SweepResult:
     """How the sweep stands; `late` records have not reached MLflow."""
-    ended = [] if study.exhausted is None else [study.exhausted]
-    budgets, metrics = [*ended, *Purse(sweep, study).words()], sweep.config.objective.metrics
+    budgets, metrics = ended_by(sweep, study), sweep.config.objective.metrics
     beaten_by_none = front(standing(study.trials.values()), metrics) if len(metrics) > 1 else []
     return SweepResult(
         folder, list(study.trials.values()), study.best(), study.base(), late, budgets, beaten_by_none
     )
+
+
+def ended_by(sweep: Sweep, study: Study) -> list[str]:
+    """What ended the search before its last trial, and how its budgets stand, in words."""
+    return [*([] if study.exhausted is None else [study.exhausted]), *Purse(sweep, study).words()]

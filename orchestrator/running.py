@@ -13,6 +13,7 @@ from orchestrator.engine.queue import FINISHED
 from orchestrator.engine.trial import Outcome, Task, half_micro_batch
 from orchestrator.process.collector import uncollected
 from orchestrator.process.stopping import GRACE_S, Stop
+from orchestrator.reporting.caption import number as shown
 from orchestrator.search.agenda import Agenda
 from orchestrator.search.decision import Decisions, Verdict
 from orchestrator.space import Sweep
@@ -296,6 +297,7 @@ class SweepRun:
             exhausted=self.study.exhausted,
             reduction_factor=self.sweep.config.scheduler.reduction_factor,
             algorithm=self.sweep.config.search.algorithm,
+            keys=self.sweep.config.space,
         )
 
     # Records
@@ -326,7 +328,7 @@ class SweepRun:
         for name, record in (("best", self.study.best()), ("base", self.study.base())):
             last = record.last(self.study.metric) if record is not None else None
             if record is not None and last is not None:
-                parts.append(f"{name} {last[1]:.4f} (trial {record.id}, epoch {last[0]})")
+                parts.append(f"{name} {shown(last[1])} (trial {record.id}, epoch {last[0]})")
         return ", ".join(parts)
 
     def _tidy(self, record: TrialRecord, later: bool = False) -> None:

@@ -17,7 +17,7 @@ from orchestrator.analysis.stopping import stopping
 from orchestrator.analysis.table import Table, table_of
 from orchestrator.search.halving import audited
 from orchestrator.space import Sweep
-from orchestrator.study.record import TrialRecord, drawn_as
+from orchestrator.study.record import TrialRecord, drawn_as, standing
 
 
 def analyse(sweep: Sweep, records: Sequence[TrialRecord], with_importances: bool = True) -> Findings:
@@ -31,7 +31,7 @@ def analyse(sweep: Sweep, records: Sequence[TrialRecord], with_importances: bool
         metric=sweep.config.objective.metric,
         mode=cast(Literal["max", "min"], sweep.objective_mode),
         max_epochs=sweep.max_epochs,
-        outcomes=dict(Counter(str(record.outcome or "running") for record in records)),
+        outcomes=dict(Counter(str(record.outcome or "running") for record in standing(records))),
         confirmation=confirmation(sweep, records),
         effects=effects(table, design),
         interactions=interactions(table, design),

@@ -27,6 +27,8 @@ CHOICES = ("choice", "grid_search")
 TRIALS_PER_COLUMN = 3
 """So many trials for each column there must be, for ranges to be bent. It leaves two thirds of the trials
 for the noise, and t intervals reckon with how few those are."""
+MOST_POINTS = 5
+"""Values of a range all of which are told; of more, those at its quarters."""
 _POINTS = (-0.5, 0.0, 0.5)
 
 
@@ -178,7 +180,7 @@ def _choice(
 
 def _range(key: str, distribution: Distribution, values_N: Sequence[Any], own: Any, bent: bool) -> Term:
     low, high = (_scaled(distribution, end) for end in _ends(distribution))
-    middle, half = (low + high) / 2, (high - low) / 2
+    middle, half = (low + high) / 2, (high - low) / 2 or 1.0  # of a range of one value
 
     def place(value: float) -> float:
         return (_scaled(distribution, value) - middle) / half
@@ -186,19 +188,26 @@ def _range(key: str, distribution: Distribution, values_N: Sequence[Any], own: A
     def basis(at: float) -> np.ndarray:
         return np.array([at, at * at] if bent else [at])
 
-    points = [_value(distribution, middle + half * at) for at in _POINTS]
-    reference = own if own is not None else points[1]
-    points = sorted({f"{point:.4g}": point for point in [*points, reference]}.values())
-    levels = {f"{point:.4g}": basis(place(point)) - basis(place(reference)) for point in points}
+    every = distribution.points
+    if every is not None and len(every) <= MOST_POINTS:
+        points = [float(point) for point in every]
+    else:
+        points = [_value(distribution, middle + half * at) for at in _POINTS]
+    # As many digits as tell them apart, four or more: momenta between 0.9999 and 1 would all be 1.
+    digits = next(d for d in range(4, 18) if len({f"{p:.{d}g}" for p in points}) == len(set(points)))
+    reference = own if own is not None else points[len(points) // 2]
+    points = sorted({f"{point:.{digits}g}": point for point in [*points, reference]}.values())
+    levels = {f"{point:.{digits}g}": basis(place(point)) - basis(place(reference)) for point in points}
     centre = basis(place(reference))
     rows = [np.zeros_like(centre) if v is None else basis(place(v)) - centre for v in values_N]
     nearest = [
-        None if v is None else f"{min(points, key=lambda p: abs(place(p) - place(v))):.4g}" for v in values_N
+        None if v is None else f"{min(points, key=lambda p: abs(place(p) - place(v))):.{digits}g}"
+        for v in values_N
     ]
     unit = "decade" if distribution.kind in LOGARITHMIC else "unit"
     slope_C = np.array([1 / half, 0.0] if bent else [1 / half])  # a parabola's mean slope is its middle's
     columns_NC = np.array(rows).reshape(len(values_N), len(centre))
-    return Term(key, "range", f"{reference:.4g}", columns_NC, levels, nearest, slope_C, unit, not bent)
+    return Term(key, "range", f"{reference:.{digits}g}", columns_NC, levels, nearest, slope_C, unit, not bent)
 
 
 def _weights(key: str, size: int, values_N: Sequence[Any]) -> Term:

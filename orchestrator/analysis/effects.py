@@ -6,10 +6,14 @@ import numpy as np
 
 from orchestrator.analysis.design import Design, Term
 from orchestrator.analysis.findings import STRAIGHT, Effect, Effects, Estimate, Group, Level, Nested
+from orchestrator.analysis.intervals import far_out
 from orchestrator.analysis.model import LEAST_FREEDOM, Fit, Together, fit_effects
 from orchestrator.analysis.plain import level_mean, stratified
 from orchestrator.analysis.table import Table
 from orchestrator.space.distribution import conditions
+
+NAMED = 5
+"""Trials far from all others that are named."""
 
 
 def effects(table: Table, design: Design) -> Effects:
@@ -72,18 +76,37 @@ def _nested(table: Table, design: Design, term: Term) -> Nested:
 def _note(table: Table, design: Design, fit: Fit | None) -> str:
     columns = design.columns_NP.shape[1]
     least = 1 + columns + LEAST_FREEDOM
+    if fit is None and not columns:
+        return "No effects: no two values of a key were tried in trials that came to a value."
+    if fit is None and np.ptp(table.values_NS[:, 0]) == 0:
+        return f"No effects: all {len(table.records)} trials have the same value at epoch {table.epochs[0]}."
     if fit is None:
         return (
             f"No effects: {len(table.records)} trials tell too little of {columns} differences; "
             f"at least {least} are needed, and every value without the others."
         )
+    far = _far_out(table, fit)
     if fit.epoch == table.epochs[-1]:
-        return ""
+        return far
     later = table.epochs[table.epochs.index(fit.epoch) + 1]
     return (
         f"The effects are those at epoch {fit.epoch} of {table.epochs[-1]}: the "
         f"{table.reached()[later]} trials that reached epoch {later} are too few, or too alike, to tell "
-        f"{columns} differences there."
+        f"{columns} differences there.{far and ' '}{far}"
+    )
+
+
+def _far_out(table: Table, fit: Fit) -> str:
+    """Which trials lie so far from the others that the intervals are theirs."""
+    values_N = table.values_NS[:, table.epochs.index(fit.epoch)]
+    there_N = np.flatnonzero(~np.isnan(values_N))
+    ids = [table.records[row].id for row in there_N[far_out(values_N[there_N])]]
+    if not ids:
+        return ""
+    more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
+    return (
+        f"The intervals are so wide because of {', '.join(ids[:NAMED])}{more}, which at epoch {fit.epoch} "
+        "lay far from all others, as runs that diverge do: a space without such values tells more."
     )
 
 

@@ -269,7 +269,8 @@ class Findings:
     mode: Literal["max", "min"]
     max_epochs: int
     outcomes: dict[str, int]
-    """Trials by how they ended; `running` of those that have not."""
+    """Trials by how they ended, without failed ones that were taken up again; `running` of those that have
+    not."""
     confirmation: Confirmation | None
     """None without a `confirm:` section, or before the base has run again."""
     effects: Effects

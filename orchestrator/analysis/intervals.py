@@ -12,6 +12,7 @@ CONFIDENCE = 0.95
 NOTHING = 1e-24
 """A sum of squares that sums of floats leave where there is no spread."""
 POWER = 0.8
+FAR = 30
 CONFIDENCE_OF_POWER = 0.8
 """How sure it is that a test has the power that is told."""
 
@@ -71,6 +72,13 @@ def mean_is_zero(values: Sequence[float]) -> float | None:
         return None
     t = abs(math.fsum(values) / len(values)) * math.sqrt(len(values)) / deviation(values)
     return float(2 * stats.t.sf(t, len(values) - 1))
+
+
+def far_out(values_N: np.ndarray) -> np.ndarray:
+    """Which values lie apart from all that is usual among them, as the loss of a run that diverged: further
+    from the median than FAR times the distance of the quartiles."""
+    low, middle, high = np.quantile(values_N, [0.25, 0.5, 0.75])
+    return (np.abs(values_N - middle) > FAR * (high - low)) & (high > low)
 
 
 def _spread(values: Sequence[float]) -> bool:

@@ -11,6 +11,7 @@ from orchestrator.planning.forecast import PLAYS, Play, Range, Rates, plays
 from orchestrator.planning.packing import Choice
 from orchestrator.planning.probe import Probe, probe
 from orchestrator.planning.settlement import settle
+from orchestrator.reporting.caption import short
 from orchestrator.space import Sweep, describe
 from orchestrator.space.cost import cost, dearest, sample_costs
 from orchestrator.storage.checkpoints import KEPT_CHECKPOINTS
@@ -225,7 +226,7 @@ def size(count: float) -> str:
 
 
 def _named(sweep: Sweep, values: dict[str, Any]) -> str:
-    shown = ", ".join(f"{key.rsplit('.', 1)[-1]}={label}" for key, label in sweep.labels(values).items())
+    shown = ", ".join(f"{short(key, values, 1)}={label}" for key, label in sweep.labels(values).items())
     return f"the dearest configuration ({shown})" if values else "the base config"
 
 
@@ -258,4 +259,4 @@ def _whole(value: float) -> str:
 
 
 def _two(value: float) -> str:
-    return f"{value:.2g}"
+    return f"{float(f'{value:.2g}'):g}"  # thousands of hours without an exponent

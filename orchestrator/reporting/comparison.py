@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from orchestrator.analysis.findings import Confirmed
 from orchestrator.analysis.intervals import difference
 from orchestrator.definition import flat
-from orchestrator.reporting.caption import NONE, number
+from orchestrator.reporting.caption import NONE, number, signs
 from orchestrator.reporting.material import Material
 from orchestrator.reporting.sentences import lost_runs
 from orchestrator.reporting.tables import Table
@@ -112,9 +112,10 @@ def _against(sweep: Material, other: Material, compared: int) -> str:
         )
     gain, low, high = found
     corrected = f", corrected for {compared} compared" if compared > 1 else ""
+    value, lowest, highest = signs(gain, low, high)
     seen = (
-        f"the first finalist of {sweep.name} less that of {other.name}: {sweep.metric} {gain:+.4f} "
-        f"(95% interval {low:+.4f} to {high:+.4f} by {len(values[0])} and {len(values[1])} fresh "
+        f"the first finalist of {sweep.name} less that of {other.name}: {sweep.metric} {value} "
+        f"(95% interval {lowest} to {highest} by {len(values[0])} and {len(values[1])} fresh "
         f"seeds{corrected})"
     )
     if low <= 0 <= high:
@@ -143,5 +144,5 @@ def _finalist(sweep: Material) -> str:
 
 def _mean(config: Confirmed) -> str:
     found, lost = config.interval, f"; survivors only: {lost_runs(config)}" if config.lost else ""
-    shown = f"{found.value:.4f}, {found.low:.4f} to {found.high:.4f}" if found else number(config.mean)
-    return shown + lost
+    reach = f", {number(found.low)} to {number(found.high)}" if found else ""
+    return f"{number(config.mean)}{reach}{lost}"

@@ -13,6 +13,7 @@ from orchestrator.reporting.effects import confirmation_table, effects_table, in
 from orchestrator.reporting.material import Material
 from orchestrator.reporting.tables import Table, leading_trials
 from orchestrator.reporting.words import summary
+from orchestrator.study.record import standing
 
 
 @dataclass(frozen=True)
@@ -54,20 +55,23 @@ def contents(material: Material) -> Contents:
 
 
 def _standing(material: Material) -> str:
-    outcomes = Counter(record.outcome or "not over" for record in material.records)
+    trials = standing(material.records)  # one that takes up a failed one has its reports too
+    outcomes = Counter(record.outcome or "not over" for record in trials)
     by_outcome = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
-    epochs = sum(len(record.reports) for record in material.records)
+    epochs = sum(len(record.reports) for record in trials)
     of = material.sweep.num_trials + 1 + material.sweep.num_confirmations
     algorithm = material.sweep.config.search.algorithm
     proposed = "" if algorithm == "grid" else f" The search's trials were proposed by {algorithm}."
+    budgets = "; ".join(words.rstrip(".") for words in material.budgets)
+    ended = f" How the search stands: {budgets}." if budgets else ""
     last = {
         "running": " It is still running: what follows will change.",
         "interrupted": " It was interrupted: what follows may change when it goes on.",
         "finished": "",
     }[material.state]
     return (
-        f"{len(material.records)} of {counted(of, 'trial')} begun ({by_outcome or 'none'}), "
-        f"{counted(epochs, 'epoch')} in all.{proposed}{last}"
+        f"{len(trials)} of {counted(of, 'trial')} begun ({by_outcome or 'none'}), "
+        f"{counted(epochs, 'epoch')} in all.{proposed}{ended}{last}"
     )
 
 

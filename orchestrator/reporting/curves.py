@@ -1,14 +1,16 @@
 """Figures of trials over epochs, against their cost, and over seeds."""
 
+import math
 from collections.abc import Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from orchestrator.analysis.confirm import seeds_of
-from orchestrator.analysis.intervals import interval
+from orchestrator.analysis.intervals import far_out, interval
 from orchestrator.reporting.material import Material
 from orchestrator.reporting.sentences import lost_runs
 from orchestrator.reporting.style import BASE, BEST, GRID, MUTED, PAPER, TEXT, canvas
@@ -40,10 +42,25 @@ def learning_curves(material: Material) -> Figure | None:
     for number, (words, value) in enumerate(material.references().items()):
         axes.axhline(value, color=MUTED, linestyle=(":", "-.", "--")[number % 3], linewidth=1, label=words)
     axes.autoscale_view()
+    if (limits := usual_values(material)) is not None:
+        axes.set_ylim(*limits)
     axes.set(xlabel="epoch", ylabel=material.metric, xlim=(0.5, material.sweep.max_epochs + 0.5))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2)
     return figure
+
+
+def usual_values(material: Material) -> tuple[float, float] | None:
+    """The ends of an axis for learning curves without values that lie far from all others; None where none
+    does."""
+    found = [value for record in sample(material.searched) for _, value in _curve(material, record)]
+    values_N = np.array([value for value in found if math.isfinite(value)])
+    far_N = far_out(values_N) if len(values_N) else values_N
+    if not far_N.any():
+        return None
+    shown = [*values_N[~far_N], *material.references().values()]
+    margin = 0.05 * (max(shown) - min(shown))
+    return min(shown) - margin, max(shown) + margin
 
 
 def _curve(material: Material, record: TrialRecord) -> list[tuple[float, float]]:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from orchestrator.reporting import curves, effects, space_plots, trade_offs
-from orchestrator.reporting.caption import counted, number
+from orchestrator.reporting.caption import counted, number, short
 from orchestrator.reporting.material import Material
-from orchestrator.reporting.sentences import at_seed
+from orchestrator.reporting.sentences import at_seed, judged
 from orchestrator.reporting.style import styled
 
 
@@ -44,10 +44,10 @@ def _seeds(material: Material) -> Drawing | None:
 def _effects(material: Material) -> Drawing | None:
     found = material.findings.effects
     caption = (
-        f"Difference of {material.metric} from the key's reference (the bar at 0) at epoch {found.epoch}"
-        f"{at_seed(found)}, all else equal. Thin lines are 95% intervals that hold all at once, blue where "
-        "they leave 0 out; thick ones are of that one value alone. In brackets, the trials that had the "
-        "value."
+        f"Difference of {judged(material.findings)} from the key's reference (the bar at 0) at epoch "
+        f"{found.epoch}{at_seed(found)}, all else equal. Thin lines are 95% intervals that hold all at once, "
+        "blue where they leave 0 out; thick ones are of that one value alone. In brackets, the trials that "
+        "had the value, of a range those nearest to it."
     )
     words = "Effect of each value of each key with its interval; the table of effects has the figures."
     return _drawing("effects", "Effect of each value", caption, effects.effects(material.findings), words)
@@ -63,6 +63,9 @@ def _importance(material: Material) -> Drawing | None:
         "space, not whether it helps. Dotted lines: what some key gets by chance in one sweep of 20 in which "
         "none does anything. Grey shares, left of them, are not told from noise."
     )
+    told = {key.key for key in found.keys}
+    if untold := [key for key in material.sweep.config.space if key not in told]:
+        caption += f" Not among them, since too few trials had a value, or all alike: {', '.join(untold)}."
     shares = ", ".join(
         f"{key.key} {key.fanova:.2f}{'' if key.fanova > found.fanova_floor else ' (may be noise)'}"
         for key in found.keys
@@ -74,7 +77,10 @@ def _importance(material: Material) -> Drawing | None:
 def _curves(material: Material) -> Drawing | None:
     rungs = ", ".join(map(str, material.sweep.rungs))
     by_rung = f" Vertical lines are the rungs, at epochs {rungs}, where weak trials stop." if rungs else ""
-    caption = f"{material.metric} after every epoch of each trial.{by_rung}{_drawn(len(material.searched))}"
+    far = "" if curves.usual_values(material) is None else " Values far from all others lie beyond its edge."
+    caption = (
+        f"{material.metric} after every epoch of each trial.{by_rung}{far}{_drawn(len(material.searched))}"
+    )
     best = f" The best reached {number(material.value(material.best))}." if material.best else ""
     words = f"{material.metric} of {counted(len(material.searched), 'trial')} by epoch.{best}"
     return _drawing("learning_curves", "Learning curves", caption, curves.learning_curves(material), words)
@@ -88,7 +94,7 @@ def _heat_map(material: Material) -> Drawing | None:
         f"Mean {material.metric} after epoch {space_plots.first_rung(material)}, which every trial reaches, "
         "so that early stopping cannot bend it. Other keys vary within a cell; shades are fifths."
     )
-    names = [space_plots.short(key, list(material.sweep.config.space)) for key in pair]
+    names = [short(key, list(material.sweep.config.space)) for key in pair]
     words = f"Mean {material.metric} for each combination of {pair[0]} and {pair[1]}."
     figure = space_plots.heat_map(material, pair)
     return _drawing("heat_map", f"{names[0]} against {names[1]}", caption, figure, words)

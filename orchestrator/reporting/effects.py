@@ -6,10 +6,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from orchestrator.analysis.findings import Effect, Estimate, Findings, Level, Nested
-from orchestrator.reporting.caption import NONE, counted, number
-from orchestrator.reporting.sentences import at_seed, determined, lost_runs, straight_lines
-from orchestrator.reporting.space_plots import short
+from orchestrator.analysis.findings import Confirmed, Effect, Estimate, Findings, Level, Nested
+from orchestrator.reporting.caption import NONE, counted, number, short, signs
+from orchestrator.reporting.sentences import at_seed, determined, judged, lost_runs, straight_lines
 from orchestrator.reporting.style import BEST, FRONT, GRID, MUTED, TEXT, canvas
 from orchestrator.reporting.tables import Table
 
@@ -41,9 +40,8 @@ def effects(findings: Findings) -> Figure | None:
     axes.set_yticks([-height for height in range(len(rows))], names)
     for text, (_, level) in zip(axes.get_yticklabels(), rows, strict=True):
         text.set_fontweight("bold" if level is None else "normal")
-    words = (
-        f"difference of {findings.metric}\nfrom the reference"  # in two lines, for long names leave little
-    )
+    # In two lines, for long names leave little.
+    words = f"difference from the reference,\n{judged(findings)}"
     axes.set(xlabel=words, ylim=(-len(rows) + 0.4, 0.6))
     axes.grid(axis="x")
     axes.set_axisbelow(True)
@@ -117,11 +115,12 @@ def effects_table(findings: Findings) -> Table:
     found = findings.effects
     rows = [row for effect in found.keys for row in _effect_rows(effect)]
     note = (
-        f"Difference from the reference at epoch {found.epoch}{at_seed(found)}, all else equal, by a model "
-        f"of {counted(found.trials, 'trial')} that reckons with the early-stopped ones. The 95% intervals "
-        "hold all at once, that of the largest effect too, and p is the key's least, corrected likewise; the "
-        "interval alone is for who asked of that one value before the sweep. The plain mean is of the "
-        f"value's trials at epoch {found.common_epoch}, which all reached."
+        f"Difference of {judged(findings)} from the reference at epoch {found.epoch}{at_seed(found)}, all "
+        f"else equal, by a model of {counted(found.trials, 'trial')} that reckons with the early-stopped "
+        "ones. The 95% intervals hold all at once, that of the largest effect too, and p is the key's least, "
+        "corrected likewise; the interval alone is for who asked of that one value before the sweep. The "
+        f"plain mean is of the value's trials at epoch {found.common_epoch}, which all reached. Of a range "
+        "these are the trials nearest to the value."
         f"{_sentence(straight_lines(found))}{_sentence(found.note)}"
         f"{''.join(_sentence(determined(nested)) for nested in found.nested)}"
     )
@@ -161,7 +160,7 @@ def _row(effect: Effect, level: Level, with_p: bool) -> list[str]:
         level.label,
         str(level.trials),
         str(level.finished),
-        "reference" if level.is_reference else f"{shown.value:+.4f}" if shown else NONE,
+        "reference" if level.is_reference else _signed(shown)[0] if shown else NONE,
         _interval(shown),
         _interval(level.effect),
         number(level.plain.value) if level.plain else NONE,
@@ -182,7 +181,7 @@ def confirmation_table(findings: Findings) -> Table:
                 number(config.search_value),
                 number(config.mean),
                 _interval(config.interval, sign=False),
-                f"{config.gain:+.4f}" if config.gain is not None else NONE,
+                _gain(config),
                 _interval(config.together),
                 _interval(config.difference),
                 f"{config.p_together:.2g}" if config.p_together is not None else NONE,
@@ -203,9 +202,10 @@ def confirmation_table(findings: Findings) -> Table:
     ]
     columns += ["p (all)", "detectable", "verdict"]
     note = (
-        "Paired by seed, on one set of validation images, whose own chance is in no interval; p by the "
-        "paired t test against the base. The intervals of differences hold all at once, and p is corrected "
-        "likewise (Bonferroni): the verdict is by them. The interval alone is of that one config. "
+        f"{judged(findings)}, paired by seed, on one set of validation images, whose own chance is in no "
+        "interval; p by the paired t test against the base. The intervals of differences hold all at once, "
+        "and p is corrected likewise (Bonferroni): the verdict is by them. The interval alone is of that one "
+        "config. "
         "Means and differences are of the survivors: a side that lost a run is not said to win. "
         "Detectable: the least true difference that would have been shown with 80% power, told so that this "
         "much is true in 80% of sweeps."
@@ -226,7 +226,18 @@ def interactions_table(findings: Findings, limit: int = 10) -> Table:
 def _interval(found: Estimate | None, sign: bool = True) -> str:
     if found is None:
         return NONE
-    return f"{found.low:+.4f} to {found.high:+.4f}" if sign else f"{found.low:.4f} to {found.high:.4f}"
+    low, high = _signed(found)[1:] if sign else (number(found.low), number(found.high))
+    return f"{low} to {high}"
+
+
+def _signed(found: Estimate) -> list[str]:
+    return signs(found.value, found.low, found.high)
+
+
+def _gain(config: Confirmed) -> str:
+    if config.gain is None:
+        return NONE
+    return (_signed(config.together) if config.together else signs(config.gain))[0]
 
 
 def _sentence(note: str) -> str:

@@ -26,6 +26,8 @@ class Material:
     """`running`, `finished` or `interrupted`."""
     records: Sequence[TrialRecord]
     environments: Sequence[dict[str, Any]]
+    budgets: Sequence[str] = ()
+    """What ended the search before its last trial, and how its budgets stand, in words."""
 
     @property
     def name(self) -> str:
@@ -117,4 +119,5 @@ def read_material(folder: Path, storage: str | None = None) -> Material:
     Its data may be on other machines only.
     """
     sweep, status = load_sweep(folder / SPACE, check_data=False), read_status(folder, storage)
-    return Material(folder, sweep, status.state, status.trials, read_environments(folder))
+    environments, budgets = read_environments(folder), status.budgets()
+    return Material(folder, sweep, status.state, status.trials, environments, budgets)

@@ -13,12 +13,14 @@ from orchestrator.analysis.findings import (
     Findings,
     Nested,
 )
-from orchestrator.reporting.caption import counted, number
+from orchestrator.reporting.caption import counted, number, signs
 
 TOLD = 6
 """Keys whose effects are told at least; all whose effect is shown are."""
 LEVELS = 3
-"""Values of a key that are told at most, the strongest first."""
+"""Values of a key that are told at most: those whose effect is shown first, and of them the strongest."""
+SAME = 1e-12
+"""A difference that sums of floats leave where there is none."""
 
 ONE_SPLIT = "on one set of validation images: what another set would change is not in them"
 
@@ -26,7 +28,10 @@ ONE_SPLIT = "on one set of validation images: what another set would change is n
 def verdicts(findings: Findings, asked: int) -> list[str]:
     """What the fresh seeds say; `asked`: the configs that are to be run with them."""
     found = findings.confirmation
-    if found is None or not found.configs:
+    if found is not None and not found.configs:
+        why = "no config of the search has been run with fresh seeds, the base config alone has"
+        return [f"Nothing is confirmed: {why}.", _base(found.base)]
+    if found is None:
         why = "have not been run yet" if asked else "were not asked for (`confirm:` in the space)"
         return [
             f"Nothing is confirmed: runs with fresh seeds {why}, and what follows are figures of the search."
@@ -58,9 +63,12 @@ def _verdict(config: Confirmed, found: Confirmation, metric: str) -> list[str]:
 def _head(config: Confirmed, found: Confirmation, metric: str) -> str:
     name = f"trial {config.trial:04d}"
     if config.verdict == "no spread" and config.gain is not None:
+        seen = f"differs from the base config by {metric} {signs(config.gain)[0]} with every fresh seed alike"
+        if abs(config.gain) < SAME:
+            seen = f"has the same {metric} as the base config with every fresh seed"
         return (
-            f"{name.capitalize()} differs from the base config by {metric} {config.gain:+.4f} with every "
-            "fresh seed alike: without any spread there is neither interval nor p, and nothing is claimed."
+            f"{name.capitalize()} {seen}: without any spread there is neither interval nor p, and nothing is "
+            "claimed."
         )
     if config.together is None or config.verdict in (None, "too few runs"):
         far = " so far" if len(config.values) + config.lost < config.asked else ""
@@ -117,7 +125,8 @@ def estimate(found: Estimate) -> str:
 
 def signed(found: Estimate) -> str:
     """A difference with its interval."""
-    return f"{found.value:+.4f} (95% interval {found.low:+.4f} to {found.high:+.4f})"
+    value, low, high = signs(found.value, found.low, found.high)
+    return f"{value} (95% interval {low} to {high})"
 
 
 def effects(findings: Findings) -> list[str]:
@@ -128,9 +137,8 @@ def effects(findings: Findings) -> list[str]:
     if not tested:
         return [*nested(findings), *([found.note] if found.note else [])]
     told = max(TOLD, sum(effect.shown for effect in tested))
-    metric = f"{findings.metric}{' (less is better)' if findings.mode == 'min' else ''}"
     lines = [
-        f"What each key does to {metric} at epoch {found.epoch}{at_seed(found)}, all else equal:",
+        f"What each key does to {judged(findings)} at epoch {found.epoch}{at_seed(found)}, all else equal:",
         *(f"  {_effect(effect)}" for effect in tested[:told]),
     ]
     if tested[told:]:
@@ -145,14 +153,24 @@ def effects(findings: Findings) -> list[str]:
     return lines + nested(findings)
 
 
+def judged(findings: Findings) -> str:
+    """The metric, and that less of it is better, where it is."""
+    return f"{findings.metric} (less is better)" if findings.mode == "min" else findings.metric
+
+
 def _effect(effect: Effect) -> str:
     trials = f"{counted(effect.trials, 'trial')}{'' if effect.shown else '; not shown'}"
-    known = [(level.label, level.together) for level in effect.levels if level.together is not None]
+    known = [(level, level.together) for level in effect.levels if level.together is not None]
     if not known:
         return f"{effect.key}: p = {effect.p_together:.2g} of all its weights; {trials}"
-    known.sort(key=lambda pair: -abs(pair[1].value))
-    told = [f"{label} {e.value:+.4f} ({e.low:+.4f} to {e.high:+.4f})" for label, e in known[:LEVELS]]
+    known.sort(key=lambda pair: (not pair[0].shown, -abs(pair[1].value)))
+    told = [f"{level.label} {_ranged(together)}" for level, together in known[:LEVELS]]
     return f"{effect.key} against {effect.reference}: {', '.join(told)}; {trials}"
+
+
+def _ranged(found: Estimate) -> str:
+    value, low, high = signs(found.value, found.low, found.high)
+    return f"{value} ({low} to {high})"
 
 
 def nested(findings: Findings) -> list[str]:
@@ -188,7 +206,7 @@ def at_seed(found: Effects) -> str:
 
 def straight_lines(found: Effects) -> str:
     """Of which keys only a straight line could be told; empty where of none."""
-    keys = [effect.key for effect in found.keys if effect.straight]
+    keys = [effect.key for effect in found.keys if effect.straight and effect.p is not None]
     return f"The effect of {', '.join(keys)} is {STRAIGHT}." if keys else ""
 
 

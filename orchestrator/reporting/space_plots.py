@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
+from orchestrator.reporting.caption import short, told_apart
 from orchestrator.reporting.curves import sample
 from orchestrator.reporting.material import Material
 from orchestrator.reporting.style import MUTED, ON_SHADES, PAPER, SHADES, TEXT, canvas, fifth_of
@@ -16,16 +17,6 @@ from orchestrator.space.distribution import label
 from orchestrator.study.record import TrialRecord
 
 CATEGORICAL = ("choice", "grid_search")
-
-
-def short(key: str, among: Sequence[str]) -> str:
-    """As much of a dotted key's end as tells it from the others, and two parts at least."""
-    parts = key.split(".")
-    for count in range(2, len(parts)):
-        ends = [".".join(other.split(".")[-count:]) for other in among]
-        if ends.count(".".join(parts[-count:])) == 1:
-            return ".".join(parts[-count:])
-    return key
 
 
 def parallel_coordinates(material: Material) -> Figure | None:
@@ -110,7 +101,8 @@ class Scale:
         if low == high:
             low, high = (low / 2, high * 2) if log else (low - 0.5, high + 0.5)
         scale = cls([], (low, high), log)
-        scale.ticks = [(scale.place(value), f"{value:.3g}") for value in (low, _middle(low, high, log), high)]
+        marked = (low, _middle(low, high, log), high)
+        scale.ticks = list(zip(map(scale.place, marked), told_apart(*marked), strict=True))
         return scale
 
     def place(self, value: Any) -> float:

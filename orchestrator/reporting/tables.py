@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.reporting.caption import NONE, number
+from orchestrator.reporting.caption import NONE, in_short, number
 from orchestrator.reporting.material import Material
 from orchestrator.reporting.space_plots import outcome_of
 from orchestrator.reporting.trade_offs import cost_s
@@ -113,7 +113,7 @@ def _share(value: float | None) -> str:
 
 def label_of(value: Any) -> str:
     """A swept value in few letters."""
-    return f"{value:.4g}" if isinstance(value, float) else label(value)
+    return in_short(value) if isinstance(value, float) else label(value)
 
 
 def trial_rows(material: Material) -> tuple[list[str], list[dict[str, Any]]]:

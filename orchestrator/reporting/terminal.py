@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from orchestrator.analysis import analyse
 from orchestrator.definition import PAGE, REPORT
-from orchestrator.reporting.caption import counted, describe, references
+from orchestrator.reporting.caption import counted, describe, number, references
 from orchestrator.reporting.sentences import effects, stopping, verdicts
 from orchestrator.space import Sweep
 from orchestrator.study.record import TrialRecord, standing
@@ -78,12 +78,13 @@ def _where_to_look(folder: Path, tracking_uri: str) -> str:
 
 
 def _trials(result: SweepResult) -> list[str]:
-    outcomes = Counter(record.outcome or "held" for record in result.records)
+    trials = standing(result.records)  # one that takes up a failed one has its reports too
+    outcomes = Counter(record.outcome or "held" for record in trials)
     by_outcome = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
-    epochs = sum(len(record.reports) for record in result.records)
+    epochs = sum(len(record.reports) for record in trials)
     failed = [f"  trial {record.id} failed: {record.reason}" for record in result.failed]
     return [
-        f"{counted(len(result.records), 'trial')}: {by_outcome}; {counted(epochs, 'epoch')} in all",
+        f"{counted(len(trials), 'trial')}: {by_outcome}; {counted(epochs, 'epoch')} in all",
         *_not_run(result),
         *failed,
         *result.budgets,
@@ -106,7 +107,7 @@ def _best(result: SweepResult, sweep: Sweep) -> list[str]:
         return ["No trial came to an end with a value, so there is no best config."]
     whose = ", the base config" if best.role == "base" else ""
     return [
-        f"best seen: trial {best.id}{whose}, {metric} {last[1]:.4f} after epoch {last[0]}",
+        f"best seen: trial {best.id}{whose}, {metric} {number(last[1])} after epoch {last[0]}",
         *(f"  {key}: {label}" for key, label in sweep.labels(best.values).items()),
         f"  run it: {shlex.join(['hjepa-train', str(result.folder / 'best.yaml')])}",
     ]
@@ -121,7 +122,7 @@ def _front(result: SweepResult, sweep: Sweep) -> list[str]:
     for record in result.front:
         values = (record.figure(metric) for metric in metrics)
         shown = ", ".join("-" if value is None else f"{value:.5g}" for value in values)
-        lines.append(f"  trial {record.id}: {shown}; {describe(record, short=True)}")
+        lines.append(f"  trial {record.id}: {shown}; {describe(record, sweep.config.space)}")
     return lines if result.front else [f"{lines[0]} none"]
 
 
@@ -130,6 +131,6 @@ def _references(result: SweepResult, sweep: Sweep) -> list[str]:
     last = base.last(metric) if base is not None else None
     if base is None or last is None:
         return ["The base config has no value to compare with."]
-    lines = [f"base config: {metric} {last[1]:.4f} after epoch {last[0]}"]
+    lines = [f"base config: {metric} {number(last[1])} after epoch {last[0]}"]
     lines += [f"{words}: knn_top1 {value:.4f}" for words, value in references(base).items()]
     return lines

@@ -1,6 +1,6 @@
 """Writing a report to disk, whole files only."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from orchestrator.definition import PAGE, REPORT, write_whole
@@ -27,9 +27,10 @@ def write_report(material: Material, folder: Path) -> list[Path]:
     return [folder / PAGE, folder / TRIALS, *(folder / f"{d.name}.png" for d in found.drawings)]
 
 
-def draw_end(folder: Path, sweep: Sweep, records: list[TrialRecord]) -> Path:
+def draw_end(folder: Path, sweep: Sweep, records: list[TrialRecord], budgets: Sequence[str]) -> Path:
     """The report of a sweep that has come to its end in this process; the report's folder."""
-    write_report(Material(folder, sweep, "finished", records, read_environments(folder)), folder / REPORT)
+    material = Material(folder, sweep, "finished", records, read_environments(folder), budgets)
+    write_report(material, folder / REPORT)
     return folder / REPORT
 
 

@@ -1,5 +1,6 @@
 """What follows from a trial's report, told from the study alone: it goes on, waits at a rung, or is over."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -63,14 +64,18 @@ class Decisions:
 
     def enter(self, record: TrialRecord, epoch: int) -> None:
         """Fill a report into its rung; a run with a fresh seed competes with nobody."""
-        if record.role != "confirm" and self._study.metric in record.reports[epoch]:
-            self.asha.record(record.number, epoch, record.reports[epoch][self._study.metric])
+        value = record.reports[epoch].get(self._study.metric)
+        if record.role != "confirm" and value is not None and math.isfinite(value):
+            self.asha.record(record.number, epoch, value)
 
     def verdict(self, record: TrialRecord, epoch: int) -> Verdict | None:
         """What becomes of a trial whose newest report is that of `epoch`; None: it goes on."""
         collapsed = record.facts[epoch].collapsed
         if collapsed is not None:
             return Verdict("collapsed", collapsed)
+        value = record.reports[epoch].get(self._study.metric, 0.0)
+        if not math.isfinite(value):  # which would stand anywhere among others
+            return Verdict("failed", f"{self._study.metric} is {value} after epoch {epoch}")
         if epoch >= self._sweep.max_epochs:
             return Verdict("completed")
         passes = (

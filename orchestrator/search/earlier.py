@@ -109,8 +109,7 @@ def _of_sweep(results: Path, name: str, sweep: "Sweep") -> list[Earlier]:
     metric = sweep.config.objective.metric
     if other.config.objective.metric != metric:
         raise ConfigError(f"{where}: was judged by {other.config.objective.metric}, this sweep by {metric}.")
-    common = sorted(sweep.config.space.keys() & other.config.space.keys())
-    if not common:
+    if not sweep.config.space.keys() & other.config.space.keys():
         raise ConfigError(
             f"{where}: varies none of this sweep's keys: it has {', '.join(other.config.space)}; "
             f"this one {', '.join(sweep.config.space)}."
@@ -118,9 +117,9 @@ def _of_sweep(results: Path, name: str, sweep: "Sweep") -> list[Earlier]:
     known = [record for record in read_study(folder, place_of(folder, None)) if record.role == "search"]
     found = [told for record in known if (told := _told(record, known, other, sweep)) is not None]
     if not found:
-        raise ConfigError(
-            f"{where}: has no trial with values of {', '.join(common)} that this space has too."
-        )
+        outside = sorted({key for record in known for key in _outside(_values(record, other, sweep), sweep)})
+        why = f"it has other values of {', '.join(outside)}" if outside else "none of them has a value"
+        raise ConfigError(f"{where}: none of its trials lies in this space: {why}.")
     return found
 
 
@@ -132,9 +131,8 @@ def _told(
     last = record.last(metric)
     if last is None or record.outcome == "failed":
         return None
-    data = other.resolve(record.values).model_dump(mode="json")
-    values = sweep.complete(lambda key: value_at(data, key))
-    if any(value not in sweep.config.space[key] for key, value in values.items()):
+    values = _values(record, other, sweep)
+    if _outside(values, sweep):
         return None
     epoch, value = last
     usual = median(r.reports[epoch][metric] for r in known if metric in r.reports.get(epoch, {}))
@@ -142,3 +140,14 @@ def _told(
     if sweep.rungs:  # this sweep's own trials are compared nowhere else
         here = min(sweep.looks, key=lambda look: abs(math.log(look / here)))
     return Earlier(values, record.outcome == "completed", max(1, round(here)), usual, value - usual)
+
+
+def _values(record: TrialRecord, other: "Sweep", sweep: "Sweep") -> dict[str, Any]:
+    """What a trial of another sweep had of this one's keys."""
+    data = other.resolve(record.values).model_dump(mode="json")
+    return sweep.complete(lambda key: value_at(data, key))
+
+
+def _outside(values: dict[str, Any], sweep: "Sweep") -> list[str]:
+    """The keys of which this space has no such value."""
+    return [key for key, value in values.items() if value not in sweep.config.space[key]]

@@ -284,7 +284,7 @@ class ResourcesConfig(Config):
 
 
 class ConfirmConfig(Config):
-    """What is run again with fresh seeds, since a search's best was chosen for being high."""
+    """What is run again with fresh seeds, since a search's best was chosen for being the best."""
 
     top_k: int = Field(default=0, ge=0, le=1000, json_schema_extra=NO_EFFECT)
     """Best configs of the search that are run again, beside the base; 0: none, nor the base."""

@@ -3,6 +3,7 @@
 Knows nothing of how that is kept, so that who only asks after a sweep need not import Optuna.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -126,7 +127,11 @@ def place_of(record: TrialRecord, metric: str, mode: str) -> tuple[int, float] |
     """What a trial is ranked by, more being better; None where it is not ranked."""
     rests = record.outcome in ("completed", "pruned") or record.parked is not None or record.held
     last = record.last(metric) if rests and record.role != "confirm" else None
-    return None if last is None else (last[0], last[1] if mode == "max" else -last[1])
+    return (
+        None
+        if last is None or not math.isfinite(last[1])
+        else (last[0], last[1] if mode == "max" else -last[1])
+    )
 
 
 def drawn_as(record: TrialRecord, trials: Mapping[int, TrialRecord]) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console, Group
 from rich.live import Live
 
-from orchestrator.reporting.caption import describe
+from orchestrator.reporting.caption import NONE, describe, number
 from orchestrator.storage.disk import tell
 from orchestrator.study.record import TrialRecord
 
@@ -81,7 +81,7 @@ class Progress:
     def value(self, record: TrialRecord) -> str:
         """The newest objective, or a dash."""
         last = record.last(self.metric)
-        return "-" if last is None else f"{last[1]:.4f}"
+        return NONE if last is None else number(last[1])
 
 
 class Lines(Progress):

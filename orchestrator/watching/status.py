@@ -1,8 +1,10 @@
 """How a sweep stands, read from its folder by whoever asks."""
 
 import json
+import math
 import os
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -11,7 +13,7 @@ from typing import Any
 
 from orchestrator.budget import Budget, Ledger, Left, clock, is_over
 from orchestrator.definition import DEFINITION, JOURNAL, sweep_folders
-from orchestrator.reporting.caption import describe
+from orchestrator.reporting.caption import NONE, describe, number
 from orchestrator.space import ConfigError, objective_mode
 from orchestrator.study.attributes import ANSWERED, ENDED_BY, EXHAUSTED, is_answer, stands
 from orchestrator.study.holder import Holder
@@ -48,6 +50,8 @@ class Status:
     """One in how many goes on at a rung."""
     algorithm: str = "grid"
     """What proposes the trials; `grid` where they are listed."""
+    keys: Collection[str] = ()
+    """The swept keys."""
     budget: Budget = NO_BUDGET
     ended_by: dict[str, Any] | None = None
     """The budget that ended the search, where one did."""
@@ -68,6 +72,11 @@ class Status:
         if record.number not in self.begun:
             return "waiting"
         return "running" if self.runs else "interrupted"
+
+    @property
+    def _states(self) -> Counter[str]:
+        """How many trials do what, without failed ones that were taken up again."""
+        return Counter(self.state_of(record) for record in standing(self.trials))
 
     @cached_property
     def _taken_up(self) -> dict[int, str]:
@@ -113,8 +122,7 @@ class Status:
 
     def line(self, best: bool = True) -> str:
         """All of it in one line, with the best value or not."""
-        states = Counter(self.state_of(record).partition(",")[0] for record in self.trials)
-        counted = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+        counted = ", ".join(f"{count} {state}" for state, count in sorted(self._states.items()))
         over = sum(record.outcome is not None for record in standing(self.trials))
         value = f"; best {self._value(self.best)}" if best and self.best else ""
         return f"{self.state}, {over} of {self.total} trials over ({counted or 'none begun'}){value}"
@@ -158,17 +166,17 @@ class Status:
         rung = self._rung(record)
         row = (
             f"{record.id:6} {epoch:>7} {'-' if rung is None else rung:>4} "
-            f"{'-' if last is None else f'{last[1]:.4f}':>14} {duration(self._time(record)):>8}  "
+            f"{NONE if last is None else number(last[1]):>14} {duration(self._time(record)):>8}  "
             f"{self.state_of(record)}"
         )
         extra = [record.reason, *record.notes]
-        return f"{row}; {describe(record, short=True)}" + "".join(f"; {text}" for text in extra if text)
+        return f"{row}; {describe(record, self.keys)}" + "".join(f"; {text}" for text in extra if text)
 
     def _value(self, record: TrialRecord | None) -> str:
         last = record.last(self.metric) if record else None
         if record is None or last is None:
             return "no value yet"
-        return f"{self.metric} {last[1]:.4f} (trial {record.id}, epoch {last[0]})"
+        return f"{self.metric} {number(last[1])} (trial {record.id}, epoch {last[0]})"
 
     def _rung(self, record: TrialRecord) -> int | None:
         """The last rung that a trial has reached."""
@@ -193,7 +201,7 @@ class Status:
             "algorithm": self.algorithm,
             "total": self.total,
             "seconds": round(self.took.total_seconds()),
-            "trials_by_state": dict(Counter(self.state_of(r).partition(",")[0] for r in self.trials)),
+            "trials_by_state": dict(self._states),
             "best": self.best.id if self.best else None,
             "undelivered": self.undelivered,
             "budgets": [asdict(left) for left in self.left()],
@@ -211,7 +219,7 @@ class Status:
             "state": self.state_of(record),
             "epoch": max(record.reports, default=0),
             "rung": self._rung(record),
-            self.metric: last[1] if last else None,
+            self.metric: last[1] if last and math.isfinite(last[1]) else None,
             "seconds": round(self._time(record).total_seconds()),
             "values": record.values,
             "reason": record.reason,
@@ -231,7 +239,7 @@ def read_status(folder: Path, storage: str | None = None, newest_only: bool = Fa
         sweep, base = telling["definition"]["sweep"], telling["definition"]["base"]
         metric, max_epochs = sweep["objective"]["metric"], base["training"]["epochs"]
         scheduler, total, algorithm = sweep["scheduler"], telling["trials"], sweep["search"]["algorithm"]
-        budget = Budget.read(telling["definition"])
+        budget, keys = Budget.read(telling["definition"]), tuple(sweep["space"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{folder / DEFINITION}: cannot be read: {error}.") from None
     place = place_of(folder, storage)
@@ -259,6 +267,7 @@ def read_status(folder: Path, storage: str | None = None, newest_only: bool = Fa
         undelivered=undelivered(folder),
         reduction_factor=scheduler.get("reduction_factor", 3),
         algorithm=algorithm,
+        keys=keys,
         budget=budget,
         ended_by=known.get(ENDED_BY),
         exhausted=known.get(EXHAUSTED),

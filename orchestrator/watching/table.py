@@ -12,7 +12,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.reporting.caption import describe
+from orchestrator.reporting.caption import NONE, describe, number
 from orchestrator.study.record import TrialRecord
 from orchestrator.watching.status import Status, duration
 
@@ -66,7 +66,7 @@ def _head(status: Status) -> list[Text]:
 
 def _value(status: Status, record: TrialRecord) -> str:
     last = record.last(status.metric)
-    return "no value yet" if last is None else f"{last[1]:.4f} (trial {record.id}, epoch {last[0]})"
+    return "no value yet" if last is None else f"{number(last[1])} (trial {record.id}, epoch {last[0]})"
 
 
 def _open_trials(status: Status, width: int, room: int) -> list[Table | Text]:
@@ -84,11 +84,11 @@ def _open_trials(status: Status, width: int, room: int) -> list[Table | Text]:
         cells = (
             record.id,
             f"{max(record.reports, default=0)}/{status.max_epochs}",
-            "-" if last is None else f"{last[1]:.4f}",
+            NONE if last is None else number(last[1]),
             sparkline([m[status.metric] for _, m in sorted(record.reports.items()) if status.metric in m]),
             "-" if left is None or status.state_of(record) != "running" else duration(left),
             status.state_of(record),
-            describe(record, short=True),
+            describe(record, status.keys),
         )
         table.add_row(*cells[: len(names)])
     more = len(found) - room
@@ -113,7 +113,7 @@ def _rungs(status: Status) -> list[Text]:
         if values:
             places = max(1, len(values) // status.reduction_factor)
             cut = sign * values[places - 1]
-            text += f", the best {places} at {cut:.4f} or {'above' if sign > 0 else 'below'}"
+            text += f", the best {places} at {number(cut)} or {'above' if sign > 0 else 'below'}"
         lines.append(Text(text))
     return lines
 
@@ -127,7 +127,7 @@ def _ended(status: Status) -> list[Text]:
         reason = f" ({record.reason})" if record.reason else ""
         state = status.state_of(record)
         text = f"{record.id} {state}{reason}, {_value(status, record).partition(' (')[0]}"
-        lines.append(Text(f"{text}  {describe(record, short=True)}", "dim" if state == "pruned" else ""))
+        lines.append(Text(f"{text}  {describe(record, status.keys)}", "dim" if state == "pruned" else ""))
     return lines
 
 

@@ -21,8 +21,8 @@ from orchestrator.analysis.model import fit_effects
 from orchestrator.analysis.stopping import spearman
 from orchestrator.analysis.table import table_of
 from orchestrator.reporting import sentences, terminal
+from orchestrator.reporting.effects import confirmation_table, effects_table
 from orchestrator.reporting.effects import effects as drawn_effects
-from orchestrator.reporting.effects import effects_table
 from orchestrator.reporting.style import BEST, styled
 from orchestrator.reporting.terminal import SweepResult
 from orchestrator.space import Sweep
@@ -35,6 +35,15 @@ def test_no_effect_is_shown_of_values_that_are_all_the_same(many_keys: Sweep) ->
     found = _effects(many_keys, [replace(r, reports={2: {METRIC: 0.9371}}) for r in records])
     assert not any(effect.shown for effect in found.keys)
     assert found.note.startswith("No effects")
+
+
+def test_why_there_are_no_effects_is_said(many_keys: Sweep) -> None:
+    trials = [replace(trial, reports={2: {METRIC: 0.5}}) for trial in drawn(np.random.default_rng(0), 40, 0)]
+    why = [_effects(many_keys, some).note for some in (trials, trials[:1], [])]
+    assert "all 40 trials have the same value" in why[0]
+    assert "no two values of a key were tried" in why[1]
+    assert "no two values of a key were tried" in why[2]
+    assert sentences.straight_lines(_effects(many_keys, trials)) == ""
 
 
 def test_no_interaction_is_told_of_values_that_are_all_the_same(many_keys: Sweep) -> None:
@@ -194,7 +203,12 @@ def test_a_swept_seed_is_no_shared_one(tmp_path: Path) -> None:
 
 def test_of_a_metric_that_is_minimised_nothing_is_said_to_be_high(many_keys: Sweep) -> None:
     findings = replace(analyse_effects(many_keys, drawn(np.random.default_rng(0), 40, 0.05)), mode="min")
-    assert f"{METRIC} (less is better)" in sentences.effects(findings)[0]
+    told = (sentences.effects(findings)[0], effects_table(findings).note, confirmation_table(findings).note)
+    assert all(f"{METRIC} (less is better)" in words for words in told)
+    with styled():
+        figure = drawn_effects(findings)
+    assert figure is not None
+    assert figure.axes[0].get_xlabel().endswith("(less is better)")
 
 
 def test_what_stopping_cost_is_told_from_eight_trials_that_ran_to_the_end(sweep: Sweep) -> None:
@@ -241,6 +255,57 @@ def test_a_range_of_two_values_is_a_line_through_them(tmp_path: Path) -> None:
     gains = 0.5 + 0.01 * np.random.default_rng(0).standard_normal(20)
     (effect,) = analyse(sweep, _at(sweep, [1e-3, 2e-3] * 10, gains.tolist())).effects.keys
     assert effect.trend is not None
+
+
+def test_a_range_of_one_value_has_no_effect(tmp_path: Path) -> None:
+    keys = {"model.depth": {"randint": [2, 3]}, "loss.type": {"choice": ["mse", "cosine"]}}
+    sweep = synthetic_sweep(tmp_path, space=keys, scheduler={"type": "fifo", "max_epochs": 2})
+    rng, records = np.random.default_rng(0), []
+    for number in range(12):
+        values = {"model.depth": 2, "loss.type": ["mse", "cosine"][number % 2]}
+        reports = {2: {METRIC: 0.5 + 0.1 * (number % 2) + 0.01 * float(rng.standard_normal())}}
+        records.append(TrialRecord(number, "search", values, reports=reports, outcome="completed"))
+    depth, loss = analyse(sweep, records, with_importances=False).effects.keys
+    assert "no two values were tried" in depth.note
+    assert loss.shown
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [([1, 4], ["1", "2", "3"]), ([2, 7], ["2", "3", "4", "5", "6"]), ([1, 9], ["1", "3", "4", "6"])],
+)
+def test_each_value_of_a_short_range_is_told_by_the_trials_that_had_it(
+    tmp_path: Path, values: list[int], told: list[str]
+) -> None:
+    sweep = synthetic_sweep(tmp_path, space={"model.depth": {"randint": values}}, confirm={"top_k": 0})
+    depths = list(range(*values))
+    (effect,) = analyse(sweep, [_trial(n, depth) for n, depth in enumerate(depths)]).effects.keys
+    assert [level.label for level in effect.levels] == told
+    assert sum(level.trials for level in effect.levels) == len(depths)
+    if len(depths) == len(told):
+        assert {level.trials for level in effect.levels} == {1}
+
+
+def _trial(number: int, depth: int) -> TrialRecord:
+    reports = {epoch: {METRIC: 0.5} for epoch in range(1, 10)}
+    return TrialRecord(number, "search", {"model.depth": depth}, reports=reports, outcome="completed")
+
+
+def test_trials_that_diverged_are_named_beside_the_intervals_that_they_make_wide(lr_sweep: Sweep) -> None:
+    lrs = np.geomspace(1e-4, 1e-2, 12)
+    found = 0.5 + 0.01 * np.random.default_rng(0).standard_normal(12)
+    assert analyse(lr_sweep, _at(lr_sweep, lrs.tolist(), found.tolist())).effects.note == ""
+    found[[3, 7]] = 2e8, 1e9
+    effects = analyse(lr_sweep, _at(lr_sweep, lrs.tolist(), found.tolist())).effects
+    assert effects.note.startswith("The intervals are so wide because of 0003, 0007, which at epoch ")
+
+
+def test_points_of_a_narrow_range_keep_apart(tmp_path: Path) -> None:
+    sweep = synthetic_sweep(tmp_path, space={"model.ema.momentum": {"uniform": [0.9999, 1.0]}})
+    (effect,) = _effects(sweep, []).keys
+    found = [float(level.label) for level in effect.levels]
+    assert found == pytest.approx([0.999925, 0.99995, 0.999975], abs=6e-6)
+    assert len(set(found)) == 3
 
 
 @pytest.mark.parametrize("tried", [0, 1, 12])

@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from orchestrator.budget import Ledger
-from orchestrator.planning.forecast import Rates, play, plays
-from orchestrator.planning.plan import outlook
-from orchestrator.planning.probe import probe
+from orchestrator.planning.forecast import Range, Rates, play, plays
+from orchestrator.planning.plan import Measured, Plan, outlook
+from orchestrator.planning.probe import Probe, probe
 from orchestrator.space import Sweep, load_sweep
 from orchestrator.space.cost import cost, dearest
 from tests.workplace import SPACE, TINY, Workplace, records
@@ -38,6 +38,15 @@ def test_without_early_stopping_the_play_is_plain_arithmetic(tmp_path: Path) -> 
     assert played.wall_s == (3 + 2) * 3
     start = replace(SECOND, start_s=10, baselines_s=0.5)
     assert play(fifo, 9, start, random.Random(0)).wall_s == 10 + 3 + 0.5 + 3
+
+
+def test_hours_have_two_digits_and_no_exponent(tmp_path: Path) -> None:
+    sweep = load(tmp_path)
+    found = Probe(10, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 10**6, 10**9, 0)
+    for hours, told in ((1234.5, "1200 (980 to 15000)"), (0.0345, "0.035 (0.027 to 0.41)")):
+        spread = Range(hours, 0.79 * hours, 12 * hours)
+        one = Plan(sweep, 2, [Measured({}, 1.0, found, 1.0)], spread, spread, {}, spread, spread)
+        assert f"cost: {told} worker-hours" in one.words()
 
 
 def test_early_stopping_takes_less_and_the_top_rung_is_reached_by_few(tmp_path: Path) -> None:

@@ -17,8 +17,12 @@ from pyarrow import parquet
 from orchestrator.analysis import findings as plain
 from orchestrator.analysis.front import front
 from orchestrator.cli import main
+from orchestrator.ending import ended_by
 from orchestrator.reporting import effects, sentences
 from orchestrator.reporting.comparison import first_finalist, obstacles, words
+from orchestrator.reporting.contents import contents
+from orchestrator.reporting.curves import learning_curves, usual_values
+from orchestrator.reporting.drawings import drawings
 from orchestrator.reporting.material import Material, read_material
 from orchestrator.reporting.style import ON_SHADES, SHADES, styled, to_svg
 from orchestrator.reporting.tables import Table, latex, trial_rows
@@ -26,8 +30,9 @@ from orchestrator.reporting.terminal import SweepResult
 from orchestrator.reporting.terminal import summary as said_at_the_end
 from orchestrator.reporting.trade_offs import cost_s, objectives, pareto_front
 from orchestrator.reporting.words import summary
+from orchestrator.reporting.write import draw_end
 from orchestrator.space import Sweep, load_sweep
-from orchestrator.study.record import TrialRecord
+from orchestrator.study.record import TrialRecord, rank
 from tests.recorded import BROAD, begun, finished, space
 from tests.workplace import Workplace, mlflow_runs
 
@@ -207,6 +212,120 @@ def test_page_and_terminal_say_the_same_of_what_was_found(material: Material) ->
     assert verdicts <= set(summary(material))
 
 
+def test_small_losses_and_their_differences_keep_their_digits(tmp_path: Path) -> None:
+    keys = {"training.lr": {"loguniform": [1e-4, 1e-2]}, "training.weight_decay": {"choice": [0.0, 0.1]}}
+    confirm = {"top_k": 1, "seeds": 3}
+    sweep = space(tmp_path, objective={"metric": "train/loss"}, space=keys, confirm=confirm)
+    rng, records = np.random.default_rng(0), list[TrialRecord]()
+
+    def add(number: int, role: str, values: dict[str, Any], *again: int) -> None:
+        loss = 2e-5 * (1 - 0.1 * (values["training.weight_decay"] > 0) + 0.01 * rng.standard_normal())
+        reports = {epoch: {"train/loss": loss / epoch} for epoch in range(1, sweep.max_epochs + 1)}
+        records.append(
+            TrialRecord(number, role, values, *again, reports=reports, outcome="completed")  # pyright: ignore[reportArgumentType]
+        )
+
+    for number in range(16):
+        values = {"training.lr": 10 ** rng.uniform(-4, -2), "training.weight_decay": 0.1 * (number % 2)}
+        add(number, "search" if number else "base", values)
+    best = rank(records, "train/loss", "min")[0]
+    for number in range(6):
+        chosen = (records[0], best)[number % 2]
+        add(16 + number, "confirm", chosen.values, chosen.number, number // 2)
+    found = Material(tmp_path, sweep, "finished", records, [])
+    tables = (effects.effects_table(found.findings), effects.confirmation_table(found.findings))
+    result = SweepResult(tmp_path, records, best, records[0], 0)
+    said = [*summary(found), *(cell for table in tables for row in table.rows for cell in row)]
+    said += said_at_the_end(result, sweep, "http://m").splitlines()
+    assert f"Trial {best.id} is better than the base config" in said[0]
+    assert any("training.weight_decay against" in line for line in said)
+    assert not [line for line in said if "0.0000" in line]
+
+
+def test_a_trial_taken_up_again_counts_once_with_its_epochs(tmp_path: Path) -> None:
+    sweep = space(tmp_path, search={"num_trials": 1})
+    folder, study = begun(tmp_path / "results", sweep)
+    base = study.ask("base", sweep.base_values())
+    for epoch in range(1, sweep.max_epochs + 1):
+        study.report(base.number, epoch, {"val/knn_top1": 0.5}, None)
+    study.end(base.number, "completed")
+    failed = study.ask("search")
+    study.report(failed.number, 1, {"val/knn_top1": 0.5}, None)
+    study.end(failed.number, "failed", "out of memory")
+    again = study.take_up(failed)
+    for epoch in range(2, sweep.max_epochs + 1):
+        study.report(again.number, epoch, {"val/knn_top1": 0.5}, None)
+    study.end(again.number, "completed")
+    material = read_material(folder)
+    assert contents(material).standing.startswith("2 of 2 trials begun (2 completed), 6 epochs in all.")
+    assert not [line for line in summary(material) if "failed" in line]
+    result = SweepResult(folder, list(material.records), material.best, material.base, 0)
+    assert "2 trials: 2 completed; 6 epochs in all" in said_at_the_end(result, sweep, "http://m").splitlines()
+
+
+def test_the_page_says_what_ended_the_search_early(tmp_path: Path) -> None:
+    sweep = space(tmp_path, search={"num_trials": 9, "time_budget": 100.0})
+    folder, study = begun(tmp_path / "results", sweep)
+    study.end_search({"key": "search.time_budget", "whole": 100.0, "spent": 101.0})
+    spent = "search.time_budget: 0:00:00 of 0:01:40 spent."
+    told = f"How the search stands: search.time_budget ended the search; {spent}"
+    assert told in contents(read_material(folder)).standing
+    draw_end(folder, sweep, [], ended_by(sweep, study))
+    assert told in (folder / "report/index.html").read_text()
+
+
+def test_a_base_that_alone_was_run_again_is_not_said_to_wait(tmp_path: Path) -> None:
+    sweep = space(tmp_path, confirm={"top_k": 1, "seeds": 2})
+    reports = {3: {"val/knn_top1": 0.5}}
+    records = [
+        TrialRecord(0, "base", {}, reports=reports, outcome="completed"),
+        TrialRecord(1, "search", {}, outcome="failed"),
+        *(
+            TrialRecord(
+                2 + seed, "confirm", {}, 0, seed, reports={3: {"val/knn_top1": value}}, outcome="completed"
+            )
+            for seed, value in enumerate((0.5, 0.6))
+        ),
+    ]
+    said = summary(Material(tmp_path, sweep, "finished", records, []))
+    assert said[0] == (
+        "Nothing is confirmed: no config of the search has been run with fresh seeds, the base config alone "
+        "has."
+    )
+    assert said[1].startswith("The base config has a mean of 0.5500")
+
+
+def test_a_finalist_that_equals_the_base_is_not_said_to_differ(tmp_path: Path) -> None:
+    sweep = space(tmp_path, confirm={"top_k": 1, "seeds": 2})
+    records = [
+        TrialRecord(number, role, {}, confirms, seed, reports={3: {"val/knn_top1": 0.5}}, outcome="completed")
+        for number, (role, confirms, seed) in enumerate(
+            [
+                ("base", None, None),
+                ("search", None, None),
+                *(("confirm", of, s) for of in (0, 1) for s in (5, 6)),
+            ]
+        )
+    ]
+    said = summary(Material(tmp_path, sweep, "finished", records, []))
+    assert said[0].startswith(
+        "Trial 0001 has the same val/knn_top1 as the base config with every fresh seed:"
+    )
+
+
+def test_a_value_whose_effect_is_shown_is_told_before_larger_ones_that_are_not() -> None:
+    def level(name: str, value: float, half: float) -> plain.Level:
+        found = plain.Estimate(value, value - half, value + half, 9)
+        return plain.Level(name, False, 9, 9, 0, found, found, found)
+
+    reference = plain.Level("a", True, 9, 9, 0, None, None, None)
+    levels = (reference, *(level(name, 0.05, 0.06) for name in "bcd"), level("e", -0.02, 0.01))
+    key = plain.Effect("loss.type", "a", levels, None, None, False, 45, 0.01, 0.02, {}, (), "")
+    found = plain.Effects(9, 42, 1, 45, {9: 45}, (key,), 6, (), "")
+    line = sentences.effects(plain.Findings("val/knn_top1", "max", 9, {}, None, found, (), None, None))[1]
+    assert line.startswith("  loss.type against a: e -0.0200 (-0.0300 to -0.0100), b ")
+
+
 def test_effects_and_rungs_are_drawn_where_they_are_known(material: Material) -> None:
     estimate = plain.Estimate(0.02, 0.01, 0.03, 12)
     wide = replace(estimate, low=-0.01, high=0.05)
@@ -235,6 +354,39 @@ def test_effects_and_rungs_are_drawn_where_they_are_known(material: Material) ->
         assert "<text" in to_svg(figure, "x", 'a "quoted" word')
     row = effects.effects_table(found).rows[1]
     assert list(row[4:7]) == ["+0.0200", "-0.0100 to +0.0500", "+0.0100 to +0.0300"]
+
+
+def test_a_key_of_too_few_trials_is_named_where_importances_leave_it_out(tmp_path: Path) -> None:
+    sweep, records = space(tmp_path, BROAD), list[TrialRecord]()
+    rng = np.random.default_rng(0)
+    for number in range(14):
+        values = {"model.fpn.use_fpn": number < 4, "loss.type": ["mse", "cosine"][number % 2]}
+        values |= {"model.fpn.fusion_method": "add"} if number < 4 else {}
+        values |= {"loss.hierarchy_weights": [1.0, 0.5], "training.lr": float(10 ** rng.uniform(-4, -2))}
+        reports = {1: {"val/knn_top1": float(rng.random())}}
+        records.append(TrialRecord(number, "search", values, reports=reports, outcome="pruned"))
+    (drawing,) = [
+        one
+        for one in drawings(Material(tmp_path, sweep, "finished", records, []))
+        if one.name == "importance"
+    ]
+    assert drawing.caption.endswith("too few trials had a value, or all alike: model.fpn.fusion_method.")
+
+
+def test_a_run_that_diverged_does_not_flatten_the_learning_curves(tmp_path: Path) -> None:
+    sweep, records = space(tmp_path), list[TrialRecord]()
+    for number in range(12):
+        reports = {epoch: {"val/knn_top1": 0.5 + number / 100} for epoch in (1, 2, 3)}
+        records.append(TrialRecord(number, "search", {}, reports=reports, outcome="completed"))
+    assert usual_values(Material(tmp_path, sweep, "finished", records, [])) is None
+    records[5].reports[2] = {"val/knn_top1": -1e9}
+    material = Material(tmp_path, sweep, "finished", records, [])
+    with styled():
+        figure = learning_curves(material)
+        (drawing,) = [one for one in drawings(material) if one.name == "learning_curves"]
+    assert figure is not None
+    assert figure.axes[0].get_ylim() == pytest.approx((0.4945, 0.6155))
+    assert "Values far from all others lie beyond its edge." in drawing.caption
 
 
 def test_letters_on_a_shade_can_be_read() -> None:

@@ -1,16 +1,17 @@
 """What becomes of a trial that failed and is taken up again: what would have, had it not failed."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from orchestrator.search.decision import Decisions
+from orchestrator.search.decision import Decisions, Verdict
 from orchestrator.search.sampler import build_sampler
 from orchestrator.space import Sweep, load_sweep
-from orchestrator.study.record import TrialRecord
+from orchestrator.study.record import TrialRecord, rank
 from orchestrator.study.study import Study
 from tests.workplace import SPACE, TINY
 
@@ -94,3 +95,22 @@ def test_who_is_audited_or_looked_at_late_stays_so(tmp_path: Path, times: int) -
     decisions = Decisions(sweep, study)
     decisions.replay()
     assert [decisions.verdict(record, 1) is None for record in trials] == before
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("epoch", [1, 9])
+def test_an_objective_that_is_no_number_fails_its_trial_and_stands_at_no_rung(
+    tmp_path: Path, value: float, epoch: int
+) -> None:
+    sweep, study = swept(tmp_path, ONE_BRACKET | {"type": "asha"})
+    decisions = Decisions(sweep, study)
+    first, second = study.ask(), study.ask()
+    for each in range(1, epoch):
+        report(study, decisions, first, each, 0.5)
+    report(study, decisions, first, epoch, value)
+    verdict = decisions.verdict(first, epoch)
+    assert verdict == Verdict("failed", f"val/knn_top1 is {value} after epoch {epoch}")
+    report(study, decisions, second, 1, 0.4)
+    assert decisions.asha.rank(second.number, 1) == f"place {1 + (epoch > 1)} of {1 + (epoch > 1)} at epoch 1"
+    # An older version called it completed.
+    assert rank([replace(first, outcome="completed")], "val/knn_top1", "max") == []

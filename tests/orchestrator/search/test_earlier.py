@@ -131,7 +131,12 @@ def test_how_far_they_came_is_told_by_the_nearest_rung(
         (
             {"warm_start": ["before"]},
             {"space": {"training.lr": {"choice": [0.3]}}},
-            "has no trial with values",
+            "none of its trials lies in this space: it has other values of training.lr",
+        ),
+        (
+            {"warm_start": ["before"]},
+            {"space": {**LR, "model.depth": {"choice": [2]}}},
+            "in this space: it has other values of model.depth",
         ),
         ({"warm_start": ["before"], "algorithm": "random"}, {}, "warm_start is for tpe or gp"),
         ({"warm_start": ["before", "before"]}, {}, "names a sweep twice"),

@@ -1,5 +1,6 @@
 """Whether a sweep is over, as `status` tells it and a batch job goes by it."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,20 @@ def test_what_is_reported_after_an_answer_makes_it_an_old_one(tmp_path: Path) ->
     study.report(held.number, 2, {study.metric: 0.6}, None)
     assert states(folder) == {"interrupted"}
     assert not Study(folder, sweep, build_sampler(sweep)).is_answered
+
+
+def test_a_failed_trial_that_was_taken_up_again_is_counted_once(tmp_path: Path) -> None:
+    _, folder, study = searched(tmp_path, num_trials=3)
+    failed = study.ask()
+    study.end(failed.number, "failed", "out of memory")
+    run(study, study.take_up(failed))
+    found = read_status(folder)
+    assert "4 of 10 trials over (4 completed)" in found.line()
+    assert found.data()["trials_by_state"] == {"completed": 4}
+
+
+def test_json_holds_no_nan(tmp_path: Path) -> None:
+    _, folder, study = searched(tmp_path, num_trials=3)
+    record = study.ask()
+    study.report(record.number, 1, {study.metric: float("nan")}, None)
+    json.dumps(read_status(folder).data(), allow_nan=False)

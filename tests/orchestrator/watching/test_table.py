@@ -96,3 +96,15 @@ def test_sparkline_leaves_blank_what_is_no_number() -> None:
     assert sparkline([0.0, float("nan"), 1.0, float("inf"), 1 / 7]) == "▁ █ ▂"
     assert sparkline([0.5, 0.5]) == "▁▁"
     assert sparkline([float("nan")]) == ""
+
+
+def test_small_values_and_keys_that_end_alike_are_told_apart() -> None:
+    values = {"model.depth": 2, "model.predictor.depth": 3}
+    record = trial(1, [2e-5], values=values)
+    status = Status("s", METRIC, "min", 9, 4, [1], [record], {1}, None, 0, 2, keys=tuple(values))
+    console = Console(file=io.StringIO(), width=120, height=40, force_terminal=False)
+    console.print(SweepTable(status))
+    assert isinstance(console.file, io.StringIO)
+    for page in (console.file.getvalue(), status.words()):
+        assert "2e-05" in page
+        assert "model.depth=2  predictor.depth=3" in page
