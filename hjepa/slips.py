@@ -17,7 +17,9 @@ def meant_command(word: str, commands: Iterable[str]) -> str | None:
 class Parser(argparse.ArgumentParser):
     """One that answers an option that its command has not with the nearest of those that it has."""
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, args: Any = None, namespace: Any = None
+    ) -> Any:
         found, left = super().parse_known_args(args, namespace)
         if left:
             options = [option for action in self._actions for option in action.option_strings]
