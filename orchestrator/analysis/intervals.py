@@ -12,9 +12,10 @@ CONFIDENCE = 0.95
 NOTHING = 1e-24
 """A sum of squares that sums of floats leave where there is no spread."""
 POWER = 0.8
-FAR = 30
 CONFIDENCE_OF_POWER = 0.8
 """How sure it is that a test has the power that is told."""
+FAR = 30
+"""Distances of the quartiles from the median that no usual value has."""
 
 
 def interval(values: Sequence[float], compared: int = 1) -> Estimate | None:
