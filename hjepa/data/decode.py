@@ -24,6 +24,7 @@ from simplejpeg import decode_jpeg, decode_jpeg_header
 
 from hjepa.data.cache import records
 from hjepa.schema import ConfigError
+from hjepa.temporary import remove_abandoned, whole_file
 
 PROGRESS_S = 10.0
 """Seconds between two lines about a long decoding."""
@@ -94,7 +95,10 @@ class Skipped:
             return
         # As JSON: a file's name may hold line breaks, tabs, and bytes that are no text.
         told = "".join(f"{json.dumps(pair)}\n" for pair in self.problems.items())
-        file.write_text(told, encoding="utf-8")
+        remove_abandoned(file.parent, f".{file.name}.*.tmp")
+        # On disk before the images are: a cache that does not tell its bad ones would pass them off as black.
+        with whole_file(file) as stream:
+            stream.write(told.encode())
 
     def load(self, file: Path) -> None:
         """Take in what `save` wrote beside a cache file. ConfigError where they are too many."""

@@ -250,6 +250,23 @@ def test_a_bad_image_is_named_counted_and_replaced_now_and_from_the_cache(
     assert str(raised.value).endswith(f"After a repair in place remove {made} too; it is made again.")
 
 
+def test_what_is_bad_is_on_disk_before_the_images_have_their_name(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    truncate(folder / "train" / "ant" / "02.jpg")
+    done: list[str] = []
+    sync, replace = os.fsync, os.replace
+
+    def named(source: Path, target: Path) -> None:
+        replace(source, target)
+        done.append(target.name.partition(".")[2])
+
+    monkeypatch.setattr(os, "fsync", lambda handle: (sync(handle), done.append("synced")))
+    monkeypatch.setattr(os, "replace", named)
+    filling(anew(config(folder, max_bad=1))).fill()
+    assert done == ["synced", "synced", "bad.txt", "npy"]
+
+
 def test_a_bad_image_that_is_repaired_in_place_is_decoded_by_the_next_process(folder: Path):
     bad, every = folder / "train" / "ant" / "02.jpg", np.arange(IMAGES)
     whole = bad.read_bytes()
