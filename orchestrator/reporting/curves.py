@@ -28,22 +28,26 @@ def learning_curves(material: Material) -> Figure | None:
     figure, axes = canvas(3.5)
     for rung in material.sweep.rungs:
         axes.axvline(rung, color=GRID, linewidth=1, zorder=0)
-    curves = [_curve(material, record) for record in shown]
-    axes.add_collection(LineCollection(curves, colors=MUTED, linewidths=0.7, alpha=_faint(len(curves))))
-    stopped = [c[-1] for record, c in zip(shown, curves, strict=True) if record.outcome == "pruned"]
+    low, high = usual_values(material) or (-math.inf, math.inf)
+
+    def usual(record: TrialRecord) -> list[tuple[float, float]]:
+        return [point for point in _curve(material, record) if not (point[1] < low or point[1] > high)]
+
+    curves = [usual(record) for record in shown]
+    drawn = [curve for curve in curves if curve]
+    axes.add_collection(LineCollection(drawn, colors=MUTED, linewidths=0.7, alpha=_faint(len(drawn))))
+    stopped = [c[-1] for record, c in zip(shown, curves, strict=True) if c and record.outcome == "pruned"]
     if stopped:
         axes.plot(*zip(*stopped, strict=True), ".", color=MUTED, ms=4, alpha=0.7, label="stopped early")
     for record, colour, style, label in (
         (material.base, BASE, "--", "base config"),
         (material.best, BEST, "-", "best of the search"),
     ):
-        if record is not None and (curve := _curve(material, record)):
+        if record is not None and (curve := usual(record)):
             axes.plot(*zip(*curve, strict=True), style, color=colour, label=label, marker="o", ms=2.5)
     for number, (words, value) in enumerate(material.references().items()):
         axes.axhline(value, color=MUTED, linestyle=(":", "-.", "--")[number % 3], linewidth=1, label=words)
     axes.autoscale_view()
-    if (limits := usual_values(material)) is not None:
-        axes.set_ylim(*limits)
     axes.set(xlabel="epoch", ylabel=material.metric, xlim=(0.5, material.sweep.max_epochs + 0.5))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2)
@@ -51,16 +55,13 @@ def learning_curves(material: Material) -> Figure | None:
 
 
 def usual_values(material: Material) -> tuple[float, float] | None:
-    """The ends of an axis for learning curves without values that lie far from all others; None where none
-    does."""
+    """Between what the learning curves lie but for values far from all others; None where there are none."""
     found = [value for record in sample(material.searched) for _, value in _curve(material, record)]
     values_N = np.array([value for value in found if math.isfinite(value)])
     far_N = far_out(values_N) if len(values_N) else values_N
     if not far_N.any():
         return None
-    shown = [*values_N[~far_N], *material.references().values()]
-    margin = 0.05 * (max(shown) - min(shown))
-    return min(shown) - margin, max(shown) + margin
+    return float(values_N[~far_N].min()), float(values_N[~far_N].max())
 
 
 def _curve(material: Material, record: TrialRecord) -> list[tuple[float, float]]:

@@ -77,7 +77,7 @@ def _importance(material: Material) -> Drawing | None:
 def _curves(material: Material) -> Drawing | None:
     rungs = ", ".join(map(str, material.sweep.rungs))
     by_rung = f" Vertical lines are the rungs, at epochs {rungs}, where weak trials stop." if rungs else ""
-    far = "" if curves.usual_values(material) is None else " Values far from all others lie beyond its edge."
+    far = "" if curves.usual_values(material) is None else " Values far from all others are left out."
     caption = (
         f"{material.metric} after every epoch of each trial.{by_rung}{far}{_drawn(len(material.searched))}"
     )

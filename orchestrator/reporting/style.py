@@ -76,6 +76,7 @@ def styled() -> Any:
 def to_png(figure: Figure) -> bytes:
     """For papers and slides, on white, 300 dots per inch."""
     with styled(), io.BytesIO() as file:
+        figure.draw_without_rendering()
         figure.savefig(file, format="png", dpi=300, facecolor="white", metadata={"Software": ""})
         return file.getvalue()
 
@@ -83,6 +84,8 @@ def to_png(figure: Figure) -> bytes:
 def to_svg(figure: Figure, name: str, words: str) -> str:
     """For a page, in the page's colours, with `words` in place of it for whoever cannot see it."""
     with styled(), matplotlib.rc_context({"svg.hashsalt": name}), io.StringIO() as file:
+        # Marks along an axis follow from its length, and that from their width: one layout more settles both.
+        figure.draw_without_rendering()
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
         text = file.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.S)
