@@ -29,6 +29,8 @@ _SHARED_WITH_PROBE = (
     "max_bad",
 )
 _SHARED_WITH_SAME_KIND = ("class_list", "stored_size")
+MOST_SIDE = 1024
+"""Patches along a side of the grid: the positions of more would not fit into memory, let alone a step."""
 
 
 class RunConfig(Config):
@@ -129,6 +131,11 @@ class RunConfig(Config):
             raise ValueError(
                 f"data.image_size {image} over model.patch_size {patch} gives a grid of {side} x {side}, "
                 f"too small for model.num_hierarchies {levels}; the least side is {max(2, 2 ** (levels - 1))}"
+            )
+        if side > MOST_SIDE:
+            raise ValueError(
+                f"data.image_size {image} over model.patch_size {patch} gives a grid of {side} x {side}; "
+                f"at most {MOST_SIDE} x {MOST_SIDE} are allowed"
             )
         if self.data.use_multicrop:
             self._require_crops_fit(patch)

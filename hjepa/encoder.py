@@ -41,13 +41,13 @@ class EncoderConfig(Config):
     start from random ones. Not read where a run goes on from a checkpoint."""
     embed_dim: int | None = Field(default=None, ge=8, le=65536)
     """Width of a token; null: the named encoder's, or 64 for `vit`."""
-    depth: int | None = Field(default=None, ge=1)
+    depth: int | None = Field(default=None, ge=1, le=1024)
     """Number of blocks; null: the named encoder's, or 4 for `vit`."""
     num_heads: int | None = Field(default=None, ge=1)
     """Attention heads, a divisor of the width; null: the named encoder's, or 4 for `vit`."""
     patch_size: int | None = Field(default=None, ge=1)
     """Side of a patch, in pixels; null: the named encoder's, or 2 for `vit`."""
-    mlp_ratio: float | None = Field(default=None, gt=0)
+    mlp_ratio: float | None = Field(default=None, gt=0, le=1024)
     """Width of a block's hidden layer over that of a token; null: the named encoder's, or 4 for `vit`."""
     use_layerscale: bool = False
     """Scale what each half of a block adds, feature by feature, by a learned factor (Touvron et al. 2021)."""

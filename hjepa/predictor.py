@@ -27,11 +27,11 @@ class PredictorConfig(Config):
     embed_dim: int | None = Field(default=None, ge=8, le=65536)
     """Width of a token, a multiple of num_heads; null: half the encoder's, rounded up to
     such a multiple."""
-    depth: int = Field(default=2, ge=1)
+    depth: int = Field(default=2, ge=1, le=1024)
     """Number of blocks."""
     num_heads: int = Field(default=4, ge=1, le=65536)
     """Attention heads."""
-    mlp_ratio: float = Field(default=4.0, gt=0)
+    mlp_ratio: float = Field(default=4.0, gt=0, le=1024)
     """Width of a block's hidden layer over that of a token."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of what attention and both layers of the MLP put out that is zeroed in training."""

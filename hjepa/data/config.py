@@ -60,7 +60,7 @@ class DataConfig(Config):
     class_list: str | None = None
     """File that names, one per line, the class folders to take; null takes all. imagenet100 needs it
     where there are not just its 100. Folders of images only."""
-    stored_size: int | None = Field(default=None, ge=4)
+    stored_size: int | None = Field(default=None, ge=4, le=65536)
     """Side, in pixels, of the square cut from the middle of each image file and kept decoded; null is
     image_size x 8/7, as 256 for 224. Folders of images and parquet only."""
     cache_budget_gb: float = Field(default=32.0, gt=0, json_schema_extra=NO_EFFECT)
@@ -88,7 +88,7 @@ class DataConfig(Config):
     evaluate_on: str | None = None
     """Name of the one of `datasets` whose images are evaluated on, bank and test set too; null is the
     first."""
-    image_size: int = Field(default=16, ge=4)
+    image_size: int = Field(default=16, ge=4, le=65536)
     """Side of the square image that the model sees, in pixels."""
     batch_size: int = Field(default=64, ge=2)
     """Images per micro-batch of the optimizer."""

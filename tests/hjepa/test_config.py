@@ -104,6 +104,11 @@ def test_an_unknown_key_is_told_with_file_nearest_and_siblings(tmp_path: Path):
             "a.yaml: data.image_size 4 over model.patch_size 2 gives a grid of 2 x 2, too small for "
             "model.num_hierarchies 3; the least side is 4.",
         ),
+        (
+            "data: {image_size: 4096}",
+            "a.yaml: data.image_size 4096 over model.patch_size 2 gives a grid of 2048 x 2048; "
+            "at most 1024 x 1024 are allowed.",
+        ),
         ("masking: {min_keep: 64}", "a.yaml: masking.min_keep 64 leaves nothing of 64 patches."),
         (
             "data: {augmentation: {crop_scale: [0.5, 0.2]}}",
@@ -124,6 +129,16 @@ def test_an_unknown_key_is_told_with_file_nearest_and_siblings(tmp_path: Path):
 )
 def test_a_mistake_is_told_with_file_key_value_and_what_is_allowed(tmp_path: Path, text: str, message: str):
     assert refusal(tmp_path, a=text) == message
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["depth", "mlp_ratio", "embed_dim", "predictor.depth", "predictor.mlp_ratio", "predictor.embed_dim"],
+)
+def test_a_model_that_no_machine_holds_is_refused_before_it_is_laid_out(tmp_path: Path, key: str):
+    (tmp_path / "a.yaml").write_text("")
+    with pytest.raises(ConfigError, match=f"model.{key}: .* input should be less than or equal to "):
+        load_config(tmp_path / "a.yaml", {f"model.{key}": 10**20})
 
 
 def test_a_rule_across_keys_names_the_file_that_set_the_last_of_them(tmp_path: Path):
