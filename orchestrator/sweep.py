@@ -15,7 +15,9 @@ from orchestrator.planning.plan import outlook
 from orchestrator.planning.settlement import Settled, settle
 from orchestrator.process.collector import keep_for_good
 from orchestrator.process.environment import record_command, record_environment
+from orchestrator.process.imports import require_own_packages
 from orchestrator.process.stopping import Stop
+from orchestrator.reporting.caption import counted
 from orchestrator.reporting.terminal import SweepResult
 from orchestrator.running import SweepRun
 from orchestrator.search.agenda import work_is_left
@@ -70,6 +72,7 @@ def run_sweep(
 
 def _require_startable(sweep: Sweep, results: Path, place: Place | None) -> Settled:
     """The sweep with what is chosen for it here. Whatever may refuse it does, before anything is written."""
+    require_own_packages()
     if cluster_address() is None:
         places(sweep.config.resources)
     folder = results / sweep.config.name
@@ -172,10 +175,10 @@ def _opening(sweep: Sweep, study: Study) -> str:
     if cluster_address() is None:
         at_a_time = f"{places(sweep.config.resources)} at a time"
     else:
-        at_a_time = f"on a cluster of {len(cluster_nodes())} nodes"
+        at_a_time = f"on a cluster of {counted(len(cluster_nodes()), 'node')}"
     going_on = f", {over} of them over already" if over else ""
     return (
-        f"{sweep.config.name}: {sweep.num_trials} trials and the base config{going_on}, "
-        f"{at_a_time}, up to {sweep.max_epochs} epochs"
+        f"{sweep.config.name}: {counted(sweep.num_trials, 'trial')} and the base config{going_on}, "
+        f"{at_a_time}, up to {counted(sweep.max_epochs, 'epoch')}"
         + (f", rungs at {', '.join(map(str, sweep.rungs))}" if sweep.rungs else "")
     )

@@ -12,7 +12,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.reporting.caption import NONE, describe, number
+from orchestrator.reporting.caption import NONE, counted, describe, number
 from orchestrator.study.record import TrialRecord
 from orchestrator.watching.status import Status, duration
 
@@ -109,7 +109,7 @@ def _rungs(status: Status) -> list[Text]:
             ),
             reverse=True,
         )
-        text = f"rung at epoch {rung}: {len(values)} trials"
+        text = f"rung at epoch {rung}: {counted(len(values), 'trial')}"
         if values:
             places = max(1, len(values) // status.reduction_factor)
             cut = sign * values[places - 1]
