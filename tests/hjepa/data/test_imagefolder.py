@@ -380,7 +380,11 @@ def test_max_bad_is_asked_of_a_cache_that_was_made_with_a_higher_one(folder: Pat
     assert len(load_test(config(folder, max_bad=1))) == 14
 
 
-@pytest.mark.parametrize("name", ["a\tb.png", "a\nb.png", "a\u2028b.png", os.fsdecode(b"\xff.png")])
+@pytest.mark.parametrize(
+    "name",
+    ["a\tb.png", "a\nb.png", "a\u2028b.png", os.fsdecode(b"\xff.png")],
+    ids=["tab", "line", "separator", "bytes"],
+)
 def test_a_bad_image_may_have_any_name(folder: Path, name: str):
     (folder / "train" / "ant" / name).write_bytes(b"")
     for _ in range(2):  # decoded, and from the cache
