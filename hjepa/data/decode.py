@@ -72,14 +72,14 @@ class Skipped:
             return
         self.problems[name] = problem
         self.allow(self.max_bad)
-        log.warning("skipped %s: %s", name, problem)
+        log.warning("skipped %s", _printable(f"{name}: {problem}"))
 
     def allow(self, max_bad: int) -> None:
         """From now on as many. ConfigError where there are more already."""
         self.max_bad = max_bad
         if len(self) <= max_bad:
             return
-        shown = [f"{name}: {problem}" for name, problem in list(self.problems.items())[-_SHOWN:]]
+        shown = [_printable(f"{name}: {problem}") for name, problem in list(self.problems.items())[-_SHOWN:]]
         more = f"\n  and {len(self) - _SHOWN} more" if len(self) > _SHOWN else ""
         kept = f"\nAfter a repair in place remove {self._cache} too; it is made again." if self._cache else ""
         raise ConfigError(
@@ -112,6 +112,11 @@ class Skipped:
             self.problems.setdefault(name, problem)
         self._cache = file.with_suffix("").with_suffix(".npy")
         self.allow(self.max_bad)
+
+
+def _printable(text: str) -> str:
+    """`text` with escapes in place of what no terminal shows: a file's name may hold anything."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def decoded(

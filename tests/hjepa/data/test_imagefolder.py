@@ -385,13 +385,15 @@ def test_max_bad_is_asked_of_a_cache_that_was_made_with_a_higher_one(folder: Pat
     ["a\tb.png", "a\nb.png", "a\u2028b.png", os.fsdecode(b"\xff.png")],
     ids=["tab", "line", "separator", "bytes"],
 )
-def test_a_bad_image_may_have_any_name(folder: Path, name: str):
+def test_a_bad_image_may_have_any_name(folder: Path, name: str, caplog: pytest.LogCaptureFixture):
     (folder / "train" / "ant" / name).write_bytes(b"")
     for _ in range(2):  # decoded, and from the cache
         load_part.cache_clear()
         load_one.cache_clear()
         data = load_data(config(folder, max_bad=1))
         assert (data.bad, len(data.train) + len(data.val)) == (1, 60)
+    assert caplog.messages
+    assert all(message.isprintable() for message in caplog.messages)
 
 
 def test_what_earlier_versions_wrote_of_bad_images_is_read(tmp_path: Path):
