@@ -93,7 +93,9 @@ def drain(folder: Path, uri: str, session: str, leash: Leash) -> None:
     while True:
         last = leash.driver_gone.is_set()  # before reading: nothing is appended after the driver's end
         try:
-            delivery = delivery or Delivery(folder, logged_in(uri), cursor)
+            if delivery is None:
+                _go_beside_database(uri)
+                delivery = Delivery(folder, logged_in(uri), cursor)
             window = list(read(folder / SPOOL, cursor.offset, WINDOW))
             mine = until_next_session(window, cursor.session, session)
             if mine:
@@ -131,6 +133,14 @@ def _cursor(folder: Path, uri: str) -> Cursor:
         cursor.uri = shown
         cursor.save(folder)
     return cursor
+
+
+def _go_beside_database(uri: str) -> None:
+    """Next to a database's file no name of a folder has to stand in its URL."""
+    if uri.startswith("sqlite:///"):
+        folder = Path(uri.removeprefix("sqlite:///")).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        os.chdir(folder)
 
 
 def logged_in(uri: str) -> str:
@@ -184,16 +194,13 @@ def main() -> None:
     uri = os.environ["HJEPA_TRACKING_URI"]
     if password := urlsplit(uri).password:
         sys.stdout = sys.stderr = _Redacted(sys.stderr, password)
-    if uri.startswith("sqlite:///"):  # next to it no name of a folder has to stand in a URL
-        folder = Path(uri.removeprefix("sqlite:///")).parent
-        folder.mkdir(parents=True, exist_ok=True)
-        os.chdir(folder)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     os.nice(10)
     leash = Leash(arguments.patience)
     leash.start()
-    with exclusive(arguments.folder / LOCK):
-        drain(arguments.folder, uri, arguments.session, leash)
+    folder = arguments.folder.absolute()
+    with exclusive(folder / LOCK):
+        drain(folder, uri, arguments.session, leash)
 
 
 if __name__ == "__main__":
