@@ -13,8 +13,7 @@ from hjepa.cli import check, fetch, migrate, train
 from hjepa.cli.train import INTERRUPTED
 from hjepa.schema import ConfigError
 from hjepa.slips import Parser, meant_command
-
-USER_ERROR = 2
+from hjepa.streams import USER_ERROR
 
 COMMANDS = {"train": train, "check": check, "migrate": migrate, "fetch": fetch}
 """Each command is a module: its docstring's first line is the command's help, `add_arguments` takes its

@@ -125,8 +125,7 @@ def estimate(found: Estimate) -> str:
 
 def signed(found: Estimate) -> str:
     """A difference with its interval."""
-    value, low, high = signs(found.value, found.low, found.high)
-    return f"{value} (95% interval {low} to {high})"
+    return _ranged(found, "95% interval ")
 
 
 def effects(findings: Findings) -> list[str]:
@@ -168,9 +167,9 @@ def _effect(effect: Effect) -> str:
     return f"{effect.key} against {effect.reference}: {', '.join(told)}; {trials}"
 
 
-def _ranged(found: Estimate) -> str:
+def _ranged(found: Estimate, what: str = "") -> str:
     value, low, high = signs(found.value, found.low, found.high)
-    return f"{value} ({low} to {high})"
+    return f"{value} ({what}{low} to {high})"
 
 
 def nested(findings: Findings) -> list[str]:
