@@ -12,7 +12,7 @@ from orchestrator.planning.packing import Choice
 from orchestrator.planning.probe import Probe, probe
 from orchestrator.planning.settlement import settle
 from orchestrator.reporting.caption import short
-from orchestrator.space import Sweep, describe
+from orchestrator.space import ConfigError, Sweep, describe
 from orchestrator.space.cost import cost, dearest, sample_costs
 from orchestrator.storage.checkpoints import KEPT_CHECKPOINTS
 
@@ -29,6 +29,8 @@ PLAYED_TRIALS, LEAST_PLAYS = 5000, 5
 PLAYED_EPOCHS, MOST_EPOCHS = 300_000, 3_000_000
 """The same in epochs, were none stopped early; where so many sweeps would have more than the second, none is
 played: a sweep that a budget shall end may name any number of trials, and has to begin."""
+PATIENCE = 10
+"""How many times as much whoever asks for a plan waits for."""
 UNCERTAINTY = 0.15
 """By how much a measured pace may be off for longer, as a share: what else runs on the machine changes."""
 
@@ -138,8 +140,16 @@ class Plan:
 def plan(sweep: Sweep, say: Callable[[str], None] = lambda text: None) -> Plan:
     """Measure on this machine and play the sweep through; `say` hears how far it is. Writes nothing.
 
-    Raises ConfigError where a trial does not fit here, or cannot be measured.
+    Raises ConfigError where a trial does not fit here or cannot be measured, and for a sweep that is too long
+    to be played through.
     """
+    count = _plays(sweep, PATIENCE)
+    if not count:
+        few = MOST_EPOCHS // LEAST_PLAYS // sweep.max_epochs - 1 - sweep.num_confirmations
+        raise ConfigError(
+            f"{sweep.path}: {sweep.num_trials} trials of {sweep.max_epochs} epochs are too many to be played "
+            "through" + (f"; --trials {few} plans as many as can be." if few > 0 else ".")
+        )
     settled = settle(sweep, None, say)
     sweep = settled.sweep
     resources = sweep.config.resources
@@ -156,18 +166,17 @@ def plan(sweep: Sweep, say: Callable[[str], None] = lambda text: None) -> Plan:
         measured.append(Measured(values, cost(run).work, found, found.epoch_s(run.evaluation.eval_frequency)))
     say("playing the sweep through")
     rates = _rates(measured, sample_costs(sweep))
-    return _plan(sweep, at_a_time, measured, plays(sweep, at_a_time, rates), settled.choice)
+    return _plan(sweep, at_a_time, measured, plays(sweep, at_a_time, rates, count), settled.choice)
 
 
 def outlook(sweep: Sweep, at_a_time: int) -> str:
     """What is known of a sweep at its start without measuring: its space, and its epochs played through."""
-    full = _full(sweep)
-    if LEAST_PLAYS * full > MOST_EPOCHS:
-        epochs = f"epochs: at most {full}, too many to be played through"
-    else:
-        count = max(LEAST_PLAYS, min(PLAYS, PLAYED_TRIALS // sweep.num_trials, PLAYED_EPOCHS // full))
+    count = _plays(sweep)
+    if count:
         found = plays(sweep, at_a_time, Rates(base_epoch_s=1.0, epoch_s=[1.0]), count)
         epochs = _epochs(sweep, Range.of([one.epochs for one in found]), _reached(sweep, found))
+    else:
+        epochs = f"epochs: at most {_full(sweep)}, too many to be played through"
     lines = [*describe(sweep), "", f"{epochs}, {at_a_time} trials at a time"]
     return "\n".join([*lines, "seconds, memory and disk: hjepa-sweep plan measures them", ""])
 
@@ -175,6 +184,15 @@ def outlook(sweep: Sweep, at_a_time: int) -> str:
 def _epochs(sweep: Sweep, epochs: Range, reached: dict[int, float]) -> str:
     rungs = "".join(f"; {count:g} trials get to epoch {rung}" for rung, count in reached.items())
     return f"epochs: {epochs.shown(_whole)} of {_full(sweep)} without early stopping{rungs}"
+
+
+def _plays(sweep: Sweep, patience: int = 1) -> int:
+    """How many times a sweep is played through; 0 where it is too long for that."""
+    full = _full(sweep)
+    if LEAST_PLAYS * full > MOST_EPOCHS:
+        return 0
+    enough = min(PLAYS, patience * PLAYED_TRIALS // sweep.num_trials, patience * PLAYED_EPOCHS // full)
+    return max(LEAST_PLAYS, enough)
 
 
 def _full(sweep: Sweep) -> int:

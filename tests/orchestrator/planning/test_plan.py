@@ -12,9 +12,9 @@ import yaml
 
 from orchestrator.budget import Ledger
 from orchestrator.planning.forecast import Range, Rates, play, plays
-from orchestrator.planning.plan import Measured, Plan, outlook
+from orchestrator.planning.plan import Measured, Plan, outlook, plan
 from orchestrator.planning.probe import Probe, probe
-from orchestrator.space import Sweep, load_sweep
+from orchestrator.space import ConfigError, Sweep, load_sweep
 from orchestrator.space.cost import cost, dearest
 from tests.workplace import SPACE, TINY, Workplace, records
 
@@ -70,6 +70,16 @@ def test_a_sweep_that_only_a_budget_will_end_begins_without_being_played_through
     endless = load(tmp_path, search=search, scheduler={"type": "fifo", "max_epochs": epochs})
     known = f"epochs: at most {(trials + 1) * epochs}, too many to be played through, 2 trials at a time\n"
     assert known in outlook(endless, 2)
+
+
+def test_a_sweep_that_is_too_long_is_planned_by_a_part_of_it(tmp_path: Path) -> None:
+    scheduler = {"type": "fifo", "max_epochs": 3}
+    with pytest.raises(
+        ConfigError, match=r"tiny\.yaml: 250000 trials of 3 epochs .* --trials 199999 plans as many"
+    ):
+        plan(load(tmp_path, search={"num_trials": 250_000, "time_budget": "2h"}, scheduler=scheduler))
+    with pytest.raises(ConfigError, match=r"24 trials of 1000000000 epochs .* to be played through\.$"):
+        plan(load(tmp_path, search={"num_trials": 24}, scheduler=scheduler | {"max_epochs": 10**9}))
 
 
 def test_the_dearest_configuration_is_found_through_conditions(tmp_path: Path) -> None:
