@@ -1,7 +1,8 @@
 """Optimizer and schedules. Every schedule is a function of the step, so resuming needs no state."""
 
+import inspect
 import math
-from typing import Literal, Self
+from typing import Literal, Self, TypeVar, cast
 
 import torch
 from pydantic import Field, model_validator
@@ -9,6 +10,21 @@ from torch import nn
 
 from hjepa.model import EmaConfig
 from hjepa.schema import NO_EFFECT, Config
+
+Kind = TypeVar("Kind", bound=torch.optim.Optimizer)
+
+
+def _eager(optimizer: type[Kind]) -> type[Kind]:
+    """One of torch's optimizers without what its methods do for torch.compile, which nothing here uses: the
+    first call of each would import the compiler, over a second of CPU and 100 MB in every process."""
+    methods = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
+    plain = {name: inspect.unwrap(getattr(optimizer, name)) for name in methods}
+    step = torch.no_grad()(inspect.unwrap(optimizer.step))
+    return cast(type[Kind], type(optimizer.__name__, (optimizer,), {**plain, "step": step}))
+
+
+AdamW = _eager(torch.optim.AdamW)
+SGD = _eager(torch.optim.SGD)
 
 
 class TrainingConfig(Config):
@@ -117,5 +133,5 @@ def build_optimizer(config: TrainingConfig, model: nn.Module) -> torch.optim.Opt
     ]
     fused = trained[0][1].device.type in ("cpu", "cuda")
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.betas[0], fused=fused)
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=fused)
+        return SGD(groups, lr=config.lr, momentum=config.betas[0], fused=fused)
+    return AdamW(groups, lr=config.lr, betas=config.betas, fused=fused)

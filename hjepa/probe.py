@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from hjepa.data.config import Dataset
+from hjepa.optim import SGD
 from hjepa.schema import Config
 
 _EPS = 1e-6  # of a variance; a feature that is the same for all images stays near 0
@@ -87,7 +88,7 @@ def _train_probe(
     config: LinearProbeConfig,
     generator: torch.Generator,
 ) -> None:
-    optimizer = torch.optim.SGD(probe.parameters(), lr=config.lr, momentum=0.9)
+    optimizer = SGD(probe.parameters(), lr=config.lr, momentum=0.9)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.epochs)
     for _ in range(config.epochs):
         order_N = torch.randperm(len(train_ND), generator=generator).to(train_ND.device)

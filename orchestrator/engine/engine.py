@@ -17,6 +17,7 @@ import psutil
 import ray
 from ray import tune
 from ray._private import services
+from ray.air._internal import usage
 from ray.exceptions import RayError
 from ray.tune.execution import class_cache
 
@@ -210,8 +211,16 @@ def run_trials(
     scratch: Path,
 ) -> None:
     """Run what `next_trial` gives until it is FINISHED; `listener` hears of every report and decides."""
-    # Tune would hand these to every trial by way of Ray, which writes them to its logs.
-    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(_SECRETS)
+    if cluster_address() is None:
+        # With variables of its own a trial would not get one of the processes that Ray has begun meanwhile,
+        # which have all of this one's anyway.
+        class_cache.DEFAULT_ENV_VARS.clear()
+        class_cache.ENV_VARS_TO_PROPAGATE.clear()
+    else:
+        # Tune would hand these to every trial by way of Ray, which writes them to its logs.
+        class_cache.ENV_VARS_TO_PROPAGATE.difference_update(_SECRETS)
+    # It imports every tracker that Ray knows, to count whose callbacks are used, for statistics that are off.
+    usage.tag_callbacks = lambda callbacks: False
     # It names the trials that are not over, which the study knows better.
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
     room = Places(config)

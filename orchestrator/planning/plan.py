@@ -24,12 +24,12 @@ REPORT_S = 0.05
 """From a trial's report to its next epoch; a rough figure, not measured."""
 CHANGE_S = 0.2
 """From one trial to the next one in a warm process; docs/performance.md has a median of 0.04 to 0.06."""
-PLAYED_TRIALS, LEAST_PLAYS = 5000, 5
+PLAYED_TRIALS, LEAST_PLAYS = 1000, 5
 """How many trials are played through at the start of a sweep, some tenths of a second, but so many sweeps."""
-PLAYED_EPOCHS, MOST_EPOCHS = 300_000, 3_000_000
+PLAYED_EPOCHS, MOST_EPOCHS = 60_000, 3_000_000
 """The same in epochs, were none stopped early; where so many sweeps would have more than the second, none is
 played: a sweep that a budget shall end may name any number of trials, and has to begin."""
-PATIENCE = 10
+PATIENCE = 50
 """How many times as much whoever asks for a plan waits for."""
 UNCERTAINTY = 0.15
 """By how much a measured pace may be off for longer, as a share: what else runs on the machine changes."""

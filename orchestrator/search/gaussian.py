@@ -9,10 +9,8 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study as OptunaStudy
 from optuna.trial import FixedTrial, FrozenTrial
-from scipy.stats import norm
 
 from orchestrator.search.axes import Axes, Codes
-from orchestrator.search.surrogate import Surrogate
 
 if TYPE_CHECKING:
     from orchestrator.space import Sweep
@@ -83,6 +81,10 @@ def proposed(sweep: "Sweep", told: Told, seed: int) -> dict[str, Any]:
 
     Shape letters: N trials, M candidates, P coordinates.
     """
+    from scipy.stats import norm  # a second, as the rest of scipy, and most sweeps propose otherwise
+
+    from orchestrator.search.surrogate import Surrogate
+
     rng, axes = np.random.default_rng(seed), Axes(sweep)
     tried = axes.codes([params for params, _, _ in told.ends])
     pending = axes.codes(told.pending)

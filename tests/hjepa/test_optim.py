@@ -1,6 +1,11 @@
 """Schedules at their ends and in the middle, and which parameters decay."""
 
 import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hjepa import RunConfig
 from hjepa.model import HJEPA, EmaConfig, ModelConfig
 from hjepa.optim import TrainingConfig, build_optimizer, ema_momentum, learning_rate
 
@@ -154,4 +160,46 @@ def test_betas_reach_the_optimizer(kind: Any):
     optimizer = build_optimizer(training(optimizer=kind, betas=(0.7, 0.8)), model)
     expected = {"betas": (0.7, 0.8)} if kind == "adamw" else {"momentum": 0.7}
     assert all(expected.items() <= group.items() for group in optimizer.param_groups)
-    assert type(optimizer) is {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[kind]
+    assert isinstance(optimizer, {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[kind])
+
+
+@pytest.mark.parametrize("kind", ["adamw", "sgd"])
+def test_steps_and_states_are_those_of_torchs_own_optimizer(kind: Any):
+    models = [HJEPA(ModelConfig(embed_dim=16, depth=1), 16) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    ours = build_optimizer(training(optimizer=kind, betas=(0.7, 0.8)), models[0])
+    groups = build_optimizer(training(optimizer=kind, betas=(0.7, 0.8)), models[1]).param_groups
+    theirs = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[kind](groups, fused=True)
+    for step in range(3):
+        for model, optimizer in zip(models, (ours, theirs), strict=True):
+            optimizer.zero_grad()
+            for number, parameter in enumerate(p for p in model.parameters() if p.requires_grad):
+                parameter.grad = torch.full_like(parameter, 0.1 * (number - step))
+            optimizer.step()
+        for mine, its in zip(*(model.parameters() for model in models), strict=True):
+            assert torch.equal(mine, its)
+        states = ours.state_dict(), theirs.state_dict()
+        assert states[0].keys() == states[1].keys()
+        ours.load_state_dict(states[1])
+        theirs.load_state_dict(states[0])
+    assert all(p.requires_grad and p.grad is not None for group in groups for p in group["params"])
+
+
+def test_a_process_that_trains_does_not_load_the_compiler(tiny: Callable[..., RunConfig], tmp_path: Path):
+    code = (
+        "import sys; from pathlib import Path; from hjepa import RunConfig, train\n"
+        "config, path = RunConfig.model_validate_json(sys.stdin.read()), Path('run.pt')\n"
+        "for resume in (None, path):\n"
+        "    report = next(train(config, resume)); report.save(path)\n"
+        "print(report.epoch, 'val/linear_probe_top1' in report.metrics, 'torch._dynamo' in sys.modules)"
+    )
+    probe = {"evaluation.linear_probe.enabled": True, "evaluation.linear_probe.epochs": 1}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=tiny({"training.epochs": 2, **probe}).model_dump_json(),
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == ["2", "True", "False"], done.stderr

@@ -181,9 +181,11 @@ def test_twenty_trials_that_asha_stops_all_end_on_two_cores(workplace: Workplace
     assert set(ends) == {"completed", "pruned"}
 
 
-# Three trials in two places, and what is asked and begun in which order.
+# Three trials in two places: what is asked and begun in which order, which processes Ray has begun, and what
+# has been loaded.
 ASKED = """
 import json, sys
+import orchestrator.sweep
 from orchestrator.engine.engine import local_ray, run_trials
 from orchestrator.engine.queue import FINISHED
 from orchestrator.space import ResourcesConfig
@@ -218,15 +220,17 @@ class Listener:
 resources = ResourcesConfig(concurrency=2)
 with local_ray(resources) as scratch:
     run_trials(resources, next_trial, Listener(), Stop(), scratch)
-print(json.dumps(events))
+    log = (scratch.parent / "session_latest/logs/raylet.out").read_text()
+processes = [line for line in log.splitlines() if "Started worker process" in line]
+print(json.dumps({"events": events, "processes": processes, "modules": list(sys.modules)}))
 """
 
 
-@pytest.mark.slow
-@two_cores
-def test_as_many_processes_start_side_by_side_as_there_are_places(tmp_path: Path, state_folder: Path):
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory, state_folder: Path) -> dict[str, list[str]]:
+    folder = tmp_path_factory.mktemp("asked")
     run = build_tiny({"training.epochs": 1})
-    tasks = [{"number": n, "run": run.model_dump_json(), "folder": str(tmp_path / str(n))} for n in range(3)]
+    tasks = [{"number": n, "run": run.model_dump_json(), "folder": str(folder / str(n))} for n in range(3)]
     done = subprocess.run(
         [sys.executable, "-c", "import orchestrator\n" + ASKED, json.dumps(tasks)],
         env=os.environ | {"HJEPA_STATE_DIR": str(state_folder)},
@@ -236,6 +240,20 @@ def test_as_many_processes_start_side_by_side_as_there_are_places(tmp_path: Path
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    events = json.loads(done.stdout.splitlines()[-1])
-    assert events[:3] == ["asked", "asked", "begun"], "one after another"
-    assert events.count("begun") == 3
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@two_cores
+def test_as_many_processes_start_side_by_side_as_there_are_places(asked: dict[str, list[str]]):
+    assert asked["events"][:3] == ["asked", "asked", "begun"], "one after another"
+    assert asked["events"].count("begun") == 3
+
+
+@two_cores
+def test_trials_run_in_the_processes_that_ray_begins_with(asked: dict[str, list[str]]):
+    assert len(asked["processes"]) == 2
+
+
+def test_the_driver_loads_neither_trackers_nor_what_only_some_sweeps_need(asked: dict[str, list[str]]):
+    assert {"mlflow", "wandb", "comet_ml", "aim", "scipy", "matplotlib"}.isdisjoint(asked["modules"])
+    assert {"ray.tune", "torch"} <= set(asked["modules"])
