@@ -1,5 +1,7 @@
-"""Standard streams of both programs: those that are closed, and output that cannot be written."""
+"""Beginning and end of both programs: streams that are closed, and output that cannot be written."""
 
+import atexit
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -12,6 +14,7 @@ UNHEARD = 128 + 13
 def run_heard(program: str, run: Callable[[], int]) -> int:
     """What `run` gives, the exit status of `program`, once all that it has printed is written."""
     _open_closed()
+    atexit.register(gc.freeze)  # else Python looks for cycles in all of torch as it ends, half a second or more
     try:
         try:
             return run()

@@ -42,3 +42,9 @@ def test_output_without_space_is_an_error_in_words(command: tuple[str, ...]) -> 
 def test_no_file_gets_the_number_of_a_closed_stream_and_with_it_what_is_printed() -> None:
     code = "from hjepa.streams import run_heard; run_heard('p', lambda: exit(open('README.md').fileno()))"
     assert run(">&- 2>&- <&-", "-c", code).returncode > 2
+
+
+def test_nothing_is_searched_for_cycles_at_the_end() -> None:
+    told = "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count() > 1000))"
+    done = run("", "-c", f"{told}; from hjepa.streams import run_heard; exit(run_heard('p', lambda: 0))")
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
