@@ -14,7 +14,8 @@ UNHEARD = 128 + 13
 def run_heard(program: str, run: Callable[[], int]) -> int:
     """What `run` gives, the exit status of `program`, once all that it has printed is written."""
     _open_closed()
-    atexit.register(gc.freeze)  # else Python looks for cycles in all of torch as it ends, half a second or more
+    # Else Python looks for cycles in all of torch as it ends, for half a second or more.
+    atexit.register(gc.freeze)
     try:
         try:
             return run()
