@@ -11,7 +11,6 @@ from pydantic import ValidationError
 from hjepa.schema.base import Config, ConfigError, ConfigT, nearest_key, resolve_key, union_members
 from hjepa.schema.yamlfile import parse_yaml, read_mapping
 
-
 _IN_YAML = {
     "model_type": "input should be a map, {key: value}",
     "dict_type": "input should be a map, {key: value}",
