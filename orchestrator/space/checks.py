@@ -265,7 +265,8 @@ def _invalid(
             return sweep.error(
                 last, f"{message}\nKeep them apart with when: {{{other}: {_wanted(good)}}} here."
             )
-    return sweep.error(last, f"{message}\nKeep them apart with when:, narrow a range, or leave a value out.")
+    ways = "Keep them apart with when: or a constraint, narrow a range, or leave a value out."
+    return sweep.error(last, f"{message}\n{ways}")
 
 
 def _conditionable(sweep: Sweep, key: str) -> list[Any]:
