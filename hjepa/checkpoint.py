@@ -43,7 +43,7 @@ class CheckpointConfig(Config):
             known = ", ".join([*METRIC_MODES, "val/knn_top1_k<n>"])
             raise ValueError(f"no run reports metric {self.metric!r}; one of {known}")
         if self.mode != mode:
-            raise ValueError(f"mode {self.mode} would keep the worst by {self.metric}")
+            raise ValueError(f"mode {self.mode} would keep the worst by {self.metric}; set mode to {mode}")
         return self
 
     def inert(self) -> dict[str, str]:

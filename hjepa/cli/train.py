@@ -103,7 +103,7 @@ def _train_at(place: Place, config: RunConfig, test: bool) -> int:
         if status:
             return status
     if test:
-        print(f"test/knn_top1 {test_accuracy(run):.6f} (test set, {config.data.title})")
+        print(f"test/knn_top1 {test_accuracy(run):.6f} (test set, {config.data.evaluated})")
     print(f"records and checkpoints: {place.folder}")
     return 0
 
@@ -181,9 +181,10 @@ def _describe(run: Run, resume: Path | None) -> None:
     shape = config.model.shape
     height, width = run.model.grid
     _describe_data(run.data)
+    judged = f" ({config.data.evaluated})" if config.data.use_multi_dataset else ""
     print(
-        f"{config.data.title}: {len(run.data.train)} training and {len(run.data.val)} evaluation images, "
-        f"{run.steps_per_epoch} steps of {run.batch} an epoch\n"
+        f"{config.data.title}: {len(run.data.train)} training and {len(run.data.val)} evaluation images"
+        f"{judged}, {run.steps_per_epoch} steps of {run.batch} an epoch\n"
         f"encoder: {shape.depth} blocks, width {shape.embed_dim}, {count:,} parameters, "
         f"{height} x {width} patches; device {run.device}"
     )

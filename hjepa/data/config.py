@@ -135,6 +135,12 @@ class DataConfig(Config):
         """What is learnt from, for messages."""
         return " + ".join(self.sets())
 
+    @property
+    def evaluated(self) -> str:
+        """Name of the data set whose images are evaluated on."""
+        first = next(iter(self.sets()))
+        return (self.evaluate_on or first) if self.use_multi_dataset else first
+
     def sets(self) -> dict[str, Self]:
         """Each data set by its name, as the config of a run that learns from it alone."""
         if not self.use_multi_dataset:

@@ -80,7 +80,7 @@ def load_data(config: DataConfig) -> Data:
             sets.append(load_one(place, *split))
     data = sets[0]
     if config.use_multi_dataset:
-        data = load_several(places, *split, _weights(config), _evaluated(config))
+        data = load_several(places, *split, _weights(config), config.evaluated)
     for skipped in data.skipped:
         skipped.allow(config.max_bad)
     return data
@@ -89,7 +89,7 @@ def load_data(config: DataConfig) -> Data:
 def load_test(config: DataConfig) -> Split:
     """The test set, for numbers that nothing was chosen by; of several data sets, that of the one that is
     evaluated on. Raises as `load_data`."""
-    name = _evaluated(config)
+    name = config.evaluated
     (place,) = _places(config, "test", only=name)
     with _named(config, name):
         part = load_part(place)
@@ -119,10 +119,6 @@ def _weights(config: DataConfig) -> tuple[float, ...] | None:
         return None
     weighted = config.sampling_strategy == "weighted"
     return tuple(one.weight if weighted else 1.0 for one in config.datasets)
-
-
-def _evaluated(config: DataConfig) -> str:
-    return next(iter(config.sets())) if config.evaluate_on is None else config.evaluate_on
 
 
 @contextmanager

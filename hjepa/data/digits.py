@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hjepa.data.cache import records
+from hjepa.data.cache import record_type, records
 from hjepa.data.config import DataConfig
 from hjepa.data.decode import Skipped
 from hjepa.data.source import Source
@@ -15,6 +15,7 @@ from hjepa.data.split import stratified_split
 # scikit-learn ships no official test split. Changing either of these makes old results incomparable.
 TEST_FRACTION = 0.2
 TEST_SEED = 1797
+_IMAGES = {"train": 1438, "test": 359}
 
 
 def find(config: DataConfig) -> "Digits":
@@ -30,6 +31,9 @@ class Digits(Source):
 
     def files(self, part: str) -> tuple[Path, ...]:
         return ()
+
+    def decoded_bytes(self, part: str) -> int:
+        return _IMAGES[part] * record_type((3, 8, 8)).itemsize
 
     def decode(self, part: str, skipped: Skipped) -> Iterator[np.ndarray]:
         """Grey replicated to three channels, 0..16 scaled to 0..255."""

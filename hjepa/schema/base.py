@@ -140,13 +140,16 @@ def nearest_key(root: type[Config], key: str, beside: Iterable[str] = ()) -> str
     `beside` are keys at the top that are no fields of `root`.
     """
     keys = [*_all_keys(root), *beside]
-    near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
-    if not near:  # the right name in the wrong section is the commonest slip
-        tails: dict[str, str] = {}
-        for candidate in keys:
-            tails.setdefault(candidate.rsplit(".", 1)[-1], candidate)
-        tail = difflib.get_close_matches(key.rsplit(".", 1)[-1], tails, n=1, cutoff=0.6)
-        near = [tails[tail[0]]] if tail else []
+    tails: dict[str, list[str]] = {}
+    for candidate in keys:
+        tails.setdefault(candidate.rsplit(".", 1)[-1], []).append(candidate)
+    name = key.rsplit(".", 1)[-1]
+    # The right name in the wrong section is the commonest slip; names that many sections have tell nothing.
+    same = tails.get(name, [])
+    near = difflib.get_close_matches(key, same, n=1, cutoff=0.0) if len(same) <= 2 else []
+    near = near or difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
+    if not near:
+        near = [tails[tail][0] for tail in difflib.get_close_matches(name, tails, n=1, cutoff=0.6)]
     parent = near[0].rpartition(".")[0] if near else ""
     if not near:
         parts = key.split(".")[:-1]

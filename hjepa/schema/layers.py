@@ -11,6 +11,14 @@ from pydantic import ValidationError
 from hjepa.schema.base import Config, ConfigError, ConfigT, nearest_key, resolve_key, union_members
 from hjepa.schema.yamlfile import parse_yaml, read_mapping
 
+_IN_YAML = {
+    "model_type": "input should be a map, {key: value}",
+    "dict_type": "input should be a map, {key: value}",
+    "tuple_type": "input should be a list, [value, ...]",
+    "list_type": "input should be a list, [value, ...]",
+}
+"""What pydantic calls objects and arrays."""
+
 
 class Layers:
     """Values from several sources laid over one another, remembering where each key came from."""
@@ -69,10 +77,14 @@ class Layers:
             raise ConfigError(f"{name}: {error}.") from None
 
     def _reject_unknown(self, root: type[Config], name: str) -> None:
-        for key in _dotted(self.data):
-            known = _resolves(root, key)
+        for key, word in _dotted(self.data):
+            known, source = _resolves(root, key), self.source_of(key) or name
+            if known and "." in word and not _inside_free_map(root, key):
+                section, _, below = word.rpartition(".")
+                raise ConfigError(
+                    f"{source}: {key}: a file has its keys in sections; write {below} below {section}."
+                )
             if not known:
-                source = self.source_of(key) or name
                 nearest = nearest_key(root, key, () if source.startswith("--set ") else self.file_keys)
                 raise ConfigError(f"{source}: {key}: no such config key.\n{nearest}")
 
@@ -96,7 +108,7 @@ class Layers:
             key = below if below in self.sources else key
         source = (self.source_of(key) if key else "") or name
         message = str(context.get("error", problem["msg"]))
-        message = message[:1].lower() + message[1:]
+        message = _IN_YAML.get(problem["type"], message[:1].lower() + message[1:])
         if len(element) > 1 or (element and isinstance(problem["input"], dict)):
             key += f"[{element[0]}]"
         if len(element) > 1:
@@ -154,9 +166,10 @@ def _inside_free_map(root: type[Config], key: str) -> bool:
     return False
 
 
-def _dotted(data: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+def _dotted(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Every key, and the word by which it stands in its section."""
     for name, value in data.items():
-        yield f"{prefix}{name}"
+        yield f"{prefix}{name}", str(name)
         if isinstance(value, Mapping):
             yield from _dotted(value, f"{prefix}{name}.")
 

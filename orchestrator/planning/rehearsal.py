@@ -148,7 +148,7 @@ def rehearse(
     if sweep.config.objective.beside:
         raise ConfigError(f"{sweep.path}: objective: --simulate plays one objective, and this has several.")
     ways = dict(_ways(sweep))
-    allowed = (values for values in draws(sweep, DRAW_LIMIT) if sweep.broken(values) is None)
+    allowed = filter(sweep.allows, draws(sweep, DRAW_LIMIT))
     candidates = sweep.listed or list(islice(allowed, CANDIDATES))
     played: dict[str, list[_Played]] = {name: [] for name in ways}
     for seed in range(worlds):

@@ -140,7 +140,7 @@ def check_combinations(sweep: Sweep) -> None:
     points = {key: _test_points(sweep, key) for key in space}
     met: set[str] = set()
     for values in chain(_test_values(sweep, points), allowed_draws(sweep)):
-        if sweep.broken(values) is not None:
+        if not sweep.allows(values):
             continue
         met |= values.keys()
         try:
@@ -265,7 +265,8 @@ def _invalid(
             return sweep.error(
                 last, f"{message}\nKeep them apart with when: {{{other}: {_wanted(good)}}} here."
             )
-    return sweep.error(last, f"{message}\nKeep them apart with when:, narrow a range, or leave a value out.")
+    ways = "Keep them apart with when: or a constraint, narrow a range, or leave a value out."
+    return sweep.error(last, f"{message}\n{ways}")
 
 
 def _conditionable(sweep: Sweep, key: str) -> list[Any]:

@@ -24,9 +24,12 @@ def describe(sweep: Sweep) -> list[str]:
     """A line for each thing worth knowing before a sweep runs."""
     rungs = f", rungs at {', '.join(map(str, sweep.rungs))}" if sweep.rungs else ""
     confirmed = f", {sweep.num_confirmations} runs with fresh seeds" if sweep.num_confirmations else ""
+    trials = "1 trial" if sweep.num_trials == 1 else f"{sweep.num_trials} trials"
+    metric, *beside = sweep.config.objective.metrics
+    others = f"; beside it {', '.join(beside)}" if beside else ""
     return [
-        f"{sweep.num_trials} trials {_design(sweep)}, the base config{confirmed}",
-        f"up to {sweep.max_epochs} epochs{rungs}; {sweep.config.objective.metric}, {sweep.objective_mode}",
+        f"{trials} {_design(sweep)}, the base config{confirmed}",
+        f"up to {sweep.max_epochs} epochs{rungs}; {metric}, {sweep.objective_mode}{others}",
         *(f"{key}: {_key(sweep, key, distribution)}" for key, distribution in sweep.config.space.items()),
         *_derived(sweep),
         *_constraints(sweep),

@@ -114,8 +114,10 @@ def _sweep_layers(path: Path, base: str | None, trials: int | None) -> Layers:
 
 
 def _take_several_objectives(path: Path, layers: Layers) -> None:
-    """`objective: [first, second]`, of metrics or {metric: ...}, as the first with the others beside it."""
+    """`objective: [first, second]`, of metrics or {metric: ...}, as the first with the others beside it; a
+    metric alone as a list of one."""
     given = layers.data.get("objective")
+    given = [given] if isinstance(given, str) else given
     if not isinstance(given, list):
         return
     named = [one if isinstance(one, dict) else {"metric": one} for one in given]

@@ -58,7 +58,7 @@ def allowed_draws(sweep: Sweep) -> Iterator[dict[str, Any]]:
     rules = sweep.rules
     simplexes = any(distribution.simplex for distribution in sweep.config.space.values())
     if rules.constraints or rules.derived or simplexes:
-        allowed = (values for values in draws(sweep, DRAWS) if sweep.broken(values) is None)
+        allowed = filter(sweep.allows, draws(sweep, DRAWS))
         yield from islice(allowed, 100)
 
 
@@ -88,7 +88,7 @@ def check_rules(sweep: Sweep) -> None:
 
 def _require_findable(sweep: Sweep) -> None:
     """What the constraints leave is large enough to be found by proposing at random."""
-    found = sum(sweep.broken(values) is None for values in draws(sweep, DRAWS))
+    found = sum(map(sweep.allows, draws(sweep, DRAWS)))
     if found < LEAST:
         raise ConfigError(
             f"{sweep.path}: constraints: of {DRAWS:,} random proposals {found or 'none'} satisfy all of "

@@ -61,6 +61,14 @@ class Space:
             return f"makes no valid config: {reason}"
         return None if broken is None else f"breaks {broken}"
 
+    def allows(self, values: Mapping[str, Any]) -> bool:
+        """Whether these `values` break no constraint. Raises ConfigError where one has no value, or what it
+        reads has none."""
+        try:
+            return self.broken(values) is None
+        except ExpressionError as error:
+            raise ConfigError(f"{self.path}: {error}, at {assigned(values)}.") from None
+
     def broken(self, values: Mapping[str, Any]) -> str | None:
         """The constraint that these `values` break. Raises ExpressionError where one has no value."""
         if not self.rules.constraints:

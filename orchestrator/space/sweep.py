@@ -33,7 +33,7 @@ class Sweep(Space):
                 allowed = f"a grid needs one of {', '.join(COUNTABLE)}"
                 raise self.error(key, f"{distribution.kind} has no list of values; {allowed}.")
             points[key] = distribution.points
-        return (values for values in self.combinations(points) if self.broken(values) is None)
+        return filter(self.allows, self.combinations(points))
 
     @property
     def listed(self) -> list[dict[str, Any]] | None:

@@ -173,7 +173,7 @@ def test_the_newest_and_the_best_are_kept(
 def test_a_metric_that_no_run_reports_or_the_wrong_way_round_is_refused():
     with pytest.raises(ValueError, match="no run reports metric 'val_loss'"):
         CheckpointConfig(metric="val_loss")
-    with pytest.raises(ValueError, match="would keep the worst"):
+    with pytest.raises(ValueError, match="would keep the worst by train/loss; set mode to min"):
         CheckpointConfig(metric="train/loss", mode="max")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hjepa.config import RunConfig, load_config
-from hjepa.schema import ConfigError, annotated_yaml, inert_reason, leaves, to_yaml
+from hjepa.schema import ConfigError, annotated_yaml, inert_reason, leaves, nearest_key, to_yaml
 
 ROOT = Path(__file__).parents[2]
 CANONICAL = ROOT / "configs" / "canonical.yaml"
@@ -215,3 +215,18 @@ def test_more_threads_than_any_machine_starts_are_refused(tiny: Callable[..., Ru
         ConfigError, match=rf"{key}: 1099511627776 is not allowed: .* less than or equal to 1024"
     ):
         tiny({key: 1099511627776})
+
+
+@pytest.mark.parametrize(
+    ("slip", "meant"),
+    [
+        ("training.batch_size", "data.batch_size"),
+        ("optimizer.lr", "training.lr"),
+        ("training.seed", "seed"),
+        ("loss.beta", "loss.smoothl1.beta"),
+        ("model.fpn.enabled", "model.fpn.feature_dim"),
+        ("training.wieght_decay", "training.weight_decay"),
+    ],
+)
+def test_a_name_in_the_wrong_section_is_nearer_than_another_name_in_that_section(slip: str, meant: str):
+    assert nearest_key(RunConfig, slip).startswith(f"Nearest: {meant}. ")

@@ -314,9 +314,11 @@ def test_a_wrong_override_is_blamed_on_set():
         ("pen: {dashed: some}", "pen.dashed: 'some'", "a valid boolean or a valid number"),
         ("pen: {dashed: 2}", "pen.dashed: 2", "less than or equal to 1"),
         ("title: 3", "title: 3", "a valid string"),
-        ("points: 3", "points: 3", "a valid array"),
+        ("points: 3", "points: 3", "a list, [value, ...]"),
         ("points: [a]", "points: 'a'", "a valid number"),
-        ("pen: 3", "pen: 3", "an object"),
+        ("pen: 3", "pen: 3", "a map, {key: value}"),
+        ("pen:", "pen: null", "a map, {key: value}"),
+        ("labels: [1]", "labels: [1]", "a map, {key: value}"),
         ("speed: null", "speed: null", "a valid integer"),
     ],
 )
@@ -353,6 +355,14 @@ def test_a_key_near_to_nothing_is_answered_with_what_there_is():
         "a.yaml: zzzz: no such config key.\nKeys at the top: frame, labels, pen, points, shape, speed, title."
     )
     assert "Keys under pen: colour, dashed, width." in refusal("pen: {qqqqqqqq: 3}")
+
+
+def test_a_dotted_key_in_a_file_is_answered_with_its_section():
+    assert refusal("pen.width: 3") == (
+        "a.yaml: pen.width: a file has its keys in sections; write width below pen."
+    )
+    assert "Nearest: pen.width." in refusal("pen.widht: 3")
+    assert build("labels: {a.b: 1}").labels == {"a.b": 1}
 
 
 def test_a_slip_in_the_word_extends_is_told_where_a_file_may_hold_it(tmp_path: Path):

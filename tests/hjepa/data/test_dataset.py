@@ -18,6 +18,8 @@ from sklearn.datasets import load_digits
 
 from hjepa.data import DataConfig, Split, load_data, load_test
 from hjepa.data.cache import mapped, records
+from hjepa.data.decode import Skipped
+from hjepa.data.digits import find
 from hjepa.data.loaded import load_one, load_part
 from hjepa.data.split import stratified_split
 from hjepa.schema import ConfigError, Layers, inert_reason
@@ -58,6 +60,17 @@ def test_train_val_and_test_are_a_partition_of_all_digits(digits: DataConfig):
     images, labels = load_digits(return_X_y=True)
     grey = np.rint(images * 255 / 16).astype(np.uint8).reshape(-1, 1, 8, 8).repeat(3, axis=1)
     assert found == Counter((image.tobytes(), int(label)) for image, label in zip(grey, labels, strict=True))
+
+
+def test_what_is_evaluated_on_of_several_data_sets_changes_nothing_where_there_is_one(digits: DataConfig):
+    named = digits.model_copy(update={"evaluate_on": "stl10"})
+    assert len(load_test(named)) == len(load_test(digits))
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_the_size_of_digits_is_told_before_they_are_decoded(digits: DataConfig, part: str):
+    source, skipped = find(digits), Skipped(0, part)
+    assert source.decoded_bytes(part) == sum(chunk.nbytes for chunk in source.decode(part, skipped))
 
 
 def test_train_and_val_share_no_image(digits: DataConfig):

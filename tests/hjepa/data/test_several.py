@@ -204,7 +204,8 @@ def test_the_command_prints_each_set_its_share_and_where_its_images_are(
     told = capsys.readouterr().out
     assert "cifar10: 80 training images, 75.0% of the draws; 0.000307 GB decoded, kept in" in told
     assert "stl10: 30 training images, 25.0% of the draws" in told
-    assert "(test set, cifar10 + stl10)" in told
+    assert " evaluation images (cifar10), " in told
+    assert "(test set, cifar10)" in told
 
 
 # Mistakes

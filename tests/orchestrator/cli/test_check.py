@@ -48,6 +48,15 @@ def test_every_key_and_rule_is_described() -> None:
     ]
 
 
+def test_one_trial_and_every_objective_are_described() -> None:
+    changed = {"search": {"num_trials": 1}, "objective": ["val/knn_top1", "val/rankme", "time/images_per_s"]}
+    space = {"training.lr": {"uniform": [0.1, 1]}}
+    Path("one.yaml").write_text(yaml.safe_dump({"base": "base.yaml", "space": space, **changed}))
+    first, second, *_ = describe(load_sweep("one.yaml"))
+    assert first == "1 trial proposed by tpe, the base config"
+    assert second.endswith("; val/knn_top1, max; beside it val/rankme, time/images_per_s")
+
+
 def test_designs_and_ranges_are_counted() -> None:
     alone = {**SPACE, "design": "one_at_a_time", "search": {}, "constraints": []}
     alone["space"] = {**SPACE["space"], "model.num_heads": {"choice": [2, 4]}}

@@ -103,7 +103,7 @@ def test_no_condition_is_proposed_that_would_only_move_the_mistake() -> None:
         "s.yaml: space.loss.hierarchy_weights: model.num_hierarchies = 2, loss.hierarchy_weights = "
         "[1.0, 0.5, 0.25] makes no valid config: loss.hierarchy_weights has 3 weights"
     )
-    assert message.endswith("\nKeep them apart with when:, narrow a range, or leave a value out.")
+    assert message.endswith("with when: or a constraint, narrow a range, or leave a value out.")
 
 
 def test_a_key_without_effect_is_refused_with_the_condition_that_mends_it() -> None:

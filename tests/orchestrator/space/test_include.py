@@ -94,8 +94,8 @@ def test_several_files_are_included_in_their_order(include: Any, folder: Path) -
         ([3], "s.yaml: include: 3 is not allowed: must be a path, or a list of them."),
         (
             "lib/none.yaml",
-            "lib/none.yaml: space: 3 is not allowed: input should be an object.\n"
-            "lib/none.yaml: derived: [] is not allowed: input should be an object.",
+            "lib/none.yaml: space: 3 is not allowed: input should be a map, {key: value}.\n"
+            "lib/none.yaml: derived: [] is not allowed: input should be a map, {key: value}.",
         ),
         (
             "lib/back.yaml",

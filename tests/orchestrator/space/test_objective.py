@@ -30,6 +30,14 @@ def test_a_rank_is_refused_where_something_swept_sets_it(metric: str, key: str, 
     )
 
 
+def test_an_objective_may_be_its_metric_alone() -> None:
+    assert (
+        load(LR, objective="train/loss").config.objective
+        == load(LR, objective={"metric": "train/loss"}).config.objective
+    )
+    assert refusal(LR, objective="knn_top1").startswith("s.yaml: objective: 'knn_top1' is not allowed")
+
+
 LIDAR = {"evaluation": {"lidar": {"enabled": True}}}
 LOSS = {"evaluation": {"val_loss": True}}
 

@@ -60,6 +60,15 @@ def test_a_constraint_that_cannot_be_meant_is_refused(constraint: str, expected:
     assert message.startswith(f"s.yaml: constraints[1]: {constraint}: {expected}")
 
 
+@pytest.mark.parametrize("design", ["sampled", "factorial"])
+def test_a_derived_value_that_has_none_is_refused_beside_a_constraint(design: str) -> None:
+    derived = {"training.weight_decay": "1 / abs(model.num_heads - 16)"}
+    message = refusal(SIZE, SHAPE, constraints=FITS, derived=derived, design=design)
+    assert message.startswith(
+        "s.yaml: derived.training.weight_decay: 1 / abs(model.num_heads - 16): divides by zero, at "
+    )
+
+
 def test_text_without_quotes_is_told_that_it_lacks_them() -> None:
     message = refusal(SIZE, SHAPE, constraints=[*FITS, "loss.type == mse"])
     assert message.endswith("Text stands in quotes: 'mse'.")
