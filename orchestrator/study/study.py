@@ -137,6 +137,7 @@ class Study:
         self._promotions = max(self._promotions, record.turn[1] + 1 if record.turn else 0)
         if not frozen.state.is_finished():
             self._write_params(record, frozen)
+            self._write_values(record, frozen)
             self._open[record.number] = Trial(self._study, frozen._trial_id)
             if record.parked is None:
                 self._at_work.add(record.number)
@@ -254,11 +255,7 @@ class Study:
             params=fixed.params,
             distributions=fixed.distributions,
             user_attrs=attributes,
-            intermediate_values={
-                epoch: metrics[self.metric]
-                for epoch, metrics in record.reports.items()
-                if self.metric in metrics and len(self.metrics) == 1
-            },
+            intermediate_values=self._values(record),
         )
         trial_id = self._study._storage.create_new_trial(self._study._study_id, template_trial=template)
         trial = Trial(self._study, trial_id)
@@ -278,6 +275,17 @@ class Study:
             if name not in frozen.params:
                 internal = distribution.to_internal_repr(fixed.params[name])
                 self._study._storage.set_trial_param(frozen._trial_id, name, internal, distribution)
+
+    def _write_values(self, record: TrialRecord, frozen: FrozenTrial) -> None:
+        """Write what the sampler lacks of the reports; the process may have died between the two."""
+        for epoch, value in self._values(record).items():
+            if epoch not in frozen.intermediate_values:
+                self._study._storage.set_trial_intermediate_value(frozen._trial_id, epoch, value)
+
+    def _values(self, record: TrialRecord) -> dict[int, float]:
+        """The objective by epoch, as the sampler gets it; of several Optuna takes none on the way."""
+        told = record.reports.items() if len(self.metrics) == 1 else ()
+        return {epoch: metrics[self.metric] for epoch, metrics in told if self.metric in metrics}
 
     def _know(self, record: TrialRecord, run: str | None) -> None:
         """`run` is the identity of its run, which takes long to reckon; None where it is not known."""
