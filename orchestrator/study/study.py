@@ -110,6 +110,8 @@ class Study:
         """Numbers of the base and the search's trials, by the identity of their run."""
         self.searched = 0
         """Trials that the search has asked for."""
+        self.standing = 0
+        """Trials, those that others have taken up left out."""
         self.begun: Counter[Role] = Counter()
         """Trials by what they are for, those that others have taken up too."""
         self.rerun: set[tuple[int | None, int | None]] = set()
@@ -293,6 +295,7 @@ class Study:
         if record.role != "confirm":
             self._runs.setdefault(run or self.sweep.identity(record.values), record.number)
         self.begun[record.role] += 1
+        self.standing += record.retries is None
         self.searched += record.role == "search" and record.retries is None
         if record.role == "confirm":
             self.rerun.add((record.confirms, record.seed))

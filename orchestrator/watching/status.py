@@ -37,7 +37,7 @@ class Status:
     metric: str
     mode: str
     total: int
-    """Trials in all, with the base and the reruns."""
+    """Trials that are asked for, with the base and the reruns."""
     max_epochs: int
     rungs: list[int]
     trials: list[TrialRecord]
@@ -84,6 +84,11 @@ class Status:
         return {r.retries: r.id for r in reversed(self.trials) if r.retries is not None}
 
     @property
+    def in_all(self) -> int:
+        """Trials in all: of a sweep that was cut down, or has other finalists since, as many as there are."""
+        return max(self.total, len(standing(self.trials)))
+
+    @property
     def budget_ended(self) -> bool:
         """Whether a budget has ended the search, and has not been raised since."""
         return is_over(self.budget, self.ended_by)
@@ -125,7 +130,7 @@ class Status:
         counted = ", ".join(f"{count} {state}" for state, count in sorted(self._states.items()))
         over = sum(record.outcome is not None for record in standing(self.trials))
         value = f"; best {self._value(self.best)}" if best and self.best else ""
-        return f"{self.state}, {over} of {self.total} trials over ({counted or 'none begun'}){value}"
+        return f"{self.state}, {over} of {self.in_all} trials over ({counted or 'none begun'}){value}"
 
     def words(self) -> str:
         """A page of it."""
@@ -199,7 +204,7 @@ class Status:
             "process": self.runs.pid if self.runs else None,
             "metric": self.metric,
             "algorithm": self.algorithm,
-            "total": self.total,
+            "total": self.in_all,
             "seconds": round(self.took.total_seconds()),
             "trials_by_state": dict(self._states),
             "best": self.best.id if self.best else None,

@@ -164,6 +164,25 @@ def test_a_trial_that_a_budget_holds_up_is_ranked_until_it_goes_on(
     assert study.best_found(2) == [study.trials[1]], "what goes on is not ranked on its way"
 
 
+def test_the_fresh_seeds_of_finalists_before_and_after_a_sweep_was_extended_are_counted(
+    tmp_path: Path, open_: Open
+) -> None:
+    """And those of a sweep that was cut down."""
+
+    def of(trials: int) -> Sweep:
+        search = {"algorithm": "random", "num_trials": trials}
+        fifo = {"type": "fifo", "max_epochs": 1}
+        return space(tmp_path, search=search, scheduler=fifo, confirm={"top_k": 1, "seeds": 2})
+
+    for trials, over in ((1, 6), (2, 9), (1, 9)):
+        run, study = open_(of(trials))
+        while isinstance(task := run.next_trial(), dict):
+            run.started(task)
+            value = {study.metric: len(study.trials) / 10}  # the newest is the best
+            assert not run.reported(task, Outcome(1, value, None, finished=True).result())
+        assert run.counts.words() == f"{over} of {over} trials over: {over} completed"
+
+
 def test_what_a_trial_reports_after_it_was_held_up_counts(tmp_path: Path, open_: Open) -> None:
     """Tune asks for trials ahead of a free place, and its process has begun."""
     run, study = open_(in_budget(tmp_path, 3.5))
