@@ -6,7 +6,6 @@ An Optuna study in a journal file or a database. What Ray Tune knows is lost wit
 import time
 import uuid
 import warnings
-from collections import Counter
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
@@ -112,8 +111,6 @@ class Study:
         """Trials that the search has asked for."""
         self.standing = 0
         """Trials, those that others have taken up left out."""
-        self.begun: Counter[Role] = Counter()
-        """Trials by what they are for, those that others have taken up too."""
         self.rerun: set[tuple[int | None, int | None]] = set()
         """Trials that have been run again, each with its fresh seed."""
         self._bases: list[TrialRecord] = []
@@ -294,7 +291,6 @@ class Study:
         self.trials[record.number] = record
         if record.role != "confirm":
             self._runs.setdefault(run or self.sweep.identity(record.values), record.number)
-        self.begun[record.role] += 1
         self.standing += record.retries is None
         self.searched += record.role == "search" and record.retries is None
         if record.role == "confirm":

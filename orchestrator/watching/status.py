@@ -162,7 +162,10 @@ class Status:
         """How each budget stands, by what has been reported."""
         if not self.budget.is_set:
             return []
-        confirmed = sum(record.role == "confirm" for record in self.trials)
+        base = [record.number for record in self.trials if record.role == "base"]
+        found = [r.number for r in rank(self.trials, self.metric, self.mode) if r.role == "search"]
+        reruns = [record.confirms for record in standing(self.trials) if record.role == "confirm"]
+        confirmed = self.budget.confirmed(reruns, [*base, *found[: self.budget.top_k]])
         return self.budget.left(Ledger.of(self.trials, self.budget.workers), confirmed)
 
     def _row(self, record: TrialRecord) -> str:

@@ -169,18 +169,35 @@ def test_the_fresh_seeds_of_finalists_before_and_after_a_sweep_was_extended_are_
 ) -> None:
     """And those of a sweep that was cut down."""
 
-    def of(trials: int) -> Sweep:
-        search = {"algorithm": "random", "num_trials": trials}
-        fifo = {"type": "fifo", "max_epochs": 1}
-        return space(tmp_path, search=search, scheduler=fifo, confirm={"top_k": 1, "seeds": 2})
-
     for trials, over in ((1, 6), (2, 9), (1, 9)):
-        run, study = open_(of(trials))
-        while isinstance(task := run.next_trial(), dict):
-            run.started(task)
-            value = {study.metric: len(study.trials) / 10}  # the newest is the best
-            assert not run.reported(task, Outcome(1, value, None, finished=True).result())
+        run, _ = open_(confirmed(tmp_path, num_trials=trials))
+        run_all(run)
         assert run.counts.words() == f"{over} of {over} trials over: {over} completed"
+
+
+def confirmed(folder: Path, **search: Any) -> Sweep:
+    """A sweep of trials of one epoch, of which the best is run again."""
+    fifo = {"type": "fifo", "max_epochs": 1}
+    search = {"algorithm": "random", **search}
+    return space(folder, search=search, scheduler=fifo, confirm={"top_k": 1, "seeds": 2})
+
+
+def run_all(run: SweepRun) -> None:
+    """Of trials of one epoch, which takes an hour; the newest is the best."""
+    while isinstance(task := run.next_trial(), dict):
+        run.started(task)
+        value = {run.study.metric: len(run.study.trials) / 100}
+        assert not run.reported(task, Outcome(1, value, None, finished=True, seconds=HOUR_S).result())
+        assert run.purse.left() == read_status(run.folder).left()
+
+
+def test_a_raised_budget_has_the_fresh_seeds_of_the_new_finalist_in_it(tmp_path: Path, open_: Open) -> None:
+    for hours in (10, 20):
+        run, study = open_(confirmed(tmp_path, num_trials=100, cost_budget=hours))
+        run_all(run)
+        (best,) = study.best_found(1)
+        assert {(best.number, 43), (best.number, 44)} <= study.rerun
+        assert hours - 1 <= run.purse.ledger.spent().worker_hours <= hours
 
 
 def test_what_a_trial_reports_after_it_was_held_up_counts(tmp_path: Path, open_: Open) -> None:
