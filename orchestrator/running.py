@@ -211,6 +211,9 @@ class SweepRun:
 
     def _take_in(self, record: TrialRecord, outcome: Outcome) -> None:
         epoch = outcome.epoch
+        if record.held:  # its process had begun; where it stands is for this report to say
+            self.study.hold(record.number, held=False)
+            self.agenda.waiting.remove(record)
         self.study.report(
             record.number, epoch, outcome.metrics, outcome.checkpoint, outcome.collapsed, outcome.seconds
         )

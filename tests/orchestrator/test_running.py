@@ -214,6 +214,23 @@ def test_what_a_trial_reports_after_it_was_held_up_counts(tmp_path: Path, open_:
     assert [record.number for record in rank(study.trials.values(), study.metric, "max")] == [0, 1, 2]
 
 
+def test_a_trial_that_comes_to_a_rung_after_it_was_held_up_waits_there_only(
+    tmp_path: Path, open_: Open
+) -> None:
+    """Were it among those that go on with a raised budget too, no trial that waits could be given up."""
+    search = {"algorithm": "random", "num_trials": 2, "cost_budget": 3.5}
+    run, study = open_(space(tmp_path, search=search, confirm={"top_k": 0}))
+    run_base(run, seconds=HOUR_S)
+    first, ahead = begin(run), run.next_trial()
+    assert not reported(run, first, 1, seconds=HOUR_S)
+    assert isinstance(ahead, dict)
+    run.started(ahead)
+    weak = Outcome(1, {study.metric: 0.4}, None, finished=False, seconds=HOUR_S)
+    assert not run.reported(ahead, weak.result())
+    assert [(study.trials[number].parked, study.trials[number].held) for number in (1, 2)] == [(1, False)] * 2
+    assert not run.agenda.waiting
+
+
 def test_a_sweep_that_goes_on_looks_for_what_was_left_in_a_store_little_by_little(
     tmp_path: Path, open_: Open
 ) -> None:
