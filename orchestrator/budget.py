@@ -3,6 +3,7 @@
 import math
 import time
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -123,8 +124,10 @@ class Budget:
     cost_h: float | None
     workers: int = 1
     max_epochs: int = 1
-    confirmations: int = 0
-    """Runs with fresh seeds after the search."""
+    top_k: int = 0
+    """Configs that are run with fresh seeds after the search, beside the base; 0: none, nor the base."""
+    seeds: int = 0
+    """Those of each."""
 
     @classmethod
     def of(cls, sweep: "Sweep") -> Self:
@@ -141,7 +144,8 @@ class Budget:
             search.get("cost_budget"),
             sweep["resources"]["workers"],
             base["training"]["epochs"],
-            (confirm["top_k"] + 1) * confirm["seeds"] if confirm["top_k"] else 0,
+            confirm["top_k"],
+            confirm["seeds"],
         )
 
     @property
@@ -156,7 +160,7 @@ class Budget:
         now: float = 0.0,
         running_s: Sequence[float] = (),
     ) -> list[Left]:
-        """How each stands; `confirmed` runs with fresh seeds have begun already."""
+        """How each stands; `confirmed` of the runs with fresh seeds have begun already."""
         spent = ledger.spent(now, running_s)
         kept = self._reserved(ledger, confirmed)
         found = []
@@ -166,10 +170,16 @@ class Budget:
             found.append(Left(COST, self.cost_h, spent.worker_hours, kept.worker_hours))
         return found
 
+    def confirmed(self, reruns: Iterable[int | None], chosen: Iterable[int]) -> int:
+        """How many of `reruns`, told by the trials that they run again, are of those `chosen` by now: where a
+        raised budget has led to another finalist, that one is still to be run with fresh seeds."""
+        counts = Counter(reruns)
+        return sum(min(self.seeds, counts[number]) for number in chosen)
+
     def _reserved(self, ledger: Ledger, confirmed: int) -> Spent:
         """What the runs with fresh seeds that have not begun will take, by the epochs so far."""
-        runs = max(0, self.confirmations - confirmed)
-        if not runs or not ledger.epochs:
+        runs = (self.top_k + 1) * self.seeds - confirmed if self.top_k else 0
+        if runs <= 0 or not ledger.epochs:
             return Spent()
         run_s = MARGIN * self.max_epochs * ledger.epoch_s / ledger.epochs
         waves = math.ceil(runs / round(ledger.side_by_side))
@@ -193,7 +203,11 @@ class Purse:
 
     def left(self, running_s: Sequence[float] = ()) -> list[Left]:
         """How each budget stands, where epochs have been running for `running_s`."""
-        return self.budget.left(self.ledger, self._study.begun["confirm"], time.time(), running_s)
+        base = self._study.base_to_confirm()
+        chosen = [*([base] if base else []), *self._study.best_found(self.budget.top_k)]
+        reruns = (number for number, _ in self._study.rerun)
+        confirmed = self.budget.confirmed(reruns, [record.number for record in chosen])
+        return self.budget.left(self.ledger, confirmed, time.time(), running_s)
 
     def allows(self, role: Role, running_s: Sequence[float] = ()) -> bool:
         """Whether a trial of that role may begin, or begin another epoch.

@@ -162,6 +162,8 @@ def _as_here(
         if record.outcome == "pruned":
             return "the base config, which is run to the end here"
         return "base", sweep.base_values() or {}
+    if record.outcome == "pruned" and max(record.reports) not in sweep.rungs:
+        return "stopped early, where no trial is stopped here"
     values = sweep.complete(lambda key: value_at(data, key))
     outside = [key for key, value in values.items() if value not in sweep.config.space[key]]
     if outside:

@@ -86,6 +86,7 @@ class SweepRun:
         for record in self.agenda.waiting:
             if record.role != "confirm" and not self._allows(record.role):
                 study.hold(record.number)
+        counts.total = max(counts.total, study.standing)
         self._give_up()  # else Ray would be started for nothing, and Tune waits for ever where none begins
 
     # What Tune asks
@@ -99,6 +100,7 @@ class SweepRun:
         record = self.agenda.next()
         if record is None:
             return None if self.agenda.out() else FINISHED
+        self.counts.total = max(self.counts.total, self.study.standing)
         self.study.hold(record.number, held=False)
         folder = trial_folder(self.folder, record)
         resume = checkpoints_of(self.folder, self.study, record)
@@ -209,6 +211,9 @@ class SweepRun:
 
     def _take_in(self, record: TrialRecord, outcome: Outcome) -> None:
         epoch = outcome.epoch
+        if record.held:  # its process had begun; where it stands is for this report to say
+            self.study.hold(record.number, held=False)
+            self.agenda.waiting.remove(record)
         self.study.report(
             record.number, epoch, outcome.metrics, outcome.checkpoint, outcome.collapsed, outcome.seconds
         )

@@ -9,6 +9,7 @@ means.
 """
 
 import math
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -240,4 +241,7 @@ def _value(distribution: Distribution, scaled: float) -> float:
     """The value of the range that is next to a scaled one."""
     value = 10**scaled if distribution.kind in LOGARITHMIC else scaled
     points = distribution.points
-    return value if points is None else float(min(points, key=lambda point: abs(point - value)))
+    if points is None:
+        return value
+    place = bisect_left(points, value)  # of billions of seeds, say
+    return float(min(points[max(0, place - 1) : place + 1], key=lambda point: abs(point - value)))

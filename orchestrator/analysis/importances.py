@@ -82,7 +82,9 @@ def _groups(terms: list[Term], rows_N: np.ndarray, values_N: np.ndarray) -> Iter
             params = {term.key: _params(term, rows_N[among_N]) for term in there}
             names = {term.key: list(params[term.key]) for term in own}
             study = _study({name: found_M for each in params.values() for name, found_M in each.items()})
-            yield _Group(names, study, values_M, weight)
+            # Trees take a spread below 1e-8 for none, and without any spread there is an error.
+            usual = float(np.subtract(*np.quantile(values_M, [0.75, 0.25]))) or float(values_M.std())
+            yield _Group(names, study, (values_M - np.median(values_M)) / usual, weight)
 
 
 def _shares(group: _Group, values_M: np.ndarray) -> dict[str, tuple[float, float]]:

@@ -59,7 +59,8 @@ def _standing(material: Material) -> str:
     outcomes = Counter(record.outcome or "not over" for record in trials)
     by_outcome = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
     epochs = sum(len(record.reports) for record in trials)
-    of = material.sweep.num_trials + 1 + material.sweep.num_confirmations
+    asked = material.sweep.num_trials + 1 + material.sweep.num_confirmations
+    of = max(asked, len(trials))  # a sweep that was extended may have other finalists
     algorithm = material.sweep.config.search.algorithm
     proposed = "" if algorithm == "grid" else f" The search's trials were proposed by {algorithm}."
     budgets = "; ".join(words.rstrip(".") for words in material.budgets)

@@ -96,7 +96,7 @@ def _fixed(trial: Earlier, sweep: "Sweep") -> FixedTrial:
 
 
 def _median_at(epoch: int, own: Sequence[FrozenTrial]) -> float | None:
-    found = [trial.intermediate_values[epoch] for trial in own if epoch in trial.intermediate_values]
+    found = [value for t in own if math.isfinite(value := t.intermediate_values.get(epoch, math.nan))]
     return median(found) if found else None
 
 
@@ -129,13 +129,14 @@ def _told(
     """A trial in this space's terms; None where it tells nothing here."""
     metric = sweep.config.objective.metric
     last = record.last(metric)
-    if last is None or record.outcome == "failed":
+    if last is None or not math.isfinite(last[1]) or record.outcome == "failed":
         return None
     values = _values(record, other, sweep)
     if _outside(values, sweep):
         return None
     epoch, value = last
-    usual = median(r.reports[epoch][metric] for r in known if metric in r.reports.get(epoch, {}))
+    there = (r.reports.get(epoch, {}).get(metric, math.nan) for r in known)
+    usual = median(filter(math.isfinite, there))  # a run that diverged stands nowhere among others
     here = epoch * sweep.max_epochs / other.max_epochs
     if sweep.rungs:  # this sweep's own trials are compared nowhere else
         here = min(sweep.looks, key=lambda look: abs(math.log(look / here)))

@@ -6,7 +6,6 @@ An Optuna study in a journal file or a database. What Ray Tune knows is lost wit
 import time
 import uuid
 import warnings
-from collections import Counter
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
@@ -110,8 +109,8 @@ class Study:
         """Numbers of the base and the search's trials, by the identity of their run."""
         self.searched = 0
         """Trials that the search has asked for."""
-        self.begun: Counter[Role] = Counter()
-        """Trials by what they are for, those that others have taken up too."""
+        self.standing = 0
+        """Trials, those that others have taken up left out."""
         self.rerun: set[tuple[int | None, int | None]] = set()
         """Trials that have been run again, each with its fresh seed."""
         self._bases: list[TrialRecord] = []
@@ -137,6 +136,7 @@ class Study:
         self._promotions = max(self._promotions, record.turn[1] + 1 if record.turn else 0)
         if not frozen.state.is_finished():
             self._write_params(record, frozen)
+            self._write_values(record, frozen)
             self._open[record.number] = Trial(self._study, frozen._trial_id)
             if record.parked is None:
                 self._at_work.add(record.number)
@@ -254,11 +254,7 @@ class Study:
             params=fixed.params,
             distributions=fixed.distributions,
             user_attrs=attributes,
-            intermediate_values={
-                epoch: metrics[self.metric]
-                for epoch, metrics in record.reports.items()
-                if self.metric in metrics and len(self.metrics) == 1
-            },
+            intermediate_values=self._values(record),
         )
         trial_id = self._study._storage.create_new_trial(self._study._study_id, template_trial=template)
         trial = Trial(self._study, trial_id)
@@ -279,12 +275,23 @@ class Study:
                 internal = distribution.to_internal_repr(fixed.params[name])
                 self._study._storage.set_trial_param(frozen._trial_id, name, internal, distribution)
 
+    def _write_values(self, record: TrialRecord, frozen: FrozenTrial) -> None:
+        """Write what the sampler lacks of the reports; the process may have died between the two."""
+        for epoch, value in self._values(record).items():
+            if epoch not in frozen.intermediate_values:
+                self._study._storage.set_trial_intermediate_value(frozen._trial_id, epoch, value)
+
+    def _values(self, record: TrialRecord) -> dict[int, float]:
+        """The objective by epoch, as the sampler gets it; of several Optuna takes none on the way."""
+        told = record.reports.items() if len(self.metrics) == 1 else ()
+        return {epoch: metrics[self.metric] for epoch, metrics in told if self.metric in metrics}
+
     def _know(self, record: TrialRecord, run: str | None) -> None:
         """`run` is the identity of its run, which takes long to reckon; None where it is not known."""
         self.trials[record.number] = record
         if record.role != "confirm":
             self._runs.setdefault(run or self.sweep.identity(record.values), record.number)
-        self.begun[record.role] += 1
+        self.standing += record.retries is None
         self.searched += record.role == "search" and record.retries is None
         if record.role == "confirm":
             self.rerun.add((record.confirms, record.seed))

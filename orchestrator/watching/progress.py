@@ -28,6 +28,7 @@ class Counts:
     """How far a sweep is."""
 
     total: int = 0
+    """Trials in all: those that are asked for, or as many as there are."""
     ended: dict[str, int] = field(default_factory=dict)
     best: str = ""
     """The best so far in words, with the base beside it."""

@@ -37,7 +37,7 @@ class Status:
     metric: str
     mode: str
     total: int
-    """Trials in all, with the base and the reruns."""
+    """Trials that are asked for, with the base and the reruns."""
     max_epochs: int
     rungs: list[int]
     trials: list[TrialRecord]
@@ -84,6 +84,11 @@ class Status:
         return {r.retries: r.id for r in reversed(self.trials) if r.retries is not None}
 
     @property
+    def in_all(self) -> int:
+        """Trials in all: of a sweep that was cut down, or has other finalists since, as many as there are."""
+        return max(self.total, len(standing(self.trials)))
+
+    @property
     def budget_ended(self) -> bool:
         """Whether a budget has ended the search, and has not been raised since."""
         return is_over(self.budget, self.ended_by)
@@ -125,7 +130,7 @@ class Status:
         counted = ", ".join(f"{count} {state}" for state, count in sorted(self._states.items()))
         over = sum(record.outcome is not None for record in standing(self.trials))
         value = f"; best {self._value(self.best)}" if best and self.best else ""
-        return f"{self.state}, {over} of {self.total} trials over ({counted or 'none begun'}){value}"
+        return f"{self.state}, {over} of {self.in_all} trials over ({counted or 'none begun'}){value}"
 
     def words(self) -> str:
         """A page of it."""
@@ -157,7 +162,10 @@ class Status:
         """How each budget stands, by what has been reported."""
         if not self.budget.is_set:
             return []
-        confirmed = sum(record.role == "confirm" for record in self.trials)
+        base = [record.number for record in self.trials if record.role == "base"]
+        found = [r.number for r in rank(self.trials, self.metric, self.mode) if r.role == "search"]
+        reruns = [record.confirms for record in standing(self.trials) if record.role == "confirm"]
+        confirmed = self.budget.confirmed(reruns, [*base, *found[: self.budget.top_k]])
         return self.budget.left(Ledger.of(self.trials, self.budget.workers), confirmed)
 
     def _row(self, record: TrialRecord) -> str:
@@ -199,7 +207,7 @@ class Status:
             "process": self.runs.pid if self.runs else None,
             "metric": self.metric,
             "algorithm": self.algorithm,
-            "total": self.total,
+            "total": self.in_all,
             "seconds": round(self.took.total_seconds()),
             "trials_by_state": dict(self._states),
             "best": self.best.id if self.best else None,

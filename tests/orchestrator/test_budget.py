@@ -62,7 +62,7 @@ def test_an_epoch_that_still_runs_is_spent_as_well() -> None:
 
 
 def test_the_search_leaves_what_the_fresh_seeds_will_take() -> None:
-    budget = Budget(time_s=1000, cost_h=1.0, max_epochs=10, confirmations=4)
+    budget = Budget(time_s=1000, cost_h=1.0, max_epochs=10, top_k=1, seeds=2)
     ledger = Ledger.of([trial(0, 110, 120), trial(1, 110, 120)], workers=1)  # two at a time, 10 s an epoch
     time, cost = budget.left(ledger)
     assert time.reserved == pytest.approx(1.1 * 2 * 10 * 10)

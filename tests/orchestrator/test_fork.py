@@ -137,6 +137,24 @@ def test_a_base_that_was_stopped_early_as_a_trial_is_run_to_its_end(results: Pat
     ]
 
 
+@pytest.mark.parametrize("scheduler", [{"type": "fifo"}, {"type": "asha", "grace_epochs": 2}])
+def test_a_trial_that_stopped_where_the_new_sweep_stops_none_is_run_again(
+    results: Path, scheduler: dict[str, Any]
+) -> None:
+    """The rate of 0.002 was pruned after an epoch, which says nothing among trials of two and more."""
+    new = written(
+        results.parent,
+        "new",
+        space={"training.lr": {"choice": [0.0002, 0.002, 0.02]}},
+        scheduler={**scheduler, "max_epochs": 3},
+        search={"algorithm": "random", "num_trials": 3},
+    )
+    lines = fork(results, "old", new)
+    assert "  not taken: 1, stopped early, where no trial is stopped here" in lines
+    study = Study(results / "new", new, build_sampler(new))
+    assert study.ask().values == {"training.lr": 0.002}
+
+
 def lists(folder: Path, name: str, weight_decay: float, lr: float, rates: list[float], design: str) -> Sweep:
     """A design that lists its trials, of two weight decays and `rates`, from a base with one of each."""
     return written(

@@ -164,6 +164,42 @@ def test_a_trial_that_a_budget_holds_up_is_ranked_until_it_goes_on(
     assert study.best_found(2) == [study.trials[1]], "what goes on is not ranked on its way"
 
 
+def test_the_fresh_seeds_of_finalists_before_and_after_a_sweep_was_extended_are_counted(
+    tmp_path: Path, open_: Open
+) -> None:
+    """And those of a sweep that was cut down."""
+
+    for trials, over in ((1, 6), (2, 9), (1, 9)):
+        run, _ = open_(confirmed(tmp_path, num_trials=trials))
+        run_all(run)
+        assert run.counts.words() == f"{over} of {over} trials over: {over} completed"
+
+
+def confirmed(folder: Path, **search: Any) -> Sweep:
+    """A sweep of trials of one epoch, of which the best is run again."""
+    fifo = {"type": "fifo", "max_epochs": 1}
+    search = {"algorithm": "random", **search}
+    return space(folder, search=search, scheduler=fifo, confirm={"top_k": 1, "seeds": 2})
+
+
+def run_all(run: SweepRun) -> None:
+    """Of trials of one epoch, which takes an hour; the newest is the best."""
+    while isinstance(task := run.next_trial(), dict):
+        run.started(task)
+        value = {run.study.metric: len(run.study.trials) / 100}
+        assert not run.reported(task, Outcome(1, value, None, finished=True, seconds=HOUR_S).result())
+        assert run.purse.left() == read_status(run.folder).left()
+
+
+def test_a_raised_budget_has_the_fresh_seeds_of_the_new_finalist_in_it(tmp_path: Path, open_: Open) -> None:
+    for hours in (10, 20):
+        run, study = open_(confirmed(tmp_path, num_trials=100, cost_budget=hours))
+        run_all(run)
+        (best,) = study.best_found(1)
+        assert {(best.number, 43), (best.number, 44)} <= study.rerun
+        assert hours - 1 <= run.purse.ledger.spent().worker_hours <= hours
+
+
 def test_what_a_trial_reports_after_it_was_held_up_counts(tmp_path: Path, open_: Open) -> None:
     """Tune asks for trials ahead of a free place, and its process has begun."""
     run, study = open_(in_budget(tmp_path, 3.5))
@@ -176,6 +212,23 @@ def test_what_a_trial_reports_after_it_was_held_up_counts(tmp_path: Path, open_:
     assert not reported(run, ahead, 1, seconds=HOUR_S)
     assert study.best_found(2) == [study.trials[1], study.trials[2]]
     assert [record.number for record in rank(study.trials.values(), study.metric, "max")] == [0, 1, 2]
+
+
+def test_a_trial_that_comes_to_a_rung_after_it_was_held_up_waits_there_only(
+    tmp_path: Path, open_: Open
+) -> None:
+    """Were it among those that go on with a raised budget too, no trial that waits could be given up."""
+    search = {"algorithm": "random", "num_trials": 2, "cost_budget": 3.5}
+    run, study = open_(space(tmp_path, search=search, confirm={"top_k": 0}))
+    run_base(run, seconds=HOUR_S)
+    first, ahead = begin(run), run.next_trial()
+    assert not reported(run, first, 1, seconds=HOUR_S)
+    assert isinstance(ahead, dict)
+    run.started(ahead)
+    weak = Outcome(1, {study.metric: 0.4}, None, finished=False, seconds=HOUR_S)
+    assert not run.reported(ahead, weak.result())
+    assert [(study.trials[number].parked, study.trials[number].held) for number in (1, 2)] == [(1, False)] * 2
+    assert not run.agenda.waiting
 
 
 def test_a_sweep_that_goes_on_looks_for_what_was_left_in_a_store_little_by_little(

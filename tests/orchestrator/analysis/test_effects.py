@@ -308,6 +308,14 @@ def test_points_of_a_narrow_range_keep_apart(tmp_path: Path) -> None:
     assert len(set(found)) == 3
 
 
+@pytest.mark.timeout(60)
+def test_a_range_of_billions_of_values_is_told_at_its_quarters(tmp_path: Path) -> None:
+    """As where the seed varies: it is not gone through."""
+    sweep = synthetic_sweep(tmp_path, space={"seed": {"randint": [0, 2**32]}})
+    (effect,) = _effects(sweep, []).keys
+    assert [level.label for level in effect.levels] == ["42", "1.074e+09", "2.147e+09", "3.221e+09"]
+
+
 @pytest.mark.parametrize("tried", [0, 1, 12])
 def test_a_range_of_which_one_value_was_tried_keeps_no_effect_from_other_keys(
     tmp_path: Path, tried: int

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,16 @@ def test_a_key_of_noise_lies_below_the_floor_and_one_that_matters_above(many_key
     assert 0.1 < max(shares.values()) < floor  # a share that looks like something
     shares, floor = _fanova(many_keys, drawn(np.random.default_rng(0), 30, gain=0.05))
     assert [key for key, share in shares.items() if share > floor] == ["loss.type"]
+
+
+@pytest.mark.usefixtures("few_shuffles")
+def test_shares_are_the_same_however_small_the_objective_is(many_keys: Sweep) -> None:
+    """Nor is it an error where all values are nearly the same."""
+    records = drawn(np.random.default_rng(0), 30, gain=0.05)
+    small = [
+        replace(record, reports={2: {METRIC: record.reports[2][METRIC] * 2.0**-40}}) for record in records
+    ]
+    assert _fanova(many_keys, small) == _fanova(many_keys, records)
 
 
 def test_a_list_of_weights_that_matters_has_a_share_and_a_p(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from pyarrow import parquet
 from orchestrator.analysis import findings as plain
 from orchestrator.analysis.front import front
 from orchestrator.cli import main
+from orchestrator.definition import write_definition
 from orchestrator.ending import ended_by
 from orchestrator.reporting import effects, sentences
 from orchestrator.reporting.comparison import first_finalist, obstacles, words
@@ -261,6 +262,12 @@ def test_a_trial_taken_up_again_counts_once_with_its_epochs(tmp_path: Path) -> N
     assert not [line for line in summary(material) if "failed" in line]
     result = SweepResult(folder, list(material.records), material.best, material.base, 0)
     assert "2 trials: 2 completed; 6 epochs in all" in said_at_the_end(result, sweep, "http://m").splitlines()
+
+
+def test_more_trials_than_are_asked_for_now_are_counted(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "results", space(tmp_path, search={"num_trials": 3}))
+    write_definition(folder, space(tmp_path, search={"num_trials": 2}))
+    assert contents(read_material(folder)).standing.startswith("4 of 4 trials begun (")
 
 
 def test_the_page_says_what_ended_the_search_early(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A new sweep learns from earlier ones: its first proposals are good, and the same after an interruption."""
 
+import math
 import os
 from pathlib import Path
 from typing import Any, NoReturn
@@ -101,6 +102,27 @@ def test_values_are_told_by_the_median_of_their_own_sweep_at_their_epoch(tmp_pat
     assert [trial.number for trial in seen] == list(range(-20, 0))
     shown = [trial.value for trial, told in zip(seen, found, strict=True) if not told.completed]
     assert shown == pytest.approx([0.3 + trial.above for trial in weak])
+
+
+def test_a_run_that_diverged_stands_nowhere_among_the_others(tmp_path: Path) -> None:
+    """Its value is NaN, which sorts anywhere."""
+    sweep, nan = load(tmp_path, "before"), float("nan")
+    study = Study(tmp_path / "results/before", sweep, build_sampler(sweep))
+    write_definition(tmp_path / "results/before", sweep)
+    for number, value in enumerate((0.1, 0.5, nan, nan, nan, 0.4, 0.3, 0.2)):
+        record = study.ask("search", {"training.lr": 10 ** (-5 + number / 5)})
+        study.report(record.number, 3, {"val/knn_top1": value}, None)
+        diverged = "failed" if number == 3 else "collapsed"
+        study.end(record.number, diverged if math.isnan(value) else "pruned")
+    search = {"algorithm": "tpe", "num_trials": 9, "warm_start": ["before"]}
+    after = load(tmp_path, "after", search=search)
+    found = read_earlier(tmp_path / "results", after)
+    assert [trial.above for trial in found] == pytest.approx([-0.2, 0.2, 0.1, 0.0, -0.1])
+    study = Study(tmp_path / "results/after", after, build_sampler(after))
+    for value in (nan, 0.8, nan, 0.9, nan):
+        study.report(study.ask().number, 3, {"val/knn_top1": value}, None)
+    seen = Lore(found, after)(study._study.get_trials())
+    assert [trial.value for trial in seen] == pytest.approx([0.65, 1.05, 0.95, 0.85, 0.75])
 
 
 @pytest.mark.parametrize(

@@ -293,6 +293,23 @@ def test_a_half_written_last_line_costs_only_itself(folder: Path, sweep: Sweep) 
     assert opened(folder, sweep).trials[number].reports == {1: knn(0.5), 2: knn(0.7)}
 
 
+def test_a_report_that_was_not_told_to_the_sampler_is_told_on_opening(folder: Path, sweep: Sweep) -> None:
+    """The process, or the machine, died between the report and its value for the sampler."""
+    study = opened(folder, sweep)
+    number = study.ask().number
+    study.report(number, 1, knn(0.4), "epoch_1.pt")
+    journal = folder / JOURNAL
+    *before, value = journal.read_bytes().splitlines(keepends=True)
+    assert b'"intermediate_value":0.4' in value
+    journal.write_bytes(b"".join(before) + value[:-9])
+    for _ in range(2):
+        again = opened(folder, sweep)
+        assert again.trials[number].reports == {1: knn(0.4)}
+        (seen,) = again._study.get_trials()
+        assert seen.intermediate_values == {1: 0.4}
+    assert journal.read_bytes().count(b'"intermediate_value":') == 1
+
+
 def test_an_end_that_was_not_told_to_the_sampler_is_told_on_opening(folder: Path, sweep: Sweep) -> None:
     study = opened(folder, sweep)
     number = study.ask().number

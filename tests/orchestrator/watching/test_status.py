@@ -107,6 +107,16 @@ def test_a_sweep_that_was_asked_for_more_is_not_finished_before_it_has_answered_
     assert (states(folder), again.is_answered) == ({"finished"}, True)
 
 
+def test_a_sweep_that_has_more_trials_than_are_asked_for_now_counts_them(tmp_path: Path) -> None:
+    """Since it was cut down, or has other finalists after it was extended."""
+    sweep, folder, study = searched(tmp_path)
+    confirm(sweep, study)
+    write_definition(folder, space(tmp_path, search=SEARCH | {"num_trials": 1}, confirm={"top_k": 1}))
+    found = read_status(folder)
+    assert "9 of 9 trials over" in found.line()
+    assert found.data()["total"] == 9
+
+
 def test_what_is_reported_after_an_answer_makes_it_an_old_one(tmp_path: Path) -> None:
     """A trial that a budget held up has gone on, and no trial began or ended since."""
     sweep, folder, study = searched(tmp_path)
