@@ -127,6 +127,19 @@ def test_markdown_and_latex_hold_the_same_figures(broad: Path, tmp_path: Path, m
     assert "fusion_method" not in tex.replace(r"fusion\_method", "")
 
 
+def test_the_suffix_of_a_file_tells_its_format_and_one_that_is_none_makes_no_folder(
+    broad: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("broad.png", "broad.pdf"):
+        assert command(broad.parent, "report", "broad", "-o", str(tmp_path / name)) == 2
+        assert f"{name}: no report is written as {name[-4:]}. Allowed: .html, .md" in capsys.readouterr().err
+        assert not (tmp_path / name).exists()
+    (tmp_path / "made.by").mkdir()
+    for name, written in (("R.TEX", "R.TEX"), ("v1.2", "v1.2/index.html"), ("made.by", "made.by/index.html")):
+        assert command(broad.parent, "report", "broad", "-o", str(tmp_path / name)) == 0
+        assert (tmp_path / written).is_file()
+
+
 def test_latex_takes_any_text_for_text() -> None:
     assert latex(r"a_b & 50% {x} \y ~z^2 #1 $") == (
         r"a\_b \& 50\% \{x\} \textbackslash{}y \textasciitilde{}z\textasciicircum{}2 \#1 \$"
