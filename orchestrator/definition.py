@@ -130,24 +130,32 @@ def flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all. Who may read it is the umask's to say."""
-    with _beside(path) as temporary, temporary.open("xb") as file:
+    """Write a plain file whole or not at all. Who may read it is the umask's to say."""
+    with beside(path) as temporary, temporary.open("wb") as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
 def copy_whole(source: Path, path: Path) -> None:
     """The same with what is in another file, which may be large."""
-    with _beside(path) as temporary:
+    with beside(path) as temporary:
         shutil.copyfile(source, temporary)
 
 
 @contextmanager
-def _beside(path: Path) -> Iterator[Path]:
-    """Within, a name beside `path`, which the file of that name gets in the end."""
+def beside(path: Path) -> Iterator[Path]:
+    """Within, a name beside `path`, which the file of that name gets in the end.
+
+    What is no plain file, as /dev/stdout, a pipe or a link, is written itself: it must not be replaced.
+    """
+    if path.is_symlink() or (path.exists() and not path.is_file() and not path.is_dir()):
+        yield path
+        return
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         yield temporary
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and str(error.filename) == str(temporary):
+            error.filename = str(path)  # the name that the user knows
         raise

@@ -143,7 +143,7 @@ def _run_to_its_end(
 
                 with some_ray(resources, folder, lost) as scratch:
                     patience.say = run.progress.note
-                    for line in (_opening(sweep, study), *settled.words):
+                    for line in (opening(sweep, study), *settled.words):
                         run.progress.note(line)
                     write_plan(folder, sweep)
                     run_trials(resources, run.next_trial, run, stop, scratch)
@@ -170,15 +170,19 @@ def write_plan(folder: Path, sweep: Sweep) -> None:
         write_whole(folder / PLAN, outlook(sweep, places_now(sweep.config.resources)))
 
 
-def _opening(sweep: Sweep, study: Study) -> str:
-    over = sum(record.outcome is not None for record in study.trials.values())
+def opening(sweep: Sweep, study: Study) -> str:
+    """What there is to do, and how much of it is done."""
+    again = sweep.num_confirmations
+    runs = [counted(sweep.num_trials, "trial"), "the base config"]
+    runs += [f"{counted(again, 'run')} with fresh seeds"] if again else []
+    over = sum(record.outcome is not None for record in standing(study.trials.values()))
+    going_on = f", {over} of them over already" if over else ""
     if cluster_address() is None:
         at_a_time = f"{places(sweep.config.resources)} at a time"
     else:
         at_a_time = f"on a cluster of {counted(len(cluster_nodes()), 'node')}"
-    going_on = f", {over} of them over already" if over else ""
     return (
-        f"{sweep.config.name}: {counted(sweep.num_trials, 'trial')} and the base config{going_on}, "
+        f"{sweep.config.name}: {', '.join(runs[:-1])} and {runs[-1]}{going_on}, "
         f"{at_a_time}, up to {counted(sweep.max_epochs, 'epoch')}"
         + (f", rungs at {', '.join(map(str, sweep.rungs))}" if sweep.rungs else "")
     )

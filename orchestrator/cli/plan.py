@@ -61,5 +61,6 @@ def run(options: argparse.Namespace) -> int:
 def _worlds(text: str) -> int:
     count = int(text) if text.isdecimal() else 0
     if not 1 <= count <= MOST_WORLDS:
-        raise argparse.ArgumentTypeError(f"{text}: must be a whole number from 1 to {MOST_WORLDS}")
+        hint = "" if text[:1].isdecimal() else "; the space stands before --simulate"
+        raise argparse.ArgumentTypeError(f"{text}: must be a whole number from 1 to {MOST_WORLDS}{hint}")
     return count

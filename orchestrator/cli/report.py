@@ -47,8 +47,8 @@ def run(options: argparse.Namespace) -> int:
     from orchestrator.reporting.material import read_material
     from orchestrator.reporting.write import FORMATS, write_report
 
+    kind = options.format or _format_of(options.output)
     material = read_material(find_sweep(Path(options.results), options.name), options.storage)
-    kind = options.format or (options.output and BY_SUFFIX.get(options.output.suffix))
     if kind is None:
         files = write_report(material, options.output or material.folder / REPORT)
     else:
@@ -59,3 +59,18 @@ def run(options: argparse.Namespace) -> int:
     for file in files:
         print(file)
     return 0
+
+
+def _format_of(output: Path | None) -> str | None:
+    """The format that the suffix of a file tells; None for a folder."""
+    from orchestrator.space import ConfigError
+
+    if output is None or output.is_dir():
+        return None
+    suffix = output.suffix.lower()
+    if suffix not in BY_SUFFIX and suffix[1:].isalpha():  # a folder may be v1.2
+        raise ConfigError(
+            f"-o {output}: no report is written as {suffix}. Allowed: {', '.join(BY_SUFFIX)}, or a folder; "
+            "--format png writes the figures to one."
+        )
+    return BY_SUFFIX.get(suffix)

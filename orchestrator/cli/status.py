@@ -1,7 +1,8 @@
 """How a sweep stands, from any shell, while it runs and afterwards.
 
 Reads the record without locking out the sweep that writes it, and changes nothing. Without a name, the
-sweep that was written to last.
+sweep that was written to last. The times are from proposal to end, waits and interruptions included; how
+long trials trained is in `report --format csv`.
 
 --watch shows the table that the sweep itself shows, and ends with it; not on a terminal, a line whenever
 something has changed. Ctrl-C ends the watching, with exit status 0; the sweep does not hear of it.
@@ -89,7 +90,8 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = math.nan
     if not LEAST_S <= seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text}: must be a number, of at least {LEAST_S:g} seconds")
+        hint = "; the sweep's name stands before --watch" if math.isnan(seconds) else ""
+        raise argparse.ArgumentTypeError(f"{text}: must be a number, of at least {LEAST_S:g} seconds{hint}")
     return seconds
 
 

@@ -12,8 +12,16 @@ from orchestrator.reporting.tables import Table
 from orchestrator.space.checks import incomparable
 from orchestrator.space.keys import MEASURE, under
 from orchestrator.space.space import effective
+from orchestrator.study.record import standing
 
 SHOWN = 20
+JUDGED_BY = {
+    "evaluation.knn": "val/knn_top1",
+    "evaluation.linear_probe": "val/linear_probe_top1",
+    "evaluation.lidar": "val/lidar",
+    "evaluation.val_loss": "val/loss",
+}
+"""Keys that change one metric alone, which begins so, and are of no account for another."""
 
 
 def side_by_side(sweeps: Sequence[Material]) -> Table:
@@ -21,7 +29,7 @@ def side_by_side(sweeps: Sequence[Material]) -> Table:
     rows = [
         ["state", *(s.state for s in sweeps)],
         ["objective", *(s.metric for s in sweeps)],
-        ["trials", *(str(len(s.records)) for s in sweeps)],
+        ["trials", *(str(len(standing(s.records))) for s in sweeps)],
         ["epochs of a full trial", *(str(s.sweep.max_epochs) for s in sweeps)],
         ["base config", *(number(s.value(s.base)) if s.base else NONE for s in sweeps)],
         ["best of the search", *(_best(s) for s in sweeps)],
@@ -57,7 +65,10 @@ def _obstacle(metric: str, key: str) -> str | None:
     """
     if key == "training.epochs":  # of all trials, and told apart
         return None
-    return "which changes what the objective measures" if under(key, MEASURE) else incomparable(metric, key)
+    if under(key, MEASURE):
+        own = (judged for part, judged in JUDGED_BY.items() if under(key, [part]))
+        return "which changes what the objective measures" if metric.startswith(next(own, "")) else None
+    return incomparable(metric, key)
 
 
 def base_differences(sweeps: Sequence[Material]) -> dict[str, list[str]]:

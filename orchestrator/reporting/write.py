@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from orchestrator.definition import PAGE, REPORT, write_whole
+from orchestrator.definition import PAGE, REPORT, beside, write_whole
 from orchestrator.process.environment import read_environments
 from orchestrator.reporting.contents import contents
 from orchestrator.reporting.material import Material
@@ -64,12 +64,8 @@ def write_csv(material: Material, path: Path) -> list[Path]:
 
 def write_trials_parquet(material: Material, path: Path) -> list[Path]:
     """All trials as Parquet."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
+    with beside(path) as temporary:
         write_parquet(material, temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return [path]
 
 

@@ -22,7 +22,13 @@ from orchestrator.tracking.tracking import sqlalchemy_uri
 PARAM_CHARS, TAG_CHARS, KEY_CHARS = 6000, 8000, 250
 BATCH_METRICS, BATCH_PARAMS, BATCH_TAGS = 800, 100, 100
 
-REFUSALS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE"}
+REFUSALS = {
+    "INVALID_PARAMETER_VALUE",
+    "BAD_REQUEST",
+    "RESOURCE_DOES_NOT_EXIST",
+    "INVALID_STATE",
+    "ENDPOINT_NOT_FOUND",  # as of models on a server before MLflow 3
+}
 """MLflow's codes for what will never be taken; anything else may pass at a later attempt."""
 
 KIND = "custom_model_development"

@@ -141,7 +141,10 @@ class Lines(Progress):
                 waiting, begun = _with_epochs(self._waiting), self.counts.ended or self._waiting
                 running = _with_epochs(self._running) or ("no trial" if begun else "starting")
                 parts = [running, f"waiting for a place: {waiting}"] if waiting else [running]
-                self._write(f"running: {'; '.join([*parts, self.counts.words()])}")
+                try:
+                    self._write(f"running: {'; '.join([*parts, self.counts.words()])}")
+                except OSError:  # whoever read has left: the sweep's own next line ends it
+                    return
 
 
 def _with_epochs(trials: dict[int, TrialRecord]) -> str:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.table import Table
 from rich.text import Text
 
 from orchestrator.reporting.caption import NONE, counted, describe, number
@@ -21,8 +20,6 @@ STOPPED = 5
 """Trials shown of those that have ended, the newest."""
 WINDOW_S = 120.0
 """Throughput is that of so many seconds before the newest report."""
-NARROW = 90
-"""Columns of a terminal below which the values of trials are left out, but for those that have ended."""
 BARS = "▁▂▃▄▅▆▇█"
 SPARK = 12
 
@@ -36,17 +33,16 @@ class SweepTable:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         return self.parts(options)
 
-    def parts(self, options: ConsoleOptions) -> Iterator[Table | Text]:
+    def parts(self, options: ConsoleOptions) -> Iterator[Text]:
         """What it is made of from top to bottom."""
         width, height = options.max_width, options.height or options.size.height
         head = [*(Text(note, "yellow") for note in self.notes), *_head(self.status)]
         tail = [*_rungs(self.status), *_ended(self.status)]
-        for line in tail:
-            line.no_wrap, line.overflow = True, "ellipsis"
         room = height - 2 - len(tail) - sum(math.ceil(line.cell_len / width) for line in head)
         yield from head
-        yield from _open_trials(self.status, width, max(1, room))
-        yield from tail
+        for line in (*_open_trials(self.status, max(1, room)), *tail):
+            line.no_wrap, line.overflow = True, "ellipsis"
+            yield line
 
 
 def _head(status: Status) -> list[Text]:
@@ -69,30 +65,42 @@ def _value(status: Status, record: TrialRecord) -> str:
     return "no value yet" if last is None else f"{number(last[1])} (trial {record.id}, epoch {last[0]})"
 
 
-def _open_trials(status: Status, width: int, room: int) -> list[Table | Text]:
+def _open_trials(status: Status, room: int) -> list[Text]:
     """Those that are not over, the ones that run first."""
     found = [record for record in status.trials if record.outcome is None]
+    if not found:
+        return []
     found.sort(key=lambda record: (status.state_of(record) != "running", record.number))
-    table = Table(box=None, pad_edge=False)
-    # Those that may be cut off come last.
-    names = ["trial", "epoch", status.metric, "", "left", "state", *(["values"] if width >= NARROW else [])]
-    for name in names:
-        right = name in ("epoch", "left", status.metric)
-        table.add_column(name, justify="right" if right else "left", no_wrap=True, overflow="ellipsis")
-    for record in found[:room]:
-        last, left = record.last(status.metric), time_left(record, status.max_epochs)
-        cells = (
-            record.id,
-            f"{max(record.reports, default=0)}/{status.max_epochs}",
-            NONE if last is None else number(last[1]),
-            sparkline([m[status.metric] for _, m in sorted(record.reports.items()) if status.metric in m]),
-            "-" if left is None or status.state_of(record) != "running" else duration(left),
-            status.state_of(record),
-            describe(record, status.keys),
+    # What a narrow terminal cuts off comes last.
+    rows = [("trial", "epoch", status.metric, "state", "left", "", "values")]
+    rows += [_cells(status, record) for record in found[:room]]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    columns = list(zip("<>><><<", widths, strict=True))
+    lines = [
+        Text(
+            "  ".join(
+                f"{cell:{side}{width}}" for cell, (side, width) in zip(row, columns, strict=True)
+            ).rstrip()
         )
-        table.add_row(*cells[: len(names)])
+        for row in rows
+    ]
+    lines[0].style = "bold"
     more = len(found) - room
-    return [*([table] if found else []), *([Text(f"and {more} more")] if more > 0 else [])]
+    return [*lines, *([Text(f"and {more} more")] if more > 0 else [])]
+
+
+def _cells(status: Status, record: TrialRecord) -> tuple[str, ...]:
+    last, left = record.last(status.metric), time_left(record, status.max_epochs)
+    state = status.state_of(record)
+    return (
+        record.id,
+        f"{max(record.reports, default=0)}/{status.max_epochs}",
+        NONE if last is None else number(last[1]),
+        state,
+        "-" if left is None or state != "running" else duration(left),
+        sparkline([m[status.metric] for _, m in sorted(record.reports.items()) if status.metric in m]),
+        describe(record, status.keys),
+    )
 
 
 def _rungs(status: Status) -> list[Text]:

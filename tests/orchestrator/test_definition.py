@@ -35,6 +35,38 @@ def test_what_cannot_be_written_leaves_the_old_file_alone(tmp_path: Path) -> Non
     assert path.read_text() == "before"
 
 
+def test_what_cannot_be_written_is_named_as_it_was_asked_for(tmp_path: Path) -> None:
+    source, folder = tmp_path / "epoch_00003.pt", tmp_path / "winner"
+    source.touch()
+    folder.mkdir()
+    for write in (lambda: write_whole(folder, "text"), lambda: copy_whole(source, folder)):
+        with pytest.raises(IsADirectoryError) as caught:
+            write()
+        assert caught.value.filename == str(folder)
+    with pytest.raises(FileNotFoundError) as lacking:
+        copy_whole(tmp_path / "epoch_00002.pt", folder)
+    assert str(lacking.value.filename) == str(tmp_path / "epoch_00002.pt")
+
+
+def test_what_is_no_plain_file_is_written_and_not_replaced(tmp_path: Path) -> None:
+    source, pipe, link, target = (tmp_path / name for name in ("source", "pipe", "link", "target"))
+    source.write_text("copied")
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_whole(pipe, "through a pipe")
+    assert os.read(reader, 100) == b"through a pipe"
+    os.close(reader)
+    link.symlink_to(target)
+    for write, text in (
+        (lambda: write_whole(link, "written"), "written"),
+        (lambda: copy_whole(source, link), "copied"),
+    ):
+        write()
+        assert target.read_text() == text
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert link.is_symlink()
+
+
 def test_a_copy_that_is_broken_off_leaves_the_old_file_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,9 +13,10 @@ from orchestrator.running import LOOKED_AT, SweepRun
 from orchestrator.space import Sweep
 from orchestrator.study.record import rank
 from orchestrator.study.study import Study
+from orchestrator.sweep import opening
 from orchestrator.watching import progress
 from orchestrator.watching.status import read_status
-from tests.recorded import space
+from tests.recorded import begun, space
 
 Open = Callable[..., tuple[SweepRun, Study]]
 HOUR_S = 3600.0
@@ -262,3 +263,14 @@ def test_a_sweep_that_goes_on_looks_for_what_was_left_in_a_store_little_by_littl
     assert run.depot is not None
     run.depot.tidy()
     assert there() == 0
+
+
+def test_a_sweep_that_goes_on_says_how_many_of_all_its_runs_are_over(tmp_path: Path) -> None:
+    sweep = space(tmp_path, confirm={"top_k": 1, "seeds": 2})
+    _, study = begun(tmp_path / "results", sweep)
+    assert " trials, the base config and 4 runs with fresh seeds, " in opening(sweep, study)
+    study.end(study.ask("base", sweep.base_values()).number, "failed", "out of memory")
+    study.end(study.take_up(study.trials[0]).number, "completed")
+    assert " fresh seeds, 1 of them over already, " in opening(sweep, study)
+    alone = space(tmp_path, confirm={"top_k": 0})
+    assert f"{alone.num_trials} trials and the base config, 1 of them" in opening(alone, study)

@@ -88,8 +88,9 @@ def test_a_time_to_try_that_is_none_is_refused(capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["status", "--watch", "fpn"], "--watch: fpn: must be a number, of at least 0.2 seconds"),
+        (["status", "--watch", "fpn"], "0.2 seconds; the sweep's name stands before --watch"),
         (["status", "fpn", "--watch", "0.1"], "--watch: 0.1: must be a number, of at least 0.2 seconds"),
+        (["plan", "--simulate", "fpn.yaml"], "from 1 to 1000; the space stands before --simulate"),
         (["plan", "fpn.yaml", "--simulate", "1e3"], "--simulate: 1e3: must be a whole number from 1 to 1000"),
         (["fpn.yaml", "--trails", "4"], "unrecognized arguments: --trails 4; nearest: --trials"),
         (["status", "fpn", "--jsn"], "unrecognized arguments: --jsn; nearest: --json"),

@@ -20,7 +20,7 @@ from orchestrator.cli import main
 from orchestrator.definition import write_definition
 from orchestrator.ending import ended_by
 from orchestrator.reporting import effects, sentences
-from orchestrator.reporting.comparison import first_finalist, obstacles, words
+from orchestrator.reporting.comparison import first_finalist, obstacles, side_by_side, words
 from orchestrator.reporting.contents import contents
 from orchestrator.reporting.curves import learning_curves, usual_values
 from orchestrator.reporting.drawings import drawings
@@ -126,6 +126,19 @@ def test_markdown_and_latex_hold_the_same_figures(broad: Path, tmp_path: Path, m
         assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
     assert tex.count(r"\toprule") == tex.count(r"\begin{tabular}") == tex.count(r"\bottomrule") >= 2
     assert "fusion_method" not in tex.replace(r"fusion\_method", "")
+
+
+def test_the_suffix_of_a_file_tells_its_format_and_one_that_is_none_makes_no_folder(
+    broad: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("broad.png", "broad.pdf"):
+        assert command(broad.parent, "report", "broad", "-o", str(tmp_path / name)) == 2
+        assert f"{name}: no report is written as {name[-4:]}. Allowed: .html, .md" in capsys.readouterr().err
+        assert not (tmp_path / name).exists()
+    (tmp_path / "made.by").mkdir()
+    for name, written in (("R.TEX", "R.TEX"), ("v1.2", "v1.2/index.html"), ("made.by", "made.by/index.html")):
+        assert command(broad.parent, "report", "broad", "-o", str(tmp_path / name)) == 0
+        assert (tmp_path / written).is_file()
 
 
 def test_latex_takes_any_text_for_text() -> None:
@@ -545,6 +558,29 @@ def test_figures_compare_where_only_training_differs_and_not_on_other_images(tmp
     assert _against(tmp_path, "val/knn_top1", {"data.split_seed": 3}) == [
         "data.split_seed: 0, 3, which changes what the objective measures"
     ]
+
+
+def test_a_metric_that_one_of_them_measures_besides_is_no_obstacle(tmp_path: Path) -> None:
+    besides = {"evaluation.linear_probe.enabled": True, "evaluation.lidar.enabled": True}
+    assert _against(tmp_path, "val/knn_top1", {**besides, "evaluation.val_loss": False}) == []
+    for metric, key, value in (
+        ("val/knn_top1", "evaluation.knn.k", 3),
+        ("val/loss", "data.val_fraction", 0.3),
+    ):
+        (why,) = _against(tmp_path, metric, {key: value})
+        assert why.startswith(f"{key}: ")
+    assert _against(tmp_path, "val/loss", {"evaluation.knn.k": 3}) == []
+
+
+def test_a_trial_that_was_taken_up_again_counts_once_beside_another_sweep(tmp_path: Path) -> None:
+    sweep = space(tmp_path)
+    records = [
+        TrialRecord(0, "base", {}, outcome="completed"),
+        TrialRecord(1, "search", {}, outcome="failed"),
+        TrialRecord(2, "search", {}, retries=1, outcome="completed"),
+    ]
+    table = side_by_side([replace(_standing(sweep), records=records)] * 2)
+    assert ["trials", "2", "2"] in table.rows
 
 
 @pytest.mark.parametrize("name", ["augmentation", "optim"])

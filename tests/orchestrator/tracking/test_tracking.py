@@ -11,13 +11,17 @@ import sys
 import time
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import ENDPOINT_NOT_FOUND
 
 from orchestrator.cli.going import store_of
 from orchestrator.process.lock import exclusive
+from orchestrator.tracking.delivery import Delivery
 from orchestrator.tracking.drainer import LOCK, until_next_session
 from orchestrator.tracking.spool import CURSOR, SPOOL, Cursor, read, undelivered
 from orchestrator.tracking.tracking import Tracker, absolute_uri, drain
@@ -246,6 +250,25 @@ def test_runs_that_somebody_deleted_hold_up_nothing(folder, uri):
     assert set(runs) == {"fpn-1", "t2"}
     assert history(uri, runs["t2"], "loss") == [(0, 2.0)]
     assert runs["t2"].info.status == "KILLED"
+
+
+def test_a_server_that_knows_no_models_holds_up_nothing(folder, uri, dead_uri, tmp_path, monkeypatch):
+    def as_before_mlflow_3(*_):
+        raise MlflowException("404 != 200", error_code=ENDPOINT_NOT_FOUND)
+
+    name = "orchestrator.tracking.feature_model"
+    monkeypatch.setitem(sys.modules, name, SimpleNamespace(log_feature_model=as_before_mlflow_3))
+    tracker = Tracker(folder, dead_uri, "fpn", "fpn-1")
+    tracker.start_sweep({}, {})
+    tracker.start_trial("t1", {}, {})
+    tracker.log_model("t1", tmp_path / "example.npz", 1)
+    tracker.end_trial("t1", "FINISHED", {})
+    tracker.end_sweep("FINISHED", {}, {})
+    tracker.close(timeout_s=0)
+    Delivery(folder, uri, Cursor(uri)).deliver([record for _, record in read(folder / SPOOL)])
+    runs = runs_of(uri)
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    assert runs["fpn-1"].data.tags["hjepa.refused_records"] == "1"
 
 
 def test_two_drainers_never_write_for_one_sweep(folder, uri):

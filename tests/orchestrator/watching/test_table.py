@@ -40,8 +40,8 @@ def drawn(width: int, height: int = 40, trials: list[TrialRecord] = TRIALS) -> s
 
 def test_table_names_running_trials_rungs_best_base_and_why_one_was_stopped() -> None:
     lines = [line.split() for line in drawn(120).splitlines()]
-    assert ["0001", "2/4", "0.6000", "▁█", "0:00:20", "running", "lr=0.001"] in lines
-    assert ["0003", "0/4", "-", "-", "waiting", "lr=0.003"] in lines
+    assert ["0001", "2/4", "0.6000", "running", "0:00:20", "▁█", "lr=0.001"] in lines
+    assert ["0003", "0/4", "-", "waiting", "-", "lr=0.003"] in lines
     page = drawn(120)
     assert "rung at epoch 1: 3 trials, the best 1 at 0.5000 or above" in page
     assert "rung at epoch 2: 2 trials, the best 1 at 0.6000 or above" in page
@@ -60,6 +60,21 @@ def test_no_line_is_wider_or_lower_than_the_terminal_and_trials_that_do_not_fit_
     assert max(map(len, lines)) <= width
     assert len(lines) <= 26
     assert any(line.startswith("and ") and line.endswith(" more") for line in lines)
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_many_values_take_nothing_from_a_trials_number_epoch_figure_and_state(width: int) -> None:
+    values = {f"model.key_{i}": "a long value" for i in range(12)}
+    lines = drawn(
+        width, trials=[trial(1, [0.1] * 4, values=values), trial(3, [], values=values)]
+    ).splitlines()
+    rows = {line[:5].strip(): line for line in lines if line[:5].strip() in ("trial", "0001", "0003")}
+    assert rows["trial"].split()[:4] == ["trial", "epoch", METRIC, "state"]
+    assert rows["0001"].split()[:4] == ["0001", "4/4", "0.1000", "running"]
+    assert rows["0003"].split()[:4] == ["0003", "0/4", "-", "waiting"]
+    assert ("key_0=" in rows["0003"]) == (width > 40)
+    base = drawn(width, trials=[trial(0, [0.1] * 4, role="base"), trial(1, [], values=values)])
+    assert "base config…" not in base.replace(" ", "")
 
 
 def test_time_left_is_the_median_epochs_and_passes_over_the_gap_of_an_interruption() -> None:
