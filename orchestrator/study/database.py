@@ -10,7 +10,15 @@ from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import (
+    DatabaseError,
+    DBAPIError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 
 from orchestrator.space import ConfigError
 from orchestrator.storage.disk import Away, Patience
@@ -18,6 +26,8 @@ from orchestrator.study.place import VARIABLE, Place
 
 Result = TypeVar("Result")
 CONNECT_S = 15
+OPENINGS = 4
+"""Tries, for others may be quicker with a new database's tables, with their version, and with Alembic's."""
 
 
 class Database(RDBStorage):
@@ -27,11 +37,18 @@ class Database(RDBStorage):
         self._patience = patience
         self.lost_to: Callable[[], str | None] = lambda: None
         """Asked before each write: who has taken the sweep over, if anybody."""
-        super().__init__(
-            # Optuna takes the URL as text, and with the password.
-            place.url.render_as_string(hide_password=False),
-            engine_kwargs=engine_options(place),
-        )
+        for left in reversed(range(OPENINGS)):
+            try:
+                super().__init__(
+                    # Optuna takes the URL as text, and with the password.
+                    place.url.render_as_string(hide_password=False),
+                    engine_kwargs=engine_options(place),
+                )
+                return
+            except DatabaseError as error:
+                self.engine.dispose()
+                if not left or not _made_by_another(error):
+                    raise
 
     def wait(self, work: Callable[[], Result], writes: bool) -> Result:
         """The result of `work`, once the database answers. KeyboardInterrupt where it is no longer ours."""
@@ -81,6 +98,11 @@ class Database(RDBStorage):
                 return True
 
         return self.wait(attempt, writes=True)
+
+
+def _made_by_another(error: DatabaseError) -> bool:
+    """Whether the next try may find made what this one was making."""
+    return isinstance(error, IntegrityError | ProgrammingError) or "already exists" in str(error)
 
 
 def _patient(name: str, writes: bool) -> None:
