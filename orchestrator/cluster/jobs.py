@@ -81,7 +81,12 @@ class Jobs:
         """
         mark = secrets.token_hex(8)
         job, begin, end = f"hjepa-asks-{mark}", f"hjepa-begin-{mark}\n", f"\nhjepa-end-{mark}"
-        marked = [f"m={mark}", "echo hjepa-begin-$m", command, "s=$?", "echo", "echo hjepa-end-$m", "exit $s"]
+        marked = [
+            f"m={mark}",
+            "echo hjepa-begin-$m",
+            f"({command})",
+            "s=$?; echo; echo hjepa-end-$m; exit $s",
+        ]
         entrypoint = "; ".join(marked)
         self.send(job, entrypoint, environment)
         try:

@@ -177,8 +177,8 @@ def test_dry_run_tells_the_job_and_its_packages_and_sends_nothing(workplace: Wor
     done = workplace.ask("submit", "tiny.yaml", "--to", "here", "--dry-run")
     assert done.returncode == 0, done.stderr
     assert (
-        'export HJEPA_STORAGE="$(cat "$HOME"/\'my file\')"; exec python -m orchestrator.cli run'
-        in done.stdout
+        'HJEPA_STORAGE="$(cat "$HOME"/\'my file\')" && export HJEPA_STORAGE || exit; '
+        "exec python -m orchestrator.cli run" in done.stdout
     )
     assert "optuna==" in done.stdout
     assert workplace.files() == before
