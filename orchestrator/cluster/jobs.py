@@ -145,6 +145,7 @@ def jobs_at(address: str, token: str | None, certificates: Path | None) -> Itera
 
 def package_limit() -> int:
     """Bytes that a package has to be smaller than, for Ray to take it."""
+    forget_local()  # else a cluster without a token would be asked for one
     from ray._private.runtime_env.packaging import GCS_STORAGE_MAX_SIZE
 
     return GCS_STORAGE_MAX_SIZE

@@ -143,11 +143,12 @@ def test_doctor_looks_from_the_head(workplace: Workplace, cluster: Networked):
 
 def test_where_no_dashboard_answers_it_is_said_and_nothing_changes(workplace: Workplace):
     write_profile(workplace)
+    workplace.env["HOME"] = str(workplace.folder)  # which has no token
     before = workplace.files()
     for words in (["submit", "tiny.yaml"], ["stop", "tiny"], ["fetch", "tiny"], ["logs", "tiny"], ["doctor"]):
         done = workplace.ask(*words, "--to", "here")
         assert done.returncode == 2
-        assert NOWHERE in done.stderr
+        assert f"{NOWHERE}: Failed to connect" in done.stderr
         assert "Traceback" not in done.stderr
     assert workplace.files() == before
 
