@@ -310,12 +310,28 @@ def test_the_variable_gives_the_password_of_a_place_and_does_not_move_a_sweep(
         ConfigError, match=r"is kept in postgresql.*@db:5432/sweeps, not in postgresql.*@other"
     ):
         place_of(tmp_path, "postgresql://me@other/sweeps")
+    with pytest.raises(ConfigError, match=re.escape(f"write it into {tmp_path / 'storage.json'}")):
+        place_of(tmp_path, "postgresql://me@other/sweeps")
+
     journal = tmp_path / "old"
     journal.mkdir()
     (journal / "study.journal").touch()
     assert place_of(journal, None) is None
     with pytest.raises(ConfigError, match="--fork NAME"):
         place_of(journal, url)
+
+
+def test_a_place_is_the_same_with_its_usual_port_and_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record_place(tmp_path, place("postgresql://me@db/sweeps"))
+    monkeypatch.setenv("HJEPA_STORAGE", "postgresql://me:canary@db:5432/sweeps")
+    there = place_of(tmp_path, None)
+    assert there is not None
+    assert there.url.password == "canary"
+    assert place_of(tmp_path, "postgresql://me@db:5432/sweeps") == there
+    with pytest.raises(ConfigError, match="@db:5433"):
+        place_of(tmp_path, "postgresql://me@db:5433/sweeps")
 
 
 def test_options_of_a_place_stay_when_the_variable_gives_its_password(
