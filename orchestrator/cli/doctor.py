@@ -47,8 +47,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Look; the exit status."""
-    from orchestrator import cluster_address
-    from orchestrator.doctor.diagnose import diagnose
     from orchestrator.doctor.finding import as_json, in_all
     from orchestrator.space import ConfigError, load_sweep, parse_overrides
     from orchestrator.study.place import place_of, require_original
@@ -72,6 +70,9 @@ def run(options: argparse.Namespace) -> int:
         answer = profile.doctor(Submission(sweep) if sweep else None, results, options.json)
         print(answer.text.rstrip())
         return answer.status
+    from orchestrator import cluster_address
+    from orchestrator.doctor.diagnose import diagnose  # imports Ray, whose settings are others for a cluster
+
     folder = results / (sweep.config.name if sweep else "doctor")
     place = place_of(folder, options.storage)
     require_original(folder, place)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from orchestrator.study.place import Place
 
 FAILED, USER_ERROR, PARTIAL, INTERRUPTED = 1, 2, 3, 130
+DATABASE = "mlflow.db"
 
 
 def reason_of(error: Exception) -> str:
@@ -135,12 +136,16 @@ def store_of(folder: Path, given: str | None) -> str:
     if given is not None:
         return checked_uri(given)
     cursor = Cursor.load(folder)
-    return cursor.uri or cursor.store if cursor is not None else default_store(folder.parent)
+    known = "" if cursor is None else cursor.uri or cursor.store
+    file, beside = Path(known.removeprefix("sqlite:///")), folder.parent / DATABASE
+    # Where the results were moved it is not made again in the old place.
+    moved = file.name == DATABASE and not file.exists() and beside.exists()
+    return default_store(folder.parent) if moved or not known else known
 
 
 def default_store(results: Path) -> str:
     """The MLflow database beside the sweeps."""
-    return f"sqlite:///{results / 'mlflow.db'}"
+    return f"sqlite:///{results / DATABASE}"
 
 
 def go(

@@ -44,8 +44,11 @@ def home_path(path: str) -> str:
 
 
 def exports(secret_files: Mapping[str, str]) -> list[str]:
-    """Commands of the shell there that read variables from files."""
-    return [f'export {name}="$(cat {home_path(file)})"' for name, file in secret_files.items()]
+    """Commands of the shell there that read variables from files, and end it where one cannot be read."""
+    # The status of `export NAME=$(...)` would be that of `export`.
+    return [
+        f'{name}="$(cat {home_path(file)})" && export {name} || exit' for name, file in secret_files.items()
+    ]
 
 
 class Answer(NamedTuple):

@@ -81,7 +81,12 @@ class Jobs:
         """
         mark = secrets.token_hex(8)
         job, begin, end = f"hjepa-asks-{mark}", f"hjepa-begin-{mark}\n", f"\nhjepa-end-{mark}"
-        marked = [f"m={mark}", "echo hjepa-begin-$m", command, "s=$?", "echo", "echo hjepa-end-$m", "exit $s"]
+        marked = [
+            f"m={mark}",
+            "echo hjepa-begin-$m",
+            f"({command})",
+            "s=$?; echo; echo hjepa-end-$m; exit $s",
+        ]
         entrypoint = "; ".join(marked)
         self.send(job, entrypoint, environment)
         try:
@@ -140,6 +145,7 @@ def jobs_at(address: str, token: str | None, certificates: Path | None) -> Itera
 
 def package_limit() -> int:
     """Bytes that a package has to be smaller than, for Ray to take it."""
+    forget_local()  # else a cluster without a token would be asked for one
     from ray._private.runtime_env.packaging import GCS_STORAGE_MAX_SIZE
 
     return GCS_STORAGE_MAX_SIZE

@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from orchestrator.doctor.finding import Finding
 from orchestrator.space import ConfigError
 from orchestrator.storage.depot import require_store
-from orchestrator.study.database import first_line, read_database
+from orchestrator.study.database import first_line, require_usable
 from orchestrator.study.place import VARIABLE, Place
 from orchestrator.tracking.tracking import bare_uri, without_credentials
 
@@ -118,18 +118,20 @@ def _server(uri: str) -> Finding:
 
 
 def study(place: Place) -> Finding:
-    """Whether the study's database takes this client."""
+    """Whether the study's database takes this client, and a sweep."""
+    file = Path(place.url.database or "") if place.url.get_backend_name() == "sqlite" else None
+    if file is not None and not file.exists():  # to look into it would make it
+        may = os.access(file.parent, os.W_OK)
+        said = f"{file} {'will be made' if may else 'cannot be made'}"
+        return Finding("study", may, said, "" if may else f"see that {file.parent} is there and is writable")
+    fix = (
+        f"see that it runs, that {VARIABLE} or --storage has its URL with user and password, and that this "
+        "user may make tables (GRANT CREATE ON SCHEMA)"
+    )
     try:
-        storage = read_database(place)
-        try:
-            with closing(storage.engine.connect()):
-                pass
-        finally:
-            storage.engine.dispose()
-    except (ConfigError, SQLAlchemyError) as error:
-        said = str(error) if isinstance(error, ConfigError) else f"{place}: {first_line(error)}"
-        fix = f"see that it runs, and that {VARIABLE} or --storage has its URL with user and password"
-        return Finding("study", False, said.rstrip("."), fix)
+        require_usable(place)
+    except ConfigError as error:
+        return Finding("study", False, str(error).rstrip("."), fix)
     return Finding("study", True, f"{place} lets this client in")
 
 

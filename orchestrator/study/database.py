@@ -1,5 +1,6 @@
 """A study in a database that may be away for a while, written by the one process that has its lease."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -10,7 +11,16 @@ from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy import create_engine, inspect, text
+from sqlalchemy.exc import (
+    DatabaseError,
+    DBAPIError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 
 from orchestrator.space import ConfigError
 from orchestrator.storage.disk import Away, Patience
@@ -18,6 +28,9 @@ from orchestrator.study.place import VARIABLE, Place
 
 Result = TypeVar("Result")
 CONNECT_S = 15
+_MAY_MAKE = text("SELECT has_schema_privilege(current_schema(), 'CREATE')")
+OPENINGS = 4
+"""Tries, for others may be quicker with a new database's tables, with their version, and with Alembic's."""
 
 
 class Database(RDBStorage):
@@ -27,11 +40,18 @@ class Database(RDBStorage):
         self._patience = patience
         self.lost_to: Callable[[], str | None] = lambda: None
         """Asked before each write: who has taken the sweep over, if anybody."""
-        super().__init__(
-            # Optuna takes the URL as text, and with the password.
-            place.url.render_as_string(hide_password=False),
-            engine_kwargs=engine_options(place),
-        )
+        for left in reversed(range(OPENINGS)):
+            try:
+                super().__init__(
+                    # Optuna takes the URL as text, and with the password.
+                    place.url.render_as_string(hide_password=False),
+                    engine_kwargs=engine_options(place),
+                )
+                return
+            except DatabaseError as error:
+                self.engine.dispose()
+                if not left or not _made_by_another(error):
+                    raise
 
     def wait(self, work: Callable[[], Result], writes: bool) -> Result:
         """The result of `work`, once the database answers. KeyboardInterrupt where it is no longer ours."""
@@ -83,6 +103,11 @@ class Database(RDBStorage):
         return self.wait(attempt, writes=True)
 
 
+def _made_by_another(error: DatabaseError) -> bool:
+    """Whether the next try may find made what this one was making."""
+    return isinstance(error, IntegrityError | ProgrammingError) or "already exists" in str(error)
+
+
 def _patient(name: str, writes: bool) -> None:
     method = getattr(RDBStorage, name)
 
@@ -121,6 +146,22 @@ def engine_options(place: Place) -> dict[str, Any]:
 def open_database(place: Place, patience: Patience) -> Database:
     """The database at `place`. ConfigError where it cannot be used."""
     return _opened(place, lambda: Database(place, patience))
+
+
+def require_usable(place: Place) -> None:
+    """Raise ConfigError unless a sweep could be kept at `place`, whose tables need not be made yet. Writes
+    nothing."""
+    engine = _opened(place, lambda: create_engine(place.url, **engine_options(place)))
+    try:
+        with told(place), engine.connect() as connection:
+            made = inspect(connection).has_table(models.VersionInfoModel.__tablename__)
+            may_make = connection.dialect.name != "postgresql" or connection.scalar(_MAY_MAKE)
+    finally:
+        engine.dispose()
+    if made:
+        read_database(place).engine.dispose()
+    elif not may_make:
+        raise ConfigError(f"{place}: it has no tables of sweeps yet, and its user may not make any.")
 
 
 def read_database(place: Place) -> RDBStorage:
@@ -171,10 +212,14 @@ def told(place: Place) -> Iterator[None]:
 
 def unreachable(place: Place, error: BaseException) -> str:
     """What to tell of a database that does not do what it should."""
-    text = f"{place}: {first_line(error)}"
-    if "password" in text and place.url.password is None:
-        text += f". Set {VARIABLE} to the URL with its password, or PGPASSWORD, or keep it in ~/.pgpass"
-    return f"{text}."
+    said = f"{place}: {first_line(error)}"
+    if "password" in said and place.url.password is None:
+        said += f". Set {VARIABLE} to the URL with its password, or PGPASSWORD, or keep it in ~/.pgpass"
+    if schema := re.search(r"permission denied for schema (\S+)", said):
+        said += (
+            f". Its owner may let you make tables: GRANT CREATE ON SCHEMA {schema[1]} TO {place.url.username}"
+        )
+    return f"{said}."
 
 
 def first_line(error: BaseException) -> str:

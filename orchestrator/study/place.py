@@ -36,6 +36,8 @@ _PLAIN_OPTIONS = {
     # MySQL's
     *("unix_socket", "charset", "collation", "ssl_ca", "ssl_cert", "ssl_verify_cert", "ssl_verify_identity"),
 }
+_PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306}
+"""Where a database is whose URL names no port."""
 # As `-c search_path=lab`. Settings that are not PostgreSQL's own have a dot in the name.
 _SETTING = r"(-c\s*|--)[A-Za-z_]+=\S+"
 _SERVER_SETTINGS = re.compile(rf"\s*{_SETTING}(\s+{_SETTING})*\s*")
@@ -97,7 +99,7 @@ class Place:
 
     def _database(self) -> tuple[object, ...]:
         host = self.url.host or self.url.query.get("host")
-        port = self.url.port or self.url.query.get("port")
+        port = self.url.port or self.url.query.get("port") or _PORTS.get(self.url.get_backend_name())
         return self.url.get_backend_name(), host, str(port), self.url.database
 
 
@@ -123,7 +125,10 @@ def place_of(folder: Path, option: str | None) -> Place | None:
     if (folder / STORAGE).exists():
         there = _recorded(folder, asked)
         if asked is not None and not asked.is_same(there):
-            raise ConfigError(f"--storage: {folder.name} is kept in {there}, not in {asked}.")
+            raise ConfigError(
+                f"--storage: {folder.name} is kept in {there}, not in {asked}. If that is the same database "
+                f"by another address, write it into {folder / STORAGE}."
+            )
         if asked is None and copy_in(folder) is not None:
             return None
         return asked or (

@@ -5,13 +5,19 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import uuid
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from orchestrator.doctor.connection import _known
-from orchestrator.doctor.stores import marked, tracking
+from orchestrator.doctor.stores import marked, study, tracking
+from orchestrator.space import ConfigError
+from orchestrator.storage.disk import Patience
+from orchestrator.study.database import open_database
+from orchestrator.study.place import Place
 from tests.programs.nodes import LOOPBACK, Nodes
 from tests.programs.s3 import S3
 from tests.workplace import OUTSIDE, SPACE, Workplace, free_port, wait_until
@@ -93,6 +99,33 @@ def test_a_tracking_database_that_is_none(tmp_path: Path):
     found = tracking(f"sqlite:///{tmp_path / 'mlflow.db'}")
     assert not found.ok
     assert "is no database of MLflow's" in found.said
+
+
+def test_a_new_database_is_fit_for_a_study_unless_its_user_may_make_no_tables(database: str):
+    new = Place.parse(database, "test")
+    assert study(new).ok
+    stranger = f"canary{uuid.uuid4().hex}"
+    with psycopg.connect(database, autocommit=True) as connection:
+        assert connection.execute("SELECT 1 FROM pg_tables WHERE schemaname = 'public'").fetchone() is None
+        connection.execute(f"CREATE ROLE {stranger} LOGIN PASSWORD '{stranger}'".encode())
+        theirs = Place(new.url.set(username=stranger, password=stranger))
+        found = study(theirs)
+        assert not found.ok
+        assert "its user may not make any" in found.said
+        with pytest.raises(ConfigError, match=f"GRANT CREATE ON SCHEMA public TO {stranger}"):
+            open_database(theirs, Patience())
+        open_database(new, Patience()).engine.dispose()
+        connection.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {stranger}".encode())
+        assert study(theirs).ok
+        connection.execute(f"DROP OWNED BY {stranger}; DROP ROLE {stranger}".encode())
+
+
+def test_a_file_for_studies_that_is_not_there_yet_is_not_made(tmp_path: Path):
+    found = study(Place.parse(f"sqlite:///{tmp_path / 'studies.db'}", "test"))
+    assert found.ok
+    assert list(tmp_path.iterdir()) == []
+    found = study(Place.parse(f"sqlite:///{tmp_path / 'nowhere' / 'studies.db'}", "test"))
+    assert "cannot be made" in found.said
 
 
 def test_other_versions_are_named_on_both_sides():

@@ -143,11 +143,12 @@ def test_doctor_looks_from_the_head(workplace: Workplace, cluster: Networked):
 
 def test_where_no_dashboard_answers_it_is_said_and_nothing_changes(workplace: Workplace):
     write_profile(workplace)
+    workplace.env["HOME"] = str(workplace.folder)  # which has no token
     before = workplace.files()
     for words in (["submit", "tiny.yaml"], ["stop", "tiny"], ["fetch", "tiny"], ["logs", "tiny"], ["doctor"]):
         done = workplace.ask(*words, "--to", "here")
         assert done.returncode == 2
-        assert NOWHERE in done.stderr
+        assert f"{NOWHERE}: Failed to connect" in done.stderr
         assert "Traceback" not in done.stderr
     assert workplace.files() == before
 
@@ -177,8 +178,8 @@ def test_dry_run_tells_the_job_and_its_packages_and_sends_nothing(workplace: Wor
     done = workplace.ask("submit", "tiny.yaml", "--to", "here", "--dry-run")
     assert done.returncode == 0, done.stderr
     assert (
-        'export HJEPA_STORAGE="$(cat "$HOME"/\'my file\')"; exec python -m orchestrator.cli run'
-        in done.stdout
+        'HJEPA_STORAGE="$(cat "$HOME"/\'my file\')" && export HJEPA_STORAGE || exit; '
+        "exec python -m orchestrator.cli run" in done.stdout
     )
     assert "optuna==" in done.stdout
     assert workplace.files() == before

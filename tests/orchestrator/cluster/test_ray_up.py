@@ -4,6 +4,7 @@ import os
 import shlex
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -246,8 +247,28 @@ def test_the_scripts_are_valid_whatever_the_names(here: Workplace):
     for name in ("run.sh", "stop.sh"):
         text = (folder / name).read_text()
         assert os.system(f"bash -n {shlex.quote(str(folder / name))}") == 0
-        assert 'export HJEPA_STORAGE="$(cat "$HOME"/\'my file\')"' in text
+        assert 'HJEPA_STORAGE="$(cat "$HOME"/\'my file\')" && export HJEPA_STORAGE || exit' in text
         assert "--results \"$HOME\"/'re sults'" in text
+
+
+def test_a_secret_that_cannot_be_read_ends_the_script_before_the_sweep(here: Workplace):
+    """Without HJEPA_STORAGE it would be kept in a journal."""
+    profile = {"type": "ray-up", "provider": {"type": "local", "head_ip": "10.0.0.1"}, "cpus_per_node": 2}
+    here.write("clusters/here.yaml", profile | {"secret_files": {"HJEPA_STORAGE": "~/my file"}})
+    assert here.ask("submit", "tiny.yaml", "--to", "here").returncode == 0
+    (script,) = here.folder.glob("results/.submitted/*/stop.sh")
+    command = here.folder / "bin/hjepa-sweep"
+    command.parent.mkdir()
+    command.write_text('#!/bin/sh\necho "began with $HJEPA_STORAGE"\n')
+    command.chmod(0o755)
+    env = here.env | {"HOME": str(here.folder), "PATH": f"{command.parent}:{here.env['PATH']}"}
+    run = partial(subprocess.run, ["bash", str(script)], env=env, text=True, capture_output=True, check=False)
+    refused = run()
+    assert refused.returncode == 1
+    assert "began" not in refused.stdout
+    assert "my file': No such file" in refused.stderr
+    (here.folder / "my file").write_text("sqlite:////a b\n")
+    assert run().stdout == "began with sqlite:////a b\n"
 
 
 @pytest.mark.slow

@@ -181,7 +181,7 @@ def test_dry_run_prints_the_script_and_sends_nothing(workplace: Workplace):
         "#SBATCH --time=720",
         "#SBATCH --requeue",
         "#SBATCH --signal=B:USR1@120",
-        'export HJEPA_STORAGE="$(cat "$HOME"/\'my file\')"',
+        'HJEPA_STORAGE="$(cat "$HOME"/\'my file\')" && export HJEPA_STORAGE || exit',
     ):
         assert line in lines
     assert "ray symmetric-run" in done.stdout

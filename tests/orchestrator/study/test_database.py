@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import quote
@@ -14,7 +15,8 @@ from urllib.parse import quote
 import psutil
 import psycopg
 import pytest
-from sqlalchemy import text
+from optuna.storages._rdb import models
+from sqlalchemy import create_engine, text
 
 from orchestrator.definition import write_definition
 from orchestrator.fork import fork
@@ -29,7 +31,15 @@ from orchestrator.study.place import Place, place_of, record_place
 from orchestrator.study.reading import read_study, trials_of, who_runs
 from orchestrator.study.study import Study
 from tests.programs.postgres import PASSWORD, Postgres, require_no_password
-from tests.workplace import SPACE, Workplace, learnt, records, sweep_to_kill, uninterrupted, wait_for
+from tests.workplace import (
+    SPACE,
+    Workplace,
+    learnt,
+    records,
+    sweep_to_kill,
+    uninterrupted,
+    wait_for,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
 METRICS = {"val/knn_top1": 0.1 + 0.2, "loss": float("nan")}
@@ -205,6 +215,23 @@ def test_a_trial_whose_making_was_not_confirmed_is_made_once(
     storage.engine.dispose()
 
 
+def test_two_sweeps_may_begin_at_once_in_a_new_database(database: str) -> None:
+    """The tables are just being made by another process."""
+    new, waits = place(database), "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    engine = create_engine(new.url)
+    with ThreadPoolExecutor() as pool, engine.connect() as other, psycopg.connect(database) as seen:
+        seen.autocommit = True
+        models.BaseModel.metadata.create_all(other)
+        opened = pool.submit(open_database, new, Patience())
+        while not opened.done() and seen.execute(waits).fetchone() is None:
+            time.sleep(0.05)
+        other.commit()
+        storage = opened.result(60)
+    assert storage.get_all_studies() == []
+    storage.engine.dispose()
+    engine.dispose()
+
+
 def test_another_sweep_of_the_name_in_the_database_is_refused_with_the_difference(
     tmp_path: Path, workplace: Workplace, sweep: Sweep, database: str
 ) -> None:
@@ -283,12 +310,28 @@ def test_the_variable_gives_the_password_of_a_place_and_does_not_move_a_sweep(
         ConfigError, match=r"is kept in postgresql.*@db:5432/sweeps, not in postgresql.*@other"
     ):
         place_of(tmp_path, "postgresql://me@other/sweeps")
+    with pytest.raises(ConfigError, match=re.escape(f"write it into {tmp_path / 'storage.json'}")):
+        place_of(tmp_path, "postgresql://me@other/sweeps")
+
     journal = tmp_path / "old"
     journal.mkdir()
     (journal / "study.journal").touch()
     assert place_of(journal, None) is None
     with pytest.raises(ConfigError, match="--fork NAME"):
         place_of(journal, url)
+
+
+def test_a_place_is_the_same_with_its_usual_port_and_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record_place(tmp_path, place("postgresql://me@db/sweeps"))
+    monkeypatch.setenv("HJEPA_STORAGE", "postgresql://me:canary@db:5432/sweeps")
+    there = place_of(tmp_path, None)
+    assert there is not None
+    assert there.url.password == "canary"
+    assert place_of(tmp_path, "postgresql://me@db:5432/sweeps") == there
+    with pytest.raises(ConfigError, match="@db:5433"):
+        place_of(tmp_path, "postgresql://me@db:5433/sweeps")
 
 
 def test_options_of_a_place_stay_when_the_variable_gives_its_password(

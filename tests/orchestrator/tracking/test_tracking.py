@@ -75,6 +75,26 @@ def test_the_default_store_is_made_beside_the_results(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["results"], "something was left in the directory"
 
 
+def test_a_sweep_goes_on_in_the_default_store_that_was_moved_with_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tracker = Tracker(Path("results/fpn"), "sqlite:///results/mlflow.db", "fpn", "fpn-1")
+    a_short_sweep(tracker)
+    assert tracker.close(timeout_s=30) == 0
+    Path("results").rename("moved")
+    store = store_of(Path("moved/fpn"), None)
+    assert store == "sqlite:///moved/mlflow.db"
+    tracker = Tracker(Path("moved/fpn"), store, "fpn", "fpn-1")
+    tracker.start_trial("t3", {}, {})
+    tracker.end_trial("t3", "FINISHED", {})
+    tracker.end_sweep("FINISHED", {}, {})
+    assert tracker.close(timeout_s=30) == 0
+    uri = f"sqlite:///{tmp_path}/moved/mlflow.db"
+    runs = runs_of(uri)
+    assert set(runs) == {"fpn-1", "t1", "t2", "t3"}
+    assert history(uri, runs["t1"], "val/knn_top1") == [(0, 0.0), (1, 0.1), (2, 0.2)]
+    assert [path.name for path in tmp_path.iterdir()] == ["moved"]
+
+
 def test_the_drainer_imports_nothing_from_the_working_folder(folder, uri, tmp_path, monkeypatch):
     (tmp_path / "random.py").write_text("raise SystemExit('not ours')")
     monkeypatch.chdir(tmp_path)
