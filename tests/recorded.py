@@ -9,6 +9,7 @@ import yaml
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from orchestrator.cli import main
 from orchestrator.definition import JOURNAL, write_definition
 from orchestrator.process.environment import record_environment
 from orchestrator.search.sampler import build_sampler
@@ -111,3 +112,8 @@ def _run(study: Study, record: TrialRecord, epochs: int, rng: np.random.Generato
 def read_by_optuna(folder: Path) -> JournalStorage:
     """The journal in `folder`, as Optuna's own code reads it."""
     return JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+
+
+def command(results: Path, *words: str) -> int:
+    """The exit status of `hjepa-sweep WORDS --results RESULTS`, run in this process."""
+    return main([*words, "--results", str(results)])

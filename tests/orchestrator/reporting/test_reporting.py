@@ -3,10 +3,7 @@
 import csv
 import io
 import json
-import math
 import re
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,48 +12,19 @@ import pytest
 from pyarrow import parquet
 
 from orchestrator.analysis import findings as plain
-from orchestrator.analysis.front import front
-from orchestrator.cli import main
 from orchestrator.definition import write_definition
 from orchestrator.ending import ended_by
 from orchestrator.reporting import effects, sentences
-from orchestrator.reporting.comparison import first_finalist, obstacles, side_by_side, words
 from orchestrator.reporting.contents import contents
-from orchestrator.reporting.curves import learning_curves, usual_values
-from orchestrator.reporting.drawings import drawings
 from orchestrator.reporting.material import Material, read_material
-from orchestrator.reporting.style import ON_SHADES, SHADES, canvas, styled, to_png, to_svg
 from orchestrator.reporting.tables import Table, latex, trial_rows
 from orchestrator.reporting.terminal import SweepResult
 from orchestrator.reporting.terminal import summary as said_at_the_end
-from orchestrator.reporting.trade_offs import cost_s, objectives, pareto_front
 from orchestrator.reporting.words import summary
 from orchestrator.reporting.write import draw_end
-from orchestrator.space import Sweep, load_sweep
 from orchestrator.study.record import TrialRecord, rank
-from tests.recorded import BROAD, begun, finished, space
+from tests.recorded import BROAD, begun, command, finished, space
 from tests.workplace import Workplace, mlflow_runs
-
-
-@pytest.fixture(scope="module")
-def broad(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("broad")
-    return finished(folder / "results", space(folder, BROAD))
-
-
-@pytest.fixture(scope="module")
-def material(broad: Path) -> Material:
-    return read_material(broad)
-
-
-def command(results: Path, *words: str) -> int:
-    return main([*words, "--results", str(results)])
-
-
-def luminance(colour: str) -> float:
-    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def test_one_page_holds_everything_and_fetches_nothing(
@@ -176,32 +144,6 @@ def test_names_and_reasons_are_text_in_the_page(tmp_path: Path) -> None:
     page = (folder / "report/index.html").read_text()
     assert "&lt;i&gt;" in page
     assert "<i>" not in page
-
-
-def test_the_front_is_what_nothing_beats_in_both(material: Material) -> None:
-    points = {r.number: (cost_s(r), material.value(r)) for r in material.full}
-    beaten = {
-        n
-        for n, (cost, value) in points.items()
-        for c, v in points.values()
-        if cost is not None and c is not None and c <= cost and v >= value and (c, v) != (cost, value)
-    }
-    assert {record.number for record in pareto_front(material)} == points.keys() - beaten
-
-
-def test_several_objectives_are_drawn_against_each_other(tmp_path: Path, material: Material) -> None:
-    both = {"metric": "val/knn_top1", "beside": ["time/images_per_s"]}
-    folder = finished(tmp_path / "results", space(tmp_path, BROAD, objective=both))
-    with styled():
-        figure = objectives(read_material(folder))
-        assert objectives(material) is None
-    assert figure is not None
-    (axes,) = figure.axes
-    drawn = {line.get_label(): len(np.asarray(line.get_xdata())) for line in axes.get_lines()}
-    found = read_material(folder)
-    unbeaten = front(found.records, ["val/knn_top1", "time/images_per_s"])
-    assert drawn["none beats it in all"] == len(unbeaten) > 0
-    assert drawn["completed"] == len(found.full)
 
 
 def test_the_verdict_comes_first_and_the_best_figure_is_not_an_estimate(material: Material) -> None:
@@ -346,92 +288,6 @@ def test_a_value_whose_effect_is_shown_is_told_before_larger_ones_that_are_not()
     assert line.startswith("  loss.type against a: e -0.0200 (-0.0300 to -0.0100), b ")
 
 
-def test_effects_and_rungs_are_drawn_where_they_are_known(material: Material) -> None:
-    estimate = plain.Estimate(0.02, 0.01, 0.03, 12)
-    wide = replace(estimate, low=-0.01, high=0.05)
-    levels = (
-        plain.Level("false", True, 10, 4, 0, None, None, estimate),
-        plain.Level("true", False, 12, 5, 0, estimate, wide, estimate),
-    )
-    key = plain.Effect("model.fpn.use_fpn", "false", levels, None, None, False, 22, 0.01, 0.02, {}, (), "")
-    importances = plain.Importances(9, 22, (plain.Importance("model.fpn.use_fpn", 0.8, 0.7),), 0.2, 0.3)
-    rungs = (plain.RungAgreement(1, estimate, None), plain.RungAgreement(3, None, estimate))
-    found = plain.Findings(
-        "val/knn_top1",
-        "max",
-        9,
-        {"completed": 9},
-        None,
-        plain.Effects(9, 42, 1, 22, {9: 9}, (key,), 6, (), ""),
-        (),
-        importances,
-        plain.Stopping(rungs, 20, 9, 2, 1, estimate),
-    )
-    with styled():
-        figures = [effects.effects(found), effects.importance(found), effects.rung_agreement(found)]
-    for figure in figures:
-        assert figure is not None
-        assert "<text" in to_svg(figure, "x", 'a "quoted" word')
-    row = effects.effects_table(found).rows[1]
-    assert list(row[4:7]) == ["+0.0200", "-0.0100 to +0.0500", "+0.0100 to +0.0300"]
-
-
-def test_a_key_of_too_few_trials_is_named_where_importances_leave_it_out(tmp_path: Path) -> None:
-    sweep, records = space(tmp_path, BROAD), list[TrialRecord]()
-    rng = np.random.default_rng(0)
-    for number in range(14):
-        values = {"model.fpn.use_fpn": number < 4, "loss.type": ["mse", "cosine"][number % 2]}
-        values |= {"model.fpn.fusion_method": "add"} if number < 4 else {}
-        values |= {"loss.hierarchy_weights": [1.0, 0.5], "training.lr": float(10 ** rng.uniform(-4, -2))}
-        reports = {1: {"val/knn_top1": float(rng.random())}}
-        records.append(TrialRecord(number, "search", values, reports=reports, outcome="pruned"))
-    (drawing,) = [
-        one
-        for one in drawings(Material(tmp_path, sweep, "finished", records, []))
-        if one.name == "importance"
-    ]
-    assert drawing.caption.endswith("too few trials had a value, or all alike: model.fpn.fusion_method.")
-
-
-def test_a_run_that_diverged_does_not_flatten_the_learning_curves(tmp_path: Path) -> None:
-    sweep, records = space(tmp_path), list[TrialRecord]()
-    for number in range(12):
-        reports = {epoch: {"val/knn_top1": 0.5 + number / 100} for epoch in (1, 2, 3)}
-        records.append(TrialRecord(number, "search", {}, reports=reports, outcome="completed"))
-    assert usual_values(Material(tmp_path, sweep, "finished", records, [])) is None
-    records[5].reports[2] = {"val/knn_top1": -1e9}
-    records.append(
-        TrialRecord(
-            12, "search", {}, reports={1: {"val/knn_top1": -1e9}}, outcome="pruned", reason="diverged"
-        )
-    )
-    material = Material(tmp_path, sweep, "finished", records, [])
-    with styled():
-        figure = learning_curves(material)
-        (drawing,) = [one for one in drawings(material) if one.name == "learning_curves"]
-    assert figure is not None
-    assert figure.axes[0].get_ylim() == pytest.approx((0.4945, 0.6155), abs=1e-3)
-    assert "Values far from all others are left out." in drawing.caption
-
-
-def test_no_label_of_an_axis_is_cut_off_where_its_marks_change_with_its_length() -> None:
-    with styled():
-        figure, axes = canvas(3.5)
-        axes.plot([1, 6], [0.5109, 4.2334], label="best of the search")
-        axes.plot([1, 6], [1.9, 1.5], label="base config")
-        axes.plot([1], [1.2], label="stopped early")
-        axes.set(xlabel="epoch", ylabel="val/loss")
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2)
-    to_png(figure)
-    assert axes.yaxis.label.get_window_extent().x0 >= 0
-
-
-def test_letters_on_a_shade_can_be_read() -> None:
-    for shade, letters in zip(SHADES, ON_SHADES, strict=True):
-        light, dark = sorted((luminance(shade), luminance(letters)), reverse=True)
-        assert (light + 0.05) / (dark + 0.05) >= 4.5
-
-
 def test_best_and_export_give_the_config_that_was_run(
     broad: Path, material: Material, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -458,136 +314,6 @@ def test_best_and_export_give_the_config_that_was_run(
         command(broad.parent, "export", "broad", "--trial", "2", "--checkpoint", str(tmp_path / "c.pt")) == 2
     )
     assert "pruned" in capsys.readouterr().err
-
-
-def test_sweeps_compare_where_they_measure_the_same(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    results = tmp_path / "results"
-    one = finished(results, space(tmp_path, name="one"))
-    two = finished(results, space(tmp_path, name="two", search={"algorithm": "random", "num_trials": 6}))
-    longer = {"type": "asha", "max_epochs": 4, "grace_epochs": 1, "reduction_factor": 3}
-    three = finished(
-        results,
-        space(
-            tmp_path,
-            name="three",
-            scheduler=longer,
-            objective={"metric": "train/loss"},
-            space={"training.lr": {"loguniform": [1e-4, 1e-2]}},
-        ),
-    )
-    assert command(results, "compare", "one", "two") == 0
-    said = capsys.readouterr().out
-    assert "The objectives compare" in said
-    assert "is not claimed: what was best of many trials is no estimate" in said
-    assert obstacles([read_material(one), read_material(two)]) == []
-    assert command(results, "compare", "one", "three") == 0
-    said = capsys.readouterr().out
-    assert "do not compare" in said
-    assert "swept in all: training.lr" in said
-    assert len(obstacles([read_material(two), read_material(three)])) == 2
-    assert command(results, "compare", "one", "one") == 2
-
-
-def _finalists(sweep: Sweep, rng: np.random.Generator, truths: Sequence[float]) -> Material:
-    """The base and finalists of these true values, each with three fresh seeds, all with noise of 0.01."""
-    records = []
-    for number, truth in enumerate([0.5, *truths]):
-        seen = truth + 0.01 * rng.standard_normal(4)
-        reports = {sweep.max_epochs: {"val/knn_top1": float(seen[0])}}
-        role = "search" if number else "base"
-        records.append(TrialRecord(number, role, {}, reports=reports, outcome="completed"))
-        for seed, value in enumerate(seen[1:]):
-            reports = {sweep.max_epochs: {"val/knn_top1": float(value)}}
-            own = 10 * (number + 1) + seed
-            records.append(
-                TrialRecord(own, "confirm", {}, number, seed, reports=reports, outcome="completed")
-            )
-    return Material(Path("made-up"), sweep, "finished", records, [])
-
-
-def test_a_sweeps_finalist_is_compared_by_a_mean_that_nothing_chose(tmp_path: Path) -> None:
-    """Of five finalists alike the best mean is too high by 1.16 of its standard errors on average."""
-    sweep, rng, error = space(tmp_path), np.random.default_rng(0), 0.01 / math.sqrt(3)
-    off, claimed = [], 0
-    for _ in range(400):
-        one, two = (_finalists(sweep, rng, [0.6] * 5) for _ in range(2))
-        finalist = first_finalist(one)
-        assert finalist is not None
-        assert finalist.mean is not None
-        off.append(finalist.mean - 0.6)
-        claimed += "found better" in words([one, two])[-1]
-    assert abs(np.mean(off)) < 3 * error / math.sqrt(400)
-    # Three standard deviations of 400 above 5%.
-    assert claimed / 400 <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 400)
-
-
-def test_the_sweep_that_found_better_is_named(tmp_path: Path) -> None:
-    sweep, rng = space(tmp_path), np.random.default_rng(0)
-    one, two = _finalists(sweep, rng, [0.6, 0.6]), _finalists(sweep, rng, [0.8, 0.6])
-    two = replace(two, sweep=space(tmp_path, name="two"))
-    assert words([one, two])[-1].startswith("two found better, the first finalist of two less that of tiny")
-
-
-def _standing(sweep: Sweep) -> Material:
-    return Material(Path("made-up"), sweep, "finished", [], [])
-
-
-def _against(folder: Path, metric: str, changes: dict[str, Any]) -> list[str]:
-    """Why a sweep by `metric` does not compare with itself with some keys of its base changed."""
-    path = space(folder, space={"training.lr": {"loguniform": [1e-4, 1e-2]}}).path
-    common = {"objective.metric": metric, "evaluation.val_loss": True}
-    return obstacles([_standing(load_sweep(path, overrides={**common, **own})) for own in ({}, changes)])
-
-
-def test_losses_do_not_compare_where_bases_weigh_them_differently(tmp_path: Path) -> None:
-    changes = {"loss.type": "smoothl1", "data.num_workers": 3, "training.lr": 0.01, "seed": 7}
-    assert _against(tmp_path, "val/loss", changes) == [
-        'loss.type: "mse", "smoothl1", which may change the loss\'s scale'
-    ]
-    assert _against(tmp_path, "val/knn_top1", changes) == []
-    assert _against(tmp_path, "val/rankme", {"model.embed_dim": 48}) == [
-        "model.embed_dim: 16, 48, which sets the features' width and so the most that it can be"
-    ]
-
-
-def test_figures_compare_where_only_training_differs_and_not_on_other_images(tmp_path: Path) -> None:
-    changes = {"data.batch_size": 32, "data.augmentation.color_jitter": 0.2, "data.cache_budget_gb": 1.0}
-    assert _against(tmp_path, "val/knn_top1", changes) == []
-    assert _against(tmp_path, "val/knn_top1", {"data.split_seed": 3}) == [
-        "data.split_seed: 0, 3, which changes what the objective measures"
-    ]
-
-
-def test_a_metric_that_one_of_them_measures_besides_is_no_obstacle(tmp_path: Path) -> None:
-    besides = {"evaluation.linear_probe.enabled": True, "evaluation.lidar.enabled": True}
-    assert _against(tmp_path, "val/knn_top1", {**besides, "evaluation.val_loss": False}) == []
-    for metric, key, value in (
-        ("val/knn_top1", "evaluation.knn.k", 3),
-        ("val/loss", "data.val_fraction", 0.3),
-    ):
-        (why,) = _against(tmp_path, metric, {key: value})
-        assert why.startswith(f"{key}: ")
-    assert _against(tmp_path, "val/loss", {"evaluation.knn.k": 3}) == []
-
-
-def test_a_trial_that_was_taken_up_again_counts_once_beside_another_sweep(tmp_path: Path) -> None:
-    sweep = space(tmp_path)
-    records = [
-        TrialRecord(0, "base", {}, outcome="completed"),
-        TrialRecord(1, "search", {}, outcome="failed"),
-        TrialRecord(2, "search", {}, retries=1, outcome="completed"),
-    ]
-    table = side_by_side([replace(_standing(sweep), records=records)] * 2)
-    assert ["trials", "2", "2"] in table.rows
-
-
-@pytest.mark.parametrize("name", ["augmentation", "optim"])
-def test_sweeps_of_keys_of_the_data_compare(name: str) -> None:
-    sweep = load_sweep(Path(__file__).parents[3] / f"search_spaces/{name}.yaml")
-    assert any(key.startswith("data.") for key in sweep.config.space)
-    assert obstacles([_standing(sweep)] * 2) == []
 
 
 @pytest.mark.slow
