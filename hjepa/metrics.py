@@ -14,6 +14,13 @@ METRIC_MODES: dict[str, str] = {
     "train/loss": "min",
     "time/images_per_s": "max",
 }
+# Of a config the parts that change one metric alone, which begins so, and are of no account for another.
+MEASURED_BY: dict[str, str] = {
+    "evaluation.knn": "val/knn_top1",
+    "evaluation.linear_probe": "val/linear_probe_top1",
+    "evaluation.lidar": "val/lidar",
+    "evaluation.val_loss": "val/loss",
+}
 KNN_OF_K = re.compile(r"val/knn_top1_k([1-9]\d*)")
 
 

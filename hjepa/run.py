@@ -44,6 +44,8 @@ class Run:
     step: int = 0
     data_wait_s: float = 0.0
     """Seconds that this process has waited for images to be read and handed to the device."""
+    planned_epochs: int | None = None
+    """training.epochs of the run whose checkpoint it goes on from."""
     notes: list[str] = field(default_factory=list)
     """What its pretrained weights held that the encoder has no use for."""
 
@@ -103,6 +105,7 @@ class Run:
             self.optimizer.load_state_dict(optimizer)
         except (RuntimeError, ValueError) as error:
             raise ConfigError(f"{path}: is of a run with another model or optimizer: {error}") from None
+        self.planned_epochs = state["config"].get("training", {}).get("epochs")
         self.epoch = state["epoch"]
         self.step = self.epoch * self.steps_per_epoch
 

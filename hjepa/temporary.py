@@ -31,10 +31,22 @@ def temporary(path: Path, folder: bool = False) -> Iterator[Path]:
         os.close(handle)  # which gives the lock back, as the end of a process does
 
 
+def is_replaceable(path: Path) -> bool:
+    """Whether a file may take the name: not where it is a device's, as /dev/stdout, a pipe's or a link's."""
+    return not path.is_symlink() and (path.is_file() or path.is_dir() or not path.exists())
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write to, which at the end is flushed to disk and named `path`. Makes its folder."""
+    """A file to write to, which at the end is flushed to disk and named `path`. Makes its folder.
+
+    What is not to be replaced is written itself.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if not is_replaceable(path):
+        with path.open("wb") as file:
+            yield file
+        return
     with temporary(path) as made:
         with made.open("wb") as file:
             yield file

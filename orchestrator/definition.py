@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hjepa.temporary import is_replaceable
 from orchestrator.space import ConfigError
 
 if TYPE_CHECKING:
@@ -145,9 +146,9 @@ def copy_whole(source: Path, path: Path) -> None:
 def beside(path: Path) -> Iterator[Path]:
     """Within, a name beside `path`, which the file of that name gets in the end.
 
-    What is no plain file, as /dev/stdout, a pipe or a link, is written itself: it must not be replaced.
+    What is not to be replaced, as a device or a link, is written itself.
     """
-    if path.is_symlink() or (path.exists() and not path.is_file() and not path.is_dir()):
+    if not is_replaceable(path):
         yield path
         return
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")

@@ -136,10 +136,10 @@ def _run_to_its_end(
                 shown = progress(study.metric, sweep.max_epochs, counts, run.status)
                 run.progress = stack.enter_context(shown)
 
-                def lost(process: str) -> None:
+                def lost(reason: str) -> None:
                     if leave is not None:
                         shown.__exit__()
-                        leave(f"Ray's {process} has died", stop.asked)
+                        leave(reason, stop.asked)
 
                 with some_ray(resources, folder, lost) as scratch:
                     patience.say = run.progress.note

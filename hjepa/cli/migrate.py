@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Convert; the exit status."""
     output: Path | None = options.output
-    if output is not None and output.exists() and not options.force:
+    if output is not None and (output.is_file() or output.is_dir()) and not options.force:
         raise ConfigError(f"{output}: exists already; name another file, or add --force.")
     migration = migrate(options.old)
     for note in migration.notes:

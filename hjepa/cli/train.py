@@ -200,6 +200,11 @@ def _describe(run: Run, resume: Path | None) -> None:
         print("training.use_amp: MPS stays in float32.")
     if resume is not None:
         print(f"goes on after epoch {run.epoch} from {resume}")
+        if run.planned_epochs not in (None, epochs):
+            print(
+                f"training.epochs was {run.planned_epochs}, is {epochs}: learning rate and EMA momentum are "
+                f"from here on as after {run.epoch} of {epochs} epochs, not as the checkpoint left them"
+            )
 
 
 def _describe_data(data: Data) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from orchestrator.analysis.findings import Confirmation, Confirmed, Estimate, Verdict
 from orchestrator.analysis.intervals import CONFIDENCE, detectable, interval, mean_is_zero
 from orchestrator.space import Sweep
-from orchestrator.study.record import TrialRecord, standing
+from orchestrator.study.record import TrialRecord, rank, standing
 
 
 def confirmation(sweep: Sweep, records: Sequence[TrialRecord]) -> Confirmation | None:
@@ -19,7 +19,10 @@ def confirmation(sweep: Sweep, records: Sequence[TrialRecord]) -> Confirmation |
     if base is None:
         return None
     own = _confirmed(sweep, counted, base)
+    ranked = rank(records, sweep.config.objective.metric, sweep.objective_mode)
+    places = {record.number: place for place, record in enumerate(ranked)}
     others = [r for r in records if r.number in chosen and r.role != "base"]
+    others.sort(key=lambda record: places.get(record.number, len(places)))
     configs = [_against(_confirmed(sweep, counted, record), own) for record in others]
     compared = sum(config.p is not None for config in configs)
     return Confirmation(own, tuple(_judged(c, own, compared, sweep.objective_mode) for c in configs))

@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Send it; the exit status."""
     from orchestrator.definition import find_sweep
+    from orchestrator.reporting.caption import counted
     from orchestrator.study.holder import SweepLock
     from orchestrator.tracking.tracking import LOG, drain, undelivered
 
@@ -43,9 +44,10 @@ def run(options: argparse.Namespace) -> int:
     finally:
         lock.release()
     if left:
-        print(f"{options.name}: MLflow has not got {left} records; they are kept. See {folder / LOG}.")
+        lacking = counted(left, "record")
+        print(f"{options.name}: MLflow has not got {lacking}, kept in {folder}. See {folder / LOG}.")
         return 1
-    print(f"{options.name}: MLflow has everything; it lacked {before} records.")
+    print(f"{options.name}: MLflow has everything; it lacked {counted(before, 'record')}.")
     return 0
 
 

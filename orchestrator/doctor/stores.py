@@ -126,7 +126,8 @@ def study(place: Place) -> Finding:
         return Finding("study", may, said, "" if may else f"see that {file.parent} is there and is writable")
     fix = (
         f"see that it runs, that {VARIABLE} or --storage has its URL with user and password, and that this "
-        "user may make tables (GRANT CREATE ON SCHEMA)"
+        "user may make tables (GRANT CREATE ON SCHEMA) and write to those that are there (GRANT ALL ON ALL "
+        "TABLES)"
     )
     try:
         require_usable(place)

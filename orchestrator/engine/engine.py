@@ -9,6 +9,7 @@ import shutil
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ RAY_ITSELF = ("gcs_server", "raylet")
 """Processes of a Ray without which it is none."""
 LOOK_S = 1.0
 """Seconds between two looks at them."""
+AWAY_S = 40.0
+"""Seconds after which a cluster that does not answer is gone; after 60 Ray ends the process."""
 PLACE = "place"
 """Ray's name for room for one trial under Ray Train, so that no more begin than there are workers for."""
 _SECRETS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"}
@@ -55,10 +58,10 @@ def some_ray(config: ResourcesConfig, folder: Path, lost: Callable[[str], None])
     """
     address = cluster_address()
     if address is not None:
-        with cluster_ray(config, address, folder) as scratch:
+        with cluster_ray(config, address, folder) as scratch, watched(lost, _silence(address)):
             yield scratch
         return
-    with local_ray(config) as scratch, watched(lost):
+    with local_ray(config) as scratch, watched(lost, _death()):
         yield scratch
 
 
@@ -152,20 +155,19 @@ def _apart() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def watched(lost: Callable[[str], None]) -> Iterator[None]:
-    """Within, `lost` is called by another thread, once, with the name of a process of our Ray that has died.
+def watched(lost: Callable[[str], None], why: Callable[[], str | None]) -> Iterator[None]:
+    """Within, `lost` is called by another thread, once, with the reason that `why` gives, asked each second,
+    once Ray is gone.
 
     Whoever asks Ray for anything then waits for a minute, and Ray ends the process without a word of ours.
     """
-    children = {process.name(): process for process in psutil.Process().children()}
-    own = {name: process for name, process in children.items() if name in RAY_ITSELF}
     over = threading.Event()
 
     def look() -> None:
         while not over.wait(LOOK_S):
-            dead = next((name for name, process in own.items() if _is_dead(process)), None)
-            if dead is not None and not over.is_set():
-                lost(dead)
+            reason = why()
+            if reason is not None and not over.is_set():
+                lost(reason)
                 return
 
     threading.Thread(target=look, daemon=True).start()
@@ -173,6 +175,35 @@ def watched(lost: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         over.set()
+
+
+def _death() -> Callable[[], str | None]:
+    """Says which process of our Ray has died, if one has."""
+    children = {process.name(): process for process in psutil.Process().children()}
+    own = {name: process for name, process in children.items() if name in RAY_ITSELF}
+
+    def why() -> str | None:
+        dead = next((name for name, process in own.items() if _is_dead(process)), None)
+        return dead and f"Ray's {dead} has died"
+
+    return why
+
+
+def _silence(address: str) -> Callable[[], str | None]:
+    """Says that the cluster's first node is gone, once nothing has listened there for a while."""
+    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+    heard = time.monotonic()
+
+    def why() -> str | None:
+        nonlocal heard
+        with contextlib.suppress(OSError):
+            socket.create_connection((host.strip("[]"), int(port)), timeout=LOOK_S).close()
+            heard = time.monotonic()
+        silent = time.monotonic() - heard
+        gone = f"the Ray cluster at {address} has not answered for {silent:.0f} s"
+        return gone if silent > AWAY_S else None
+
+    return why
 
 
 def _is_dead(process: psutil.Process) -> bool:

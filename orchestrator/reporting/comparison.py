@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from hjepa.metrics import MEASURED_BY
 from orchestrator.analysis.findings import Confirmed
 from orchestrator.analysis.intervals import difference
 from orchestrator.definition import flat
@@ -15,13 +16,6 @@ from orchestrator.space.space import effective
 from orchestrator.study.record import standing
 
 SHOWN = 20
-JUDGED_BY = {
-    "evaluation.knn": "val/knn_top1",
-    "evaluation.linear_probe": "val/linear_probe_top1",
-    "evaluation.lidar": "val/lidar",
-    "evaluation.val_loss": "val/loss",
-}
-"""Keys that change one metric alone, which begins so, and are of no account for another."""
 
 
 def side_by_side(sweeps: Sequence[Material]) -> Table:
@@ -66,7 +60,7 @@ def _obstacle(metric: str, key: str) -> str | None:
     if key == "training.epochs":  # of all trials, and told apart
         return None
     if under(key, MEASURE):
-        own = (judged for part, judged in JUDGED_BY.items() if under(key, [part]))
+        own = (measured for part, measured in MEASURED_BY.items() if under(key, [part]))
         return "which changes what the objective measures" if metric.startswith(next(own, "")) else None
     return incomparable(metric, key)
 

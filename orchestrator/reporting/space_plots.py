@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from orchestrator.reporting.caption import short, told_apart
+from orchestrator.reporting.caption import counted, short, told_apart
 from orchestrator.reporting.curves import sample
 from orchestrator.reporting.material import Material
 from orchestrator.reporting.style import MUTED, ON_SHADES, PAPER, SHADES, TEXT, canvas, fifth_of
@@ -170,7 +170,7 @@ def heat_map(material: Material, pair: tuple[str, str]) -> Figure | None:
         x, y = columns.index(column), rows.index(row)
         axes.fill([x, x + 1, x + 1, x], [y, y, y + 1, y + 1], color=SHADES[shade], ec=PAPER, lw=2)
         axes.text(x + 0.5, y + 0.4, f"{mean:.4g}", ha="center", va="center", color=ON_SHADES[shade])
-        count = f"{len(values)} trial{'s' if len(values) > 1 else ''}"
+        count = counted(len(values), "trial")
         axes.text(x + 0.5, y + 0.7, count, ha="center", va="center", color=ON_SHADES[shade], fontsize=8)
     names = [short(key, list(material.sweep.config.space)) for key in pair]
     axes.set_yticks([i + 0.5 for i in range(len(rows))], rows)

@@ -53,6 +53,9 @@ def load_sweep(
     for key, value in (overrides or {}).items():
         if key.partition(".")[0] in SweepConfig.model_fields:
             _require_overridable(key)
+            if key == "objective":
+                layers.data.pop(key, None)  # nothing of the file's own stays beside it
+                value = _as_objective("--set objective", value)
             layers.set(key, value, f"--set {key}")
         else:
             _require_not_nearly_the_sweeps(key)
@@ -105,7 +108,8 @@ def _sweep_layers(path: Path, base: str | None, trials: int | None) -> Layers:
         layers.set("base", base, "--base")
     if trials is not None:
         layers.set("search.num_trials", trials, "--trials")
-    _take_several_objectives(path, layers)
+    if "objective" in layers.data:
+        layers.data["objective"] = _as_objective(f"{path}: objective", layers.data["objective"])
     # Before pydantic sees the distributions: a key written as nested sections is no distribution.
     space = layers.data.get("space")
     for key in space if isinstance(space, dict) else ():
@@ -113,28 +117,24 @@ def _sweep_layers(path: Path, base: str | None, trials: int | None) -> Layers:
     return layers
 
 
-def _take_several_objectives(path: Path, layers: Layers) -> None:
-    """`objective: [first, second]`, of metrics or {metric: ...}, as the first with the others beside it; a
-    metric alone as a list of one."""
-    given = layers.data.get("objective")
+def _as_objective(where: str, given: Any) -> Any:
+    """`[first, second]`, of metrics or {metric: ...}, as the first with the others beside it; a metric alone
+    as a list of one, and a map as it is."""
     given = [given] if isinstance(given, str) else given
     if not isinstance(given, list):
-        return
+        return given
     named = [one if isinstance(one, dict) else {"metric": one} for one in given]
     for one in named:
         if "metric" not in one or one.keys() - {"metric", "mode"}:
-            raise ConfigError(
-                f"{path}: objective: each of a list is a metric, or {{metric: NAME, mode: max}}."
-            )
+            raise ConfigError(f"{where}: each of a list is a metric, or {{metric: NAME, mode: max}}.")
         wanted, mode = one.get("mode"), metric_mode(str(one["metric"]))
         if wanted is not None and mode is not None and wanted != mode:
             raise ConfigError(
-                f"{path}: objective: mode {wanted} would look for the worst trial by {one['metric']}; "
-                "leave mode out."
+                f"{where}: mode {wanted} would look for the worst trial by {one['metric']}; leave mode out."
             )
     if not named:
-        raise ConfigError(f"{path}: objective: is empty; name a metric, such as val/knn_top1.")
-    layers.data["objective"] = {**named[0], "beside": [one["metric"] for one in named[1:]]}
+        raise ConfigError(f"{where}: is empty; name a metric, such as val/knn_top1.")
+    return {**named[0], "beside": [one["metric"] for one in named[1:]]}
 
 
 def _take_the_designs_algorithm(layers: Layers) -> None:

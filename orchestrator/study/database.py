@@ -29,6 +29,7 @@ from orchestrator.study.place import VARIABLE, Place
 Result = TypeVar("Result")
 CONNECT_S = 15
 _MAY_MAKE = text("SELECT has_schema_privilege(current_schema(), 'CREATE')")
+_MAY_WRITE = text(f"SELECT has_table_privilege('{models.StudyModel.__tablename__}', 'INSERT')")
 OPENINGS = 4
 """Tries, for others may be quicker with a new database's tables, with their version, and with Alembic's."""
 
@@ -155,13 +156,15 @@ def require_usable(place: Place) -> None:
     try:
         with told(place), engine.connect() as connection:
             made = inspect(connection).has_table(models.VersionInfoModel.__tablename__)
-            may_make = connection.dialect.name != "postgresql" or connection.scalar(_MAY_MAKE)
+            asked = _MAY_WRITE if made else _MAY_MAKE
+            may = connection.dialect.name != "postgresql" or connection.scalar(asked)
     finally:
         engine.dispose()
+    if not may:
+        lacking = "may only read its tables of sweeps" if made else "may not make its tables of sweeps"
+        raise ConfigError(f"{place}: its user {lacking}.")
     if made:
         read_database(place).engine.dispose()
-    elif not may_make:
-        raise ConfigError(f"{place}: it has no tables of sweeps yet, and its user may not make any.")
 
 
 def read_database(place: Place) -> RDBStorage:
@@ -219,6 +222,10 @@ def unreachable(place: Place, error: BaseException) -> str:
         said += (
             f". Its owner may let you make tables: GRANT CREATE ON SCHEMA {schema[1]} TO {place.url.username}"
         )
+    elif "permission denied for table" in said:
+        to = f"IN SCHEMA public TO {place.url.username}"
+        grants = f"GRANT ALL ON ALL TABLES {to}; GRANT ALL ON ALL SEQUENCES {to}"
+        said += f". Its owner may let you write to it: {grants}"
     return f"{said}."
 
 

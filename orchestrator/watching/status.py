@@ -13,7 +13,7 @@ from typing import Any
 
 from orchestrator.budget import Budget, Ledger, Left, clock, is_over
 from orchestrator.definition import DEFINITION, JOURNAL, sweep_folders
-from orchestrator.reporting.caption import NONE, describe, number
+from orchestrator.reporting.caption import NONE, counted, describe, number
 from orchestrator.space import ConfigError, objective_mode
 from orchestrator.study.attributes import ANSWERED, ENDED_BY, EXHAUSTED, is_answer, stands
 from orchestrator.study.holder import Holder
@@ -144,7 +144,7 @@ class Status:
             f"{self.state}{running}; {duration(self.took)}; up to {self.max_epochs} epochs{rungs}{proposed}",
             *(f"{name}: {self._value(r)}" for name, r in (("best", self.best), ("base", self.base)) if r),
             *self.budgets(),
-            *([f"MLflow has not got {self.undelivered} records yet"] if self.undelivered else []),
+            *([f"MLflow has not got {counted(self.undelivered, 'record')} yet"] if self.undelivered else []),
             "",
             f"{'trial':6} {'epoch':>7} {'rung':>4} {self.metric:>14} {'time':>8}  state",
             *(self._row(record) for record in shown[:SHOWN]),

@@ -45,10 +45,15 @@ def swept_while(fault: Callable[[str], None], workplace: Workplace, cluster: Nod
     assert [record.outcome for record in found] == ["completed"] * 2
     lost = [record.notes for record in found if record.notes]
     assert lost == [["its node was lost; goes on elsewhere"]], output
-    for record in found:
+    _require_uninterrupted(workplace)
+    return output
+
+
+def _require_uninterrupted(workplace: Workplace) -> None:
+    """Every trial has the numbers of a run without a fault."""
+    for record in records(workplace):
         kept = uninterrupted(workplace, record)
         assert [{k: m[k] for k in kept[0]} for m in map(learnt, record.reports.values())] == kept
-    return output
 
 
 @pytest.mark.slow
@@ -96,6 +101,28 @@ def test_nodes_that_are_added_are_used(workplace: Workplace, cluster: Nodes):
         end_session(process)
     output = printed.read_text()
     assert process.returncode == 130, output
+
+
+@pytest.mark.slow
+def test_a_cluster_whose_first_node_is_lost_is_left_in_words(workplace: Workplace, cluster: Nodes):
+    """All of Ray on the head node is killed; the sweep goes on with a Ray of its own."""
+    cluster.add()
+    workplace.write("tiny.yaml", LONG)
+    process = workplace.start_sweep("tiny.yaml", "--address", cluster.address)
+    try:
+        wait_for(workplace.folder / "results/tiny/trials/0000/metrics.jsonl", '"epoch": 2', process)
+        cluster.behead()
+        output, _ = process.communicate(timeout=120)
+    finally:
+        end_session(process)
+    assert process.returncode == 1, output
+    assert f"the Ray cluster at {cluster.address} has not answered for 4" in output
+    assert "what was reported is kept. Go on with:\n  hjepa-sweep tiny.yaml" in output
+    assert f"--address {cluster.address}" in output
+    assert "Traceback" not in output
+    done = workplace.sweep("tiny.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    _require_uninterrupted(workplace)
 
 
 @pytest.mark.slow

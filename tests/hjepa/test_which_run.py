@@ -94,7 +94,9 @@ def test_auto_goes_on_with_the_run_of_the_same_result(
     # Now it is; more epochs, and what changes no result, keep it that.
     more = ("training.epochs=2", "checkpoint.save_frequency=2", "logging.log_frequency=1")
     assert trained("seed=2", "loss.type=smoothl1", "checkpoint.resume=auto", *more) == 0
-    assert f"goes on after epoch 1 from {checkpoint('run-2', 1)}" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"goes on after epoch 1 from {checkpoint('run-2', 1)}" in told
+    assert "training.epochs was 1, is 2: learning rate and EMA momentum are from here on as" in told
     assert epochs("run-2") == [1, 2]
     assert (Path("run") / "metrics.jsonl").read_bytes() == first
     assert not Path("run-3").exists()

@@ -1,5 +1,6 @@
 """Conversion of old files, in shapes that old files had."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -320,6 +321,24 @@ def test_a_file_is_replaced_only_when_told(tmp_path: Path, capsys: pytest.Captur
     assert "exists already; name another file, or add --force." in capsys.readouterr().err
     assert main(["migrate", str(old), "-o", str(new), "--force"]) == 0
     assert load_config(new).seed == 3
+
+
+def test_a_link_or_device_is_written_to_and_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    old, new, link, pipe = (tmp_path / name for name in ("old.yaml", "new.yaml", "link.yaml", "pipe"))
+    old.write_text("experiment: {seed: 3}\n")
+    new.write_text("mine")
+    link.symlink_to(new)
+    os.mkfifo(pipe)
+    assert main(["migrate", str(old), "-o", str(link)]) == 2
+    assert main(["migrate", str(old), "-o", str(link), "--force"]) == 0
+    assert (link.is_symlink(), load_config(new).seed) == (True, 3)
+    reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert main(["migrate", str(old), "-o", str(pipe)]) == 0
+        assert yaml.safe_load(os.read(reading, 9999)) == {"seed": 3}
+    finally:
+        os.close(reading)
+    assert pipe.is_fifo()
 
 
 def test_a_failed_conversion_leaves_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -94,6 +94,15 @@ def test_winners_are_named_after_correction_and_the_rest_told_what_could_hide(sw
     assert second.detectable > second.difference.high - second.difference.value
 
 
+def test_finalists_stand_in_the_order_of_the_search(sweep: Sweep) -> None:
+    records = _confirmed([0.5, 0.51], [0.6, 0.61], [0.7, 0.71], [0.8, 0.81])
+    for record, value in zip((r for r in records if r.role == "search"), (0.91, 0.93, 0.92), strict=True):
+        record.reports[9][METRIC] = value
+    found = confirmation(sweep, records)
+    assert found is not None
+    assert [config.trial for config in found.configs] == [2, 3, 1]
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_words_interval_p_and_verdict_of_a_finalist_agree(sweep: Sweep, seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -11,12 +11,14 @@ from typing import Any
 
 import psycopg
 import pytest
+from optuna.study import StudyDirection
 
 from orchestrator.doctor.connection import _known
 from orchestrator.doctor.stores import marked, study, tracking
 from orchestrator.space import ConfigError
 from orchestrator.storage.disk import Patience
 from orchestrator.study.database import open_database
+from orchestrator.study.database import told as refusing
 from orchestrator.study.place import Place
 from tests.programs.nodes import LOOPBACK, Nodes
 from tests.programs.s3 import S3
@@ -111,11 +113,19 @@ def test_a_new_database_is_fit_for_a_study_unless_its_user_may_make_no_tables(da
         theirs = Place(new.url.set(username=stranger, password=stranger))
         found = study(theirs)
         assert not found.ok
-        assert "its user may not make any" in found.said
+        assert "its user may not make its tables of sweeps" in found.said
         with pytest.raises(ConfigError, match=f"GRANT CREATE ON SCHEMA public TO {stranger}"):
             open_database(theirs, Patience())
         open_database(new, Patience()).engine.dispose()
         connection.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {stranger}".encode())
+        assert "its user may only read its tables of sweeps" in study(theirs).said
+        read = open_database(theirs, Patience())
+        grant = f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {stranger}"
+        with pytest.raises(ConfigError, match=grant), refusing(theirs):
+            read.create_new_study([StudyDirection.MAXIMIZE], "mine")
+        read.remove_session()
+        read.engine.dispose()
+        connection.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {stranger}".encode())
         assert study(theirs).ok
         connection.execute(f"DROP OWNED BY {stranger}; DROP ROLE {stranger}".encode())
 

@@ -38,6 +38,14 @@ def test_an_objective_may_be_its_metric_alone() -> None:
     assert refusal(LR, objective="knn_top1").startswith("s.yaml: objective: 'knn_top1' is not allowed")
 
 
+def test_an_objective_set_beside_the_file_takes_the_whole_of_its_place() -> None:
+    load(LR, objective=["val/knn_top1", "time/images_per_s"])
+    replaced = load_sweep("s.yaml", overrides=parse_overrides(["objective=train/loss"]))
+    assert (replaced.config.objective.metrics, replaced.objective_mode) == (("train/loss",), "min")
+    several = load_sweep("s.yaml", overrides=parse_overrides(["objective=[train/loss, val/knn_top1]"]))
+    assert several.config.objective.metrics == ("train/loss", "val/knn_top1")
+
+
 LIDAR = {"evaluation": {"lidar": {"enabled": True}}}
 LOSS = {"evaluation": {"val_loss": True}}
 
