@@ -46,6 +46,7 @@ def diagnose(
                 return
         question = Question(
             marker=str(marker or results),
+            working_dir=str(Path.cwd()),
             run=None if sweep is None else sweep.base.model_dump_json(),
             checkpoints=config.checkpoints,
         )

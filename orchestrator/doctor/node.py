@@ -20,6 +20,8 @@ class Question:
 
     marker: str
     """A file that was just made in the results folder, or above it."""
+    working_dir: str
+    """Where relative paths go from."""
     run: str | None = None
     """A run config, as JSON, whose data shall be there."""
     checkpoints: str | None = None
@@ -68,7 +70,7 @@ def answer(question: Question) -> Answer:
         versions=versions(),
         gpus=tuple(known.get("gpus", ())),
         sees_results=Path(question.marker).exists(),
-        data_problem=None if question.run is None else data_problem(question.run),
+        data_problem=None if question.run is None else data_problem(question.run, question.working_dir),
         store_problem=None if question.checkpoints is None else _store_problem(question.checkpoints),
         disk=(session, usage.free, usage.total),
         shared_memory=_shared_memory(),

@@ -17,6 +17,8 @@ _NODE = re.compile(
     r"^(?:ray\.exceptions\.ActorUnavailableError: )?The actor \w+ is unavailable: ",
     re.M,
 )
+_CONFIG = re.compile(r"^(?:\w+\.)*ConfigError: (.*)\Z", re.M | re.S)
+"""What is wrong with the config or its data, and in further lines how to mend it."""
 _DEATH = "The actor is dead because"  # Ray goes on with guesses
 
 
@@ -41,5 +43,7 @@ class Failure:
             return cls(f"out of memory: {found[0].strip()[:300]}")
         if _NODE.search(error):
             return cls("its node was lost", node_lost=True)
+        if found := _CONFIG.search(error):
+            return cls(" ".join(found[1].split())[:600])
         last = (error.strip().splitlines() or [_DEATH])[-1]
         return cls("its process died" if last.startswith(_DEATH) else last[:300])

@@ -1,7 +1,9 @@
 """The seam to hjepa: a trial's reports handed to Ray Tune, from a process that stays warm between trials."""
 
+import os
 import time
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -48,6 +50,8 @@ class Task:
     """Whether the first report shall hold what learning has to beat."""
     gpu_share: float = 1.0
     """Share of its GPU that each of its processes may fill."""
+    working_dir: str = ""
+    """Where relative paths of its run config go from: the sweep's own working directory."""
 
     def run_config(self) -> RunConfig:
         """Its run config."""
@@ -184,6 +188,7 @@ class TrialWork:
 
     def _begin(self) -> Iterator[Report]:
         """Put the trial's folder in order, and begin or go on."""
+        go_to(self.task.working_dir)
         cap_gpu_memory(self.task.gpu_share)
         team = team_of(self.run.distributed)
         self.leads = team.leads
@@ -270,8 +275,20 @@ def cap_gpu_memory(share: float) -> None:
         torch.cuda.set_per_process_memory_fraction(share)
 
 
-def data_problem(run: str) -> str | None:
-    """What is wrong, on this machine, with the data of a run config, as JSON."""
+def go_to(working_dir: str) -> None:
+    """Let this process's relative paths go from there; without such a folder they stay as they are.
+
+    Tune has its processes work in a folder of their trial's, and Ray those of another node wherever it was
+    started there.
+    """
+    with suppress(OSError):
+        os.chdir(working_dir)
+
+
+def data_problem(run: str, working_dir: str) -> str | None:
+    """What is wrong, on this machine, with the data of a run config, as JSON. The process goes to
+    `working_dir`."""
+    go_to(working_dir)
     try:
         check_run_data(RunConfig.model_validate_json(run, strict=True))
     except ConfigError as error:

@@ -16,7 +16,7 @@ from orchestrator.study.study import Study
 def reruns_left(sweep: Sweep, study: Study) -> list[tuple[TrialRecord, int]]:
     """Trials and fresh seeds that are still to be run again: the base's and the best ones'."""
     settings, base = sweep.config.confirm, study.base_to_confirm()
-    if not settings.top_k or base is None:
+    if not settings.top_k or base is None or study.best() is None:
         return []
     chosen = [base, *study.best_found(settings.top_k)]
     # Seeds outermost: whenever it stops, every config has been run with nearly the same ones.

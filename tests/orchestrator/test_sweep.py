@@ -10,8 +10,10 @@ import yaml
 from mlflow import MlflowClient
 
 from orchestrator.process.environment import read_commands
+from tests.hjepa.data.formats import write_image_folder
 from tests.workplace import (
     SPACE,
+    TINY,
     Workplace,
     children,
     mlflow_runs,
@@ -197,3 +199,37 @@ def test_another_definition_under_the_same_name_is_refused_with_the_difference(f
     assert "name: tiny is taken" in done.stderr
     assert "base.training.weight_decay: 0.05 there, 0.1 here" in done.stderr
     assert workplace.files() == before
+
+
+@pytest.mark.parametrize("engine", ["actor", pytest.param("train", marks=pytest.mark.slow)])
+def test_relative_paths_go_from_where_the_sweep_was_begun(workplace: Workplace, engine: str) -> None:
+    """Tune lets each trial work in a folder of its own."""
+    write_image_folder(workplace.folder / "photos")
+    (workplace.folder / "classes.txt").write_text("ant\ncow\n")
+    data = {"dataset": "imagefolder", "data_path": "photos", "class_list": "classes.txt", "image_size": 16}
+    workplace.write("base.yaml", TINY | {"data": data | {"batch_size": 8, "cache_dir": "kept"}})
+    trials = {"search": {"algorithm": "random", "num_trials": 1}, "resources": {"engine": engine}}
+    workplace.write("tiny.yaml", SPACE | trials)
+    done = workplace.sweep("tiny.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [record.outcome for record in records(workplace)] == ["completed"] * 2
+    assert (workplace.folder / "kept").is_dir()
+
+
+@pytest.mark.slow
+def test_a_sweep_without_a_single_value_says_what_is_wrong_and_runs_no_fresh_seeds(
+    workplace: Workplace,
+) -> None:
+    write_image_folder(workplace.folder / "photos")
+    data = {"dataset": "imagefolder", "data_path": "photos", "image_size": 16, "batch_size": 64}
+    workplace.write("base.yaml", TINY | {"data": data})
+    few = {"search": {"algorithm": "random", "num_trials": 1}, "resources": {"max_failures": 0}}
+    workplace.write("tiny.yaml", CONFIRMED | few)
+    done = workplace.sweep("tiny.yaml")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert [record.role for record in records(workplace)] == ["base", "search"]
+    for record in records(workplace):
+        assert record.reason == (
+            "data.batch_size 64 x training.accumulation_steps 1 is more than the 45 training images of "
+            "imagefolder."
+        )

@@ -184,6 +184,17 @@ def test_a_lost_node_is_told_by_rays_words_and_not_by_a_trials(error: str, lost:
     assert Failure.of(error).node_lost == lost
 
 
+def test_what_is_wrong_with_a_config_is_told_whole():
+    told = """Traceback (most recent call last):
+  File "hjepa/data/source.py", line 69, in require_folder
+    raise ConfigError(f"data.data_path: {data_path!r} {problem}.")
+hjepa.schema.base.ConfigError: data.data_path: 'photos' does not exist.
+Set data.data_path to a folder.
+"""
+    expected = "data.data_path: 'photos' does not exist. Set data.data_path to a folder."
+    assert Failure.of(told).reason == expected
+
+
 OVERFLOW = """
 import torch
 from orchestrator.engine.trial import cap_gpu_memory
