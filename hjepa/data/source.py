@@ -59,7 +59,8 @@ def require_folder(data_path: str | None, dataset: str, mend: str) -> Path:
     try:
         if root.is_dir():
             return root
-        problem = "is not a folder" if root.exists() else "does not exist"
+        here = "" if root.is_absolute() else f" in {Path.cwd()}"
+        problem = "is not a folder" if root.exists() else f"does not exist{here}"
     except OSError as error:
         raise unreadable(root, error) from None
     raise ConfigError(f"data.data_path: {data_path!r} {problem}.\n{mend}")

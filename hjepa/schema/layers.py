@@ -1,14 +1,23 @@
 """Layers: a file on the files that it extends, and overrides on the file."""
 
+import difflib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_origin
+from typing import Any, get_args, get_origin
 
 from pydantic import ValidationError
 
-from hjepa.schema.base import Config, ConfigError, ConfigT, nearest_key, resolve_key, union_members
+from hjepa.schema.base import (
+    Config,
+    ConfigError,
+    ConfigT,
+    nearest_key,
+    resolve_key,
+    section_types,
+    union_members,
+)
 from hjepa.schema.yamlfile import parse_yaml, read_mapping
 
 _IN_YAML = {
@@ -72,7 +81,7 @@ class Layers:
             # string for a number and no true for 1.
             return root.model_validate_json(json.dumps(self.data), strict=True)
         except ValidationError as error:
-            raise ConfigError("\n".join(self._explain(error, name))) from None
+            raise ConfigError("\n".join(self._explain(error, root, name))) from None
         except (TypeError, ValueError) as error:
             raise ConfigError(f"{name}: {error}.") from None
 
@@ -88,17 +97,17 @@ class Layers:
                 nearest = nearest_key(root, key, () if source.startswith("--set ") else self.file_keys)
                 raise ConfigError(f"{source}: {key}: no such config key.\n{nearest}")
 
-    def _explain(self, error: ValidationError, name: str) -> Iterator[str]:
+    def _explain(self, error: ValidationError, root: type[Config], name: str) -> Iterator[str]:
         told: dict[str, list[str]] = {}
         for problem in error.errors(include_url=False):
-            head, message = self._problem(problem, name)
+            head, message = self._problem(problem, root, name)
             told.setdefault(head, []).append(message)
         for head, messages in told.items():
             # Of a union, each member says what it wants.
             first, *others = dict.fromkeys(messages)
             yield f"{head}: {' or '.join([first, *(m.removeprefix('input should be ') for m in others)])}."
 
-    def _problem(self, problem: Any, name: str) -> tuple[str, str]:
+    def _problem(self, problem: Any, root: type[Config], name: str) -> tuple[str, str]:
         """Where a value is wrong, and what is wrong with it."""
         key, context = "", problem.get("ctx", {})
         path, element = _split_at_element(problem["loc"])
@@ -113,8 +122,10 @@ class Layers:
             key += f"[{element[0]}]"
         if len(element) > 1:
             head = f"{source}: {key}.{element[1]}"
-            if problem["type"] in ("missing", "extra_forbidden"):
-                return head, "must be given" if problem["type"] == "missing" else "no such key"
+            if problem["type"] == "missing":
+                return head, "must be given"
+            if problem["type"] == "extra_forbidden":
+                return head, f"no such key{_known_beside(root, key, str(element[1]))}"
             return f"{head}: {_show(problem['input'])} is not allowed", message
         if problem["type"] == "missing":
             return f"{source}: {key}{'.' if key else ''}{problem['loc'][-1]}", "must be given"
@@ -142,6 +153,16 @@ def _split_at_element(loc: tuple[int | str, ...]) -> tuple[tuple[int | str, ...]
     """Where a value is, up to the list that it is in, which is one value to its sources, and within that."""
     at = next((depth for depth, part in enumerate(loc) if isinstance(part, int)), len(loc))
     return loc[:at], loc[at:]
+
+
+def _known_beside(root: type[Config], key: str, word: str) -> str:
+    """What may stand in an element of a list, in which `word` may not: the nearest key, and all."""
+    annotation = resolve_key(root, key.partition("[")[0]).annotation
+    parts = [part for one in get_args(annotation) for part in section_types(one)]
+    known = [name for part in parts for name in part.model_fields]
+    # As data_path, the key beside the list, for path.
+    near = [name for name in known if name in word.split("_")] or difflib.get_close_matches(word, known, n=1)
+    return f"{f'; nearest: {near[0]}' if near else ''}; one of {', '.join(known)}" if known else ""
 
 
 def _resolves(root: type[Config], key: str) -> bool:

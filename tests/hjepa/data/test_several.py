@@ -217,7 +217,14 @@ def test_the_command_prints_each_set_its_share_and_where_its_images_are(
         ([], r"^file\.yaml: datasets must list at least one"),
         ([CIFAR, CIFAR], "datasets has two of the name cifar10"),
         ([{"name": "cifar"}], r"^file\.yaml: datasets\[0\]: name cifar is no known data set; .* cifar100"),
-        ([CIFAR, {"name": "stl10", "wieght": 1}], r"^file\.yaml: datasets\[1\]\.wieght: no such key"),
+        (
+            [CIFAR, {"name": "stl10", "wieght": 1}],
+            r"^file\.yaml: datasets\[1\]\.wieght: no such key; nearest: weight; one of name, dataset, path, ",
+        ),
+        (
+            [{"name": "stl10", "data_path": "x"}],
+            r"datasets\[0\]\.data_path: no such key; nearest: path; one of",
+        ),
         ([CIFAR, {"weight": 1}], r"^file\.yaml: datasets\[1\]\.name: must be given"),
         (
             [{**CIFAR, "weight": 0}],
