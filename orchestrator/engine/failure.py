@@ -44,6 +44,6 @@ class Failure:
         if _NODE.search(error):
             return cls("its node was lost", node_lost=True)
         if found := _CONFIG.search(error):
-            return cls(" ".join(found[1].split())[:600])
+            return cls(" ".join(found[1].split())[:600].rstrip("."))
         last = (error.strip().splitlines() or [_DEATH])[-1]
         return cls("its process died" if last.startswith(_DEATH) else last[:300])

@@ -177,7 +177,10 @@ class Status:
             f"{NONE if last is None else number(last[1]):>14} {duration(self._time(record)):>8}  "
             f"{self.state_of(record)}"
         )
-        extra = [record.reason, *record.notes]
+        again = f"{record.reason}; tried again"
+        times = record.notes.count(again) + 1
+        reason = f"{record.reason} ({times} times)" if times > 1 else record.reason
+        extra = [reason, *(note for note in record.notes if note != again)]
         return f"{row}; {describe(record, self.keys)}" + "".join(f"; {text}" for text in extra if text)
 
     def _value(self, record: TrialRecord | None) -> str:

@@ -231,5 +231,5 @@ def test_a_sweep_without_a_single_value_says_what_is_wrong_and_runs_no_fresh_see
     for record in records(workplace):
         assert record.reason == (
             "data.batch_size 64 x training.accumulation_steps 1 is more than the 45 training images of "
-            "imagefolder."
+            "imagefolder"
         )

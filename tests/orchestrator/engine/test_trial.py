@@ -191,7 +191,7 @@ def test_what_is_wrong_with_a_config_is_told_whole():
 hjepa.schema.base.ConfigError: data.data_path: 'photos' does not exist.
 Set data.data_path to a folder.
 """
-    expected = "data.data_path: 'photos' does not exist. Set data.data_path to a folder."
+    expected = "data.data_path: 'photos' does not exist. Set data.data_path to a folder"
     assert Failure.of(told).reason == expected
 
 

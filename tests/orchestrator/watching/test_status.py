@@ -139,6 +139,17 @@ def test_a_failed_trial_that_was_taken_up_again_is_counted_once(tmp_path: Path) 
     assert found.data()["trials_by_state"] == {"completed": 4}
 
 
+def test_what_a_trial_failed_by_again_and_again_is_said_once(tmp_path: Path) -> None:
+    _, folder, study = searched(tmp_path, num_trials=3)
+    failed = study.ask()
+    for text in ("no such folder; tried again", "its node was lost; goes on elsewhere") * 2:
+        study.note(failed.number, text)
+    study.end(failed.number, "failed", "no such folder")
+    (row,) = (line for line in read_status(folder).words().splitlines() if line.startswith(failed.id))
+    assert row.count("no such folder") == 1
+    assert "; no such folder (3 times); its node was lost; goes on elsewhere" in row
+
+
 def test_json_holds_no_nan(tmp_path: Path) -> None:
     _, folder, study = searched(tmp_path, num_trials=3)
     record = study.ask()
