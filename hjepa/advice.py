@@ -1,11 +1,13 @@
-"""What a config says that is legal and still likely to hurt: the audit's warnings on paths and names."""
+"""What a config says that is legal and still likely to hurt: the audit's warnings on paths and names, and
+what is said in vain."""
 
 import re
 from collections.abc import Iterator
-from pathlib import PurePath
+from pathlib import Path, PurePath
+from typing import Any
 
 from hjepa.config import RunConfig
-from hjepa.schema import Config, dotted
+from hjepa.schema import Config, Layers, dotted, inert_reason
 
 _PLACEHOLDER = re.compile(r"^/?path/to/|/path/to/|your[-_]|<[^>]+>|\bCHANGE_?ME\b", re.IGNORECASE)
 _PATH_KEY = re.compile(r"(^|[._])(path|dir|list|resume|pretrained)$")
@@ -46,3 +48,39 @@ def paths(config: RunConfig) -> Iterator[tuple[str, str]]:
                         for name, inner in dotted(item).items()
                         if isinstance(inner, str) and _PATH_KEY.search(name)
                     )
+
+
+def without_effect(config: RunConfig, layers: Layers, path: Path) -> dict[str, str]:
+    """What the file or the command line set that has no effect in `config`, by key, and why, in words.
+
+    What a file takes over from those that it extends is not its own to mend.
+    """
+    return {
+        key: f"is set ({source}) and has no effect: {reason}"
+        for key, source in own_settings(config, layers, path)
+        if (reason := inert_reason(config, key))
+    }
+
+
+def own_settings(config: RunConfig, layers: Layers, path: Path) -> Iterator[tuple[str, str]]:
+    """Each key that the file or the command line gave a value other than its default, and its source."""
+    for key, value, default in _settings(config):
+        source = layers.sources.get(key.partition("[")[0], "")
+        if value != default and (source == str(path) or source.startswith("--set")):
+            yield key, source
+
+
+def _settings(config: RunConfig) -> Iterator[tuple[str, Any, Any]]:
+    """Every key with its value and its default; after a list, its elements, and the keys of those that are
+    maps, as `training.betas[1]` and `data.datasets[0].path`."""
+    defaults = dotted(RunConfig())
+    for key, value in dotted(config).items():
+        yield key, value, defaults[key]
+        elements: tuple[Any, ...] = value if isinstance(value, tuple) else ()
+        for number, element in enumerate(elements):
+            where = f"{key}[{number}]"
+            if isinstance(element, Config):
+                for name, field in type(element).model_fields.items():
+                    yield f"{where}.{name}", getattr(element, name), field.default
+            else:
+                yield where, element, next(iter(defaults[key][number : number + 1]), None)

@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hjepa.temporary import is_replaceable
-from orchestrator.space import ConfigError
+from orchestrator.space import ConfigError, is_replaceable
 
 if TYPE_CHECKING:
     from orchestrator.space import Sweep

@@ -5,15 +5,13 @@ Reads no data set and builds no weights, so that it is quick for any size.
 
 import argparse
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from hjepa.advice import advice
+from hjepa.advice import advice, without_effect
 from hjepa.catalog import find_config
 from hjepa.config import RunConfig, load_layers
 from hjepa.measure import measure
-from hjepa.schema import Config, ConfigError, Layers, dotted, inert_reason, parse_overrides, to_yaml
+from hjepa.schema import ConfigError, Layers, parse_overrides, to_yaml
 
 USER_ERROR = 2
 
@@ -61,31 +59,6 @@ def run(options: argparse.Namespace) -> int:
 
 
 def warnings(config: RunConfig, layers: Layers, path: Path) -> list[str]:
-    """What is legal and unwise, and what the file or the command line set that has no effect.
-
-    What a file takes over from those that it extends is not its own to mend.
-    """
-    found = list(advice(config))
-    for key, value, default in _settings(config):
-        reason = inert_reason(config, key)
-        source = layers.sources.get(key.partition("[")[0], "")
-        own = source == str(path) or source.startswith("--set")
-        if reason and own and value != default:
-            found.append(f"{key}: is set ({source}) and has no effect: {reason}.")
-    return found
-
-
-def _settings(config: RunConfig) -> Iterator[tuple[str, Any, Any]]:
-    """Every key with its value and its default; after a list, its elements, and the keys of those that are
-    maps, as `training.betas[1]` and `data.datasets[0].path`."""
-    defaults = dotted(RunConfig())
-    for key, value in dotted(config).items():
-        yield key, value, defaults[key]
-        elements: tuple[Any, ...] = value if isinstance(value, tuple) else ()
-        for number, element in enumerate(elements):
-            where = f"{key}[{number}]"
-            if isinstance(element, Config):
-                for name, field in type(element).model_fields.items():
-                    yield f"{where}.{name}", getattr(element, name), field.default
-            else:
-                yield where, element, next(iter(defaults[key][number : number + 1]), None)
+    """What is legal and unwise, and what the file or the command line set that has no effect."""
+    inert = without_effect(config, layers, path)
+    return [*advice(config), *(f"{key}: {words}." for key, words in inert.items())]

@@ -32,8 +32,9 @@ def run(options: argparse.Namespace) -> int:
     overrides = parse_overrides(options.set)
     status, before = 0, ""
     for space in options.spaces:
+        warnings: list[str] = []
         try:
-            sweep = load_sweep(space, options.base, overrides, options.trials)
+            sweep = load_sweep(space, options.base, overrides, options.trials, warn=warnings.append)
         except ConfigError as error:
             print(f"hjepa-sweep: {error}", file=sys.stderr)
             status = USER_ERROR
@@ -41,6 +42,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"{before}# {space}: {sweep.config.name}")
         before = "\n"
         print(*(f"# {line}" for line in describe(sweep)), sep="\n")
+        print(*(f"# warning: {line}\n" for line in warnings), sep="", end="")
         if not options.brief:
             print(to_yaml(sweep.base), end="")
     return status

@@ -9,6 +9,7 @@ leaves at once. Neither loses anything that was reported.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from orchestrator.cli.going import (
@@ -52,7 +53,13 @@ def run(options: argparse.Namespace) -> int:
     from orchestrator.study.place import place_of
 
     overrides = parse_overrides(options.set)
-    sweep = load_sweep(options.space, base=options.base, overrides=overrides, trials=options.trials)
+    sweep = load_sweep(
+        options.space,
+        base=options.base,
+        overrides=overrides,
+        trials=options.trials,
+        warn=lambda line: print(f"hjepa-sweep: warning: {line}", file=sys.stderr),
+    )
     results = Path(options.results)
     tracking = checked_uri(options.tracking_uri or default_store(results))
     if options.fork is not None:

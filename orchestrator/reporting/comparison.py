@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from hjepa.metrics import MEASURED_BY
 from orchestrator.analysis.findings import Confirmed
 from orchestrator.analysis.intervals import difference
 from orchestrator.definition import flat
@@ -11,7 +10,7 @@ from orchestrator.reporting.material import Material
 from orchestrator.reporting.sentences import lost_runs
 from orchestrator.reporting.tables import Table
 from orchestrator.space.checks import incomparable
-from orchestrator.space.keys import MEASURE, under
+from orchestrator.space.keys import MEASURE, MEASURED_BY, under
 from orchestrator.space.space import effective
 from orchestrator.study.record import standing
 

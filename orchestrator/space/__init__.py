@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from hjepa.slips import Parser, meant_command
     from hjepa.streams import run_heard
+    from hjepa.temporary import is_replaceable
     from orchestrator.space.config import (
         ConfirmConfig,
         ObjectiveConfig,
@@ -55,6 +56,7 @@ __all__ = [
     "Parser",
     "RunConfig",
     "flow_yaml",
+    "is_replaceable",
     "key_tables",
     "leaves",
     "meant_command",
@@ -95,6 +97,7 @@ offer(
         "Parser": "hjepa.slips",
         "meant_command": "hjepa.slips",
         "run_heard": "hjepa.streams",
+        "is_replaceable": "hjepa.temporary",
         **dict.fromkeys(_SCHEMA, "hjepa.schema"),
         **dict.fromkeys(_SECTIONS, "orchestrator.space.config"),
     },

@@ -7,14 +7,9 @@ from itertools import chain, combinations, islice
 from pathlib import Path
 from typing import Any
 
-from pydantic import (
-    ValidationError,
-)
+from pydantic import ValidationError
 
-from hjepa.schema import (
-    ConfigError,
-    inert_keys,
-)
+from hjepa.schema import ConfigError, inert_keys
 from orchestrator.space.design import with_parents
 from orchestrator.space.distribution import conditions, label
 from orchestrator.space.expression import ExpressionError
@@ -137,11 +132,9 @@ def _spread_reason(key: str) -> str:
 def check_combinations(sweep: Sweep) -> None:
     """Every combination tried builds a config in which every active key matters."""
     space = sweep.config.space
-    points = {key: _test_points(sweep, key) for key in space}
+    points = _all_points(sweep)
     met: set[str] = set()
-    for values in chain(_test_values(sweep, points), allowed_draws(sweep)):
-        if not sweep.allows(values):
-            continue
+    for values in tried(sweep):
         met |= values.keys()
         try:
             inert = inert_keys(sweep.build(values))
@@ -161,6 +154,13 @@ def check_combinations(sweep: Sweep) -> None:
             raise sweep.error(key, f"would never vary: its when {wanted} is never met as a whole{rules}.")
 
 
+def tried(sweep: Sweep) -> Iterator[dict[str, Any]]:
+    """The values of its keys that are tried together."""
+    for values in chain(_test_values(sweep, _all_points(sweep)), allowed_draws(sweep)):
+        if sweep.allows(values):
+            yield values
+
+
 def check_trials(sweep: Sweep) -> None:
     """There is something to try besides the base."""
     if sweep.num_trials == 0:
@@ -171,6 +171,10 @@ def check_trials(sweep: Sweep) -> None:
             f"{sweep.path}: design: one_at_a_time compares with the base, which {derived} would have "
             "otherwise; make the base such that they agree."
         )
+
+
+def _all_points(sweep: Sweep) -> dict[str, list[Any]]:
+    return {key: _test_points(sweep, key) for key in sweep.config.space}
 
 
 def _test_points(sweep: Sweep, key: str) -> list[Any]:

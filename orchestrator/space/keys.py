@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError, create_model
 
 from hjepa.config import RunConfig
+from hjepa.metrics import MEASURED_BY as MEASURED_BY
 from hjepa.schema import Config, ConfigError, has_effect, leaves, resolve_key, section_types
 
 MEASURE = (

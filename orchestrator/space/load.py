@@ -1,7 +1,7 @@
 """From a search space file to a `Sweep`."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from orchestrator.space.normalise import normalised
 from orchestrator.space.objective import objective_mode
 from orchestrator.space.satisfiable import check_rules
 from orchestrator.space.sweep import Sweep
+from orchestrator.space.unheeded import unheeded
 
 _ENUMERATES = ("factorial", "one_at_a_time")
 
@@ -37,6 +38,7 @@ def load_sweep(
     overrides: Mapping[str, Any] | None = None,
     trials: int | None = None,
     check_data: bool = True,
+    warn: Callable[[str], None] | None = None,
 ) -> Sweep:
     """A sweep from a search space file; raises ConfigError on anything wrong with it or its base.
 
@@ -45,7 +47,7 @@ def load_sweep(
     `trials` stands for search.num_trials. `overrides` go by dotted key, those of the sections of a
     sweep (`scheduler.max_epochs`) to the sweep, the others to the base; that of a swept key changes
     what the base itself does, not what the trials try. With `check_data` false the base's data may be
-    on other machines only. Writes nothing.
+    on other machines only. `warn` is told, in a line each, what the base says in vain. Writes nothing.
     """
     path = Path(path)
     layers = _sweep_layers(path, base, trials)
@@ -98,6 +100,9 @@ def load_sweep(
     check_rules(sweep)
     check_combinations(sweep)
     check_trials(sweep)
+    if warn is not None:
+        for line in unheeded(sweep, run_layers, base_path):
+            warn(line)
     return sweep
 
 
