@@ -31,9 +31,9 @@ def state_folder() -> Path:
     Raises ConfigError where there is neither that nor a home folder.
     """
     if given := os.environ.get("HJEPA_STATE_DIR"):
-        return Path(given)
+        return Path(given).absolute()  # as Ray wants it
     try:
-        return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "hjepa"
+        return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state").absolute() / "hjepa"
     except RuntimeError:  # of a user without an entry, as in a container
         raise ConfigError("HJEPA_STATE_DIR: there is no home folder; set it or HOME.") from None
 

@@ -149,6 +149,17 @@ def test_its_name_is_short_for_rays_sockets():
         assert len(os.fsencode(folder.name)) <= len("r0000")
 
 
+@pytest.mark.parametrize("variable", ["HJEPA_STATE_DIR", "XDG_STATE_HOME"])
+def test_a_relative_state_folder_is_made_absolute_for_ray(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("HJEPA_STATE_DIR")
+    monkeypatch.setenv(variable, "state")
+    monkeypatch.chdir(tmp_path)
+    assert state_folder().is_absolute()
+    assert state_folder().is_relative_to(tmp_path / "state")
+
+
 def test_a_user_without_a_home_folder_is_told_what_to_set(
     state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
