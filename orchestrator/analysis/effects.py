@@ -76,13 +76,14 @@ def _nested(table: Table, design: Design, term: Term) -> Nested:
 def _note(table: Table, design: Design, fit: Fit | None) -> str:
     columns = design.columns_NP.shape[1]
     least = 1 + columns + LEAST_FREEDOM
+    differences = "1 difference" if columns == 1 else f"{columns} differences"
     if fit is None and not columns:
         return "No effects: no two values of a key were tried in trials that came to a value."
     if fit is None and np.ptp(table.values_NS[:, 0]) == 0:
         return f"No effects: all {len(table.records)} trials have the same value at epoch {table.epochs[0]}."
     if fit is None:
         return (
-            f"No effects: {len(table.records)} trials tell too little of {columns} differences; "
+            f"No effects: {len(table.records)} trials tell too little of {differences}; "
             f"at least {least} are needed, and every value without the others."
         )
     far = _far_out(table, fit)
@@ -92,7 +93,7 @@ def _note(table: Table, design: Design, fit: Fit | None) -> str:
     return (
         f"The effects are those at epoch {fit.epoch} of {table.epochs[-1]}: the "
         f"{table.reached()[later]} trials that reached epoch {later} are too few, or too alike, to tell "
-        f"{columns} differences there.{far and ' '}{far}"
+        f"{differences} there.{far and ' '}{far}"
     )
 
 
