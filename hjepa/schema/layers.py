@@ -157,7 +157,10 @@ def _split_at_element(loc: tuple[int | str, ...]) -> tuple[tuple[int | str, ...]
 
 def _known_beside(root: type[Config], key: str, word: str) -> str:
     """What may stand in an element of a list, in which `word` may not: the nearest key, and all."""
-    annotation = resolve_key(root, key.partition("[")[0]).annotation
+    try:
+        annotation = resolve_key(root, key.partition("[")[0]).annotation
+    except ConfigError:  # below a map whose keys are data
+        return ""
     parts = [part for one in get_args(annotation) for part in section_types(one)]
     known = [name for part in parts for name in part.model_fields]
     # As data_path, the key beside the list, for path.

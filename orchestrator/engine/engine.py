@@ -42,8 +42,10 @@ RAY_ITSELF = ("gcs_server", "raylet")
 """Processes of a Ray without which it is none."""
 LOOK_S = 1.0
 """Seconds between two looks at them."""
-AWAY_S = 40.0
-"""Seconds after which a cluster that does not answer is gone; after 60 Ray ends the process."""
+ENDS = "RAY_gcs_rpc_server_reconnect_timeout_s"
+"""Seconds without a cluster's first node after which Ray ends the process, 60 unless set."""
+AHEAD_S = 20.0
+"""Seconds before that in which such a cluster is left."""
 PLACE = "place"
 """Ray's name for room for one trial under Ray Train, so that no more begin than there are workers for."""
 _SECRETS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"}
@@ -192,7 +194,7 @@ def _death() -> Callable[[], str | None]:
 def _silence(address: str) -> Callable[[], str | None]:
     """Says that the cluster's first node is gone, once nothing has listened there for a while."""
     host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
-    heard = time.monotonic()
+    heard, patience = time.monotonic(), float(os.environ.get(ENDS, "60")) - AHEAD_S
 
     def why() -> str | None:
         nonlocal heard
@@ -201,7 +203,7 @@ def _silence(address: str) -> Callable[[], str | None]:
             heard = time.monotonic()
         silent = time.monotonic() - heard
         gone = f"the Ray cluster at {address} has not answered for {silent:.0f} s"
-        return gone if silent > AWAY_S else None
+        return gone if silent > patience else None
 
     return why
 
