@@ -104,7 +104,10 @@ def connected(address: str) -> Iterator[None]:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConfigError(f"{ADDRESS} {address}: no Ray cluster can be reached there: {reason}") from None
+        raise ConfigError(
+            f"{ADDRESS} {address}: no Ray cluster can be reached there: {reason}.\nWhere it asks for a token, "
+            f"set RAY_AUTH_MODE=token; `hjepa-sweep doctor --address {address}` says whether it does."
+        ) from None
     try:
         yield
     finally:
