@@ -105,8 +105,8 @@ def connected(address: str) -> Iterator[None]:
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError(
-            f"{ADDRESS} {address}: no Ray cluster can be reached there: {reason}.\nWhere it asks for a token, "
-            f"set RAY_AUTH_MODE=token; `hjepa-sweep doctor --address {address}` says whether it does."
+            f"{ADDRESS} {address}: no Ray cluster can be reached there: {reason}.\nWhere it asks for a "
+            f"token, set RAY_AUTH_MODE=token; `hjepa-sweep doctor --address {address}` says whether it does."
         ) from None
     try:
         yield

@@ -163,7 +163,7 @@ from orchestrator.space import ResourcesConfig
 
 nodes.time = SimpleNamespace(time=lambda: time.time() + 10)
 with connected(sys.argv[1]):
-    for finding in nodes.nodes(ResourcesConfig(), Question("/nowhere/at/all")):
+    for finding in nodes.nodes(ResourcesConfig(), Question("/nowhere/at/all", "/")):
         print(finding.check, finding.ok, finding.said)
 """
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy i
 CHECKOUT = str(Path(__file__).parents[3])
 SERIAL = SPACE | {
     "search": {"algorithm": "random", "num_trials": 2},
-    "scheduler": {"type": "fifo", "max_epochs": 12},
+    "scheduler": {"type": "fifo", "max_epochs": 40},
     "resources": {"concurrency": 1},
 }
 
@@ -133,7 +133,7 @@ def test_stop_ends_a_running_job_in_order_and_it_does_not_queue_itself_again(
     workplace: Workplace, slurm: Slurm
 ):
     write_profile(workplace)
-    workplace.write("tiny.yaml", SERIAL)
+    workplace.write("tiny.yaml", SERIAL | {"scheduler": {"type": "fifo", "max_epochs": 10_000}})
     job = workplace.sweep("submit", "tiny.yaml", "--to", "here").stdout.split("job ")[1].split()[0]
     metrics = workplace.folder / "results/tiny/trials/0000/metrics.jsonl"
     slurm.until(lambda: metrics.exists() and '"epoch": 3' in metrics.read_text(), 150)
