@@ -107,5 +107,5 @@ def _unusable(url: str, error: OSError) -> str:
     return (
         f"resources.checkpoints: {url} cannot be written to: {error.strerror or error}.\n"
         "Credentials come from the environment or the machine's role, as for other tools (AWS_ACCESS_KEY_ID, "
-        "...)."
+        "GOOGLE_APPLICATION_CREDENTIALS, ...)."
     )

@@ -23,6 +23,12 @@ _PASSING = re.compile(
     r"NETWORK_CONNECTION|SLOW_DOWN|UNAVAILABLE|INTERNAL_FAILURE|REQUEST_TIMEOUT|THROTTLING|HTTP status 5\d\d"
 )
 """What stores say when it helps to try again later."""
+_OF_GOOGLE = re.compile(
+    r"google::cloud::Status\((\w+): (?:Retry policy exhausted, .*last message of )?(.*?) error_info="
+)
+"""What Google's library says; the rest is of its own inner life."""
+GOOGLE_S = 30
+"""Seconds for which it tries again by itself; 900 unless told."""
 _UNREACHED = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTDOWN}
 _LOCAL = fs.LocalFileSystem()
 
@@ -137,6 +143,8 @@ def _copy(source: fs.FileSystem, here: str, target: fs.FileSystem, there: str) -
 def told(error: OSError, where: str) -> OSError:
     """`error` as one about `where`: StoreAway where it is one that passes."""
     text = re.sub(r" \(Request ID: [^)]*\)", "", error.strerror or str(error)).strip().rstrip(".")
+    if found := _OF_GOOGLE.search(text):
+        text = f"{found[1]}: {found[2].rstrip('.')}"
     if isinstance(error, FileNotFoundError):
         return FileNotFoundError(errno.ENOENT, "no such file", where)
     passes = isinstance(error, StoreAway | ConnectionError | TimeoutError) or error.errno in _UNREACHED
@@ -167,6 +175,9 @@ def open_store(url: str) -> Store:
 
 
 def _opened(url: str, parts: SplitResult) -> tuple[fs.FileSystem, str]:
+    if parts.scheme in ("gs", "gcs") and "retry_limit_seconds" not in parts.query:
+        query = "&".join([*filter(None, [parts.query]), f"retry_limit_seconds={GOOGLE_S}"])
+        url = urlunsplit(parts._replace(query=query))
     try:
         return fs.FileSystem.from_uri(url)
     except (ArrowException, ValueError) as error:

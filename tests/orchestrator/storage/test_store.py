@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pyarrow import fs
 
 from hjepa.checkpoint import load_checkpoint
 from hjepa.config import RunConfig
@@ -16,7 +17,7 @@ from orchestrator.space import ConfigError, ResourcesConfig
 from orchestrator.storage.checkpoints import checkpoints
 from orchestrator.storage.depot import Depot
 from orchestrator.storage.disk import Patience, StoreAway
-from orchestrator.storage.store import Store, open_store
+from orchestrator.storage.store import GOOGLE_S, Store, open_store, told
 from tests.programs.s3 import KEY, S3, SECRET
 from tests.workplace import SPACE, Workplace, records, sweep_to_kill, uninterrupted, wait_for
 from tests.workplace import learnt as learnt_of
@@ -32,6 +33,24 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "file":
         return open_store((tmp_path / "kept").as_uri()).below("some", "folder")
     return open_store(f"memory://{tmp_path.name}").below("some", "folder")
+
+
+def test_what_googles_library_says_is_told_without_its_inner_life():
+    said = (
+        "google::cloud::Status(UNAVAILABLE: Retry policy exhausted, with a last message of PerformWork() - "
+        "CURL error [6]=Could not resolve hostname error_info={reason=, metadata={gcloud-cpp.retry=false}})"
+    )
+    found = told(OSError(said), "gs://bucket/folder")
+    assert isinstance(found, StoreAway)
+    assert found.strerror == "UNAVAILABLE: PerformWork() - CURL error [6]=Could not resolve hostname"
+
+
+def test_a_store_of_googles_does_not_try_for_a_quarter_of_an_hour():
+    store = open_store("gs://anonymous@bucket/folder")
+    other = fs.FileSystem.from_uri(f"gs://anonymous@bucket?retry_limit_seconds={GOOGLE_S}")[0]
+    assert store.system == other
+    assert store.system != fs.FileSystem.from_uri("gs://anonymous@bucket")[0]
+    assert (store.url, store.path) == ("gs://anonymous@bucket/folder", "bucket/folder")
 
 
 def test_a_store_gives_back_what_it_was_given(store: Store, tmp_path: Path):
