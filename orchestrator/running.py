@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from orchestrator import cluster_address
 from orchestrator.budget import Purse
 from orchestrator.ending import Ending
 from orchestrator.engine.failure import Failure
@@ -273,7 +274,8 @@ class SweepRun:
             self._put_back(record)
             return
         count = self.failures[record.number] = self.failures.get(record.number, 0) + 1
-        if count > self.sweep.config.resources.max_failures:
+        hopeless = failure.by_config and cluster_address() is None  # another node may have the data
+        if hopeless or count > self.sweep.config.resources.max_failures:
             self._end(record, "failed", failure.reason)
         else:
             self._note(record, f"{failure.reason}; tried again")

@@ -33,6 +33,8 @@ class Failure:
 
     node_lost: bool = False
     """Whether its node went, which says nothing about the trial."""
+    by_config: bool = False
+    """Whether its config or data are wrong, as they will be next time on the same machine."""
 
     @classmethod
     def of(cls, error: str) -> Self:
@@ -44,6 +46,6 @@ class Failure:
         if _NODE.search(error):
             return cls("its node was lost", node_lost=True)
         if found := _CONFIG.search(error):
-            return cls(" ".join(found[1].split())[:600].rstrip("."))
+            return cls(" ".join(found[1].split())[:600].rstrip("."), by_config=True)
         last = (error.strip().splitlines() or [_DEATH])[-1]
         return cls("its process died" if last.startswith(_DEATH) else last[:300])

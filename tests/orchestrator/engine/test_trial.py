@@ -192,7 +192,7 @@ hjepa.schema.base.ConfigError: data.data_path: 'photos' does not exist.
 Set data.data_path to a folder.
 """
     expected = "data.data_path: 'photos' does not exist. Set data.data_path to a folder"
-    assert Failure.of(told).reason == expected
+    assert (Failure.of(told).reason, Failure.of(told).by_config) == (expected, True)
 
 
 OVERFLOW = """
