@@ -15,8 +15,8 @@ from hjepa.config import RunConfig
 from hjepa.encoder import EncoderShape
 from hjepa.pyramid import grid_sides
 
-CPU_WORK = 1e10
-"""Operations by which a product's speed on a CPU is told."""
+LONG_S = 0.1
+"""Seconds of products by which their speed is told."""
 
 
 def block_flops(tokens: int, dim: int, mlp_ratio: float) -> int:
@@ -77,14 +77,15 @@ class Product:
         """Operations by second of the clock, and by CPU second of all threads."""
         left = torch.randn(self.rows, self.inner, device=device).to(dtype)
         right = torch.randn(self.columns, self.inner, device=device).to(dtype)
-        repeats = 50 if device.type == "cuda" else max(1, int(CPU_WORK / self.flops))
+        at_once = 50 if device.type == "cuda" else 1  # where to wait costs as much as a product
         F.linear(left, right)
         wait(device)
-        clock, cpu = time.perf_counter(), time.process_time()
-        for _ in range(repeats):
-            F.linear(left, right)
-        wait(device)
-        done = repeats * self.flops
+        done, clock, cpu = 0, time.perf_counter(), time.process_time()
+        while time.perf_counter() - clock < LONG_S:
+            for _ in range(at_once):
+                F.linear(left, right)
+            wait(device)
+            done += at_once * self.flops
         return done / (time.perf_counter() - clock), done / (time.process_time() - cpu)
 
 

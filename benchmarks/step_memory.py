@@ -18,8 +18,8 @@ import torch
 
 from benchmarks.flops import wait
 from benchmarks.old_style import OldStyle
-from benchmarks.step import BFLOAT16, FLOAT32, OLD, TARGET_BLOCKS, config_of, random_images
 from benchmarks.step import parse as parse_step
+from benchmarks.step_sides import BFLOAT16, FLOAT32, OLD, TARGET_BLOCKS, config_of, random_images
 from hjepa.config import RunConfig
 from hjepa.masking import sample_masks
 from hjepa.pace import peak_bytes

@@ -3,6 +3,7 @@
 import signal
 import sys
 
+from hjepa.memory import take_huge_pages
 from hjepa.streams import run_heard
 
 
@@ -13,6 +14,7 @@ def main() -> int:
 
 def _run() -> int:
     try:
+        take_huge_pages()
         from hjepa.cli import main as run  # takes seconds, for torch
     except KeyboardInterrupt:
         print("\nhjepa-train: interrupted.", file=sys.stderr)

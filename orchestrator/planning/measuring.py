@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from orchestrator.process.imports import own_imports
-from orchestrator.space import ConfigError
+from orchestrator.space import ConfigError, huge_pages
 
 READY = "ready"
 
@@ -23,6 +23,7 @@ class Measuring:
             [sys.executable, "-m", module],
             env=os.environ
             | own_imports()
+            | huge_pages()
             | {"CUDA_VISIBLE_DEVICES": "" if gpu is None else visible_gpu(gpu)},
             text=True,
             stdin=subprocess.PIPE,

@@ -11,6 +11,7 @@ from hjepa.schema import ConfigError
 
 if TYPE_CHECKING:
     from hjepa.config import RunConfig
+    from hjepa.memory import huge_pages
     from hjepa.schema import (
         Config,
         Layers,
@@ -56,6 +57,7 @@ __all__ = [
     "Parser",
     "RunConfig",
     "flow_yaml",
+    "huge_pages",
     "is_replaceable",
     "key_tables",
     "leaves",
@@ -89,6 +91,7 @@ offer(
     __name__,
     {
         "RunConfig": "hjepa.config",
+        "huge_pages": "hjepa.memory",
         "describe": "orchestrator.space.describe",
         "Distribution": "orchestrator.space.distribution",
         "load_sweep": "orchestrator.space.load",

@@ -12,6 +12,7 @@ import pytest
 
 from hjepa.config import RunConfig, load_config
 from hjepa.distributed import DistributedConfig
+from hjepa.memory import huge_pages
 from hjepa.schema import to_yaml
 from hjepa.train import train
 from orchestrator.space import load_sweep
@@ -66,6 +67,23 @@ with local_ray(resources) as scratch:
 """
 
 
+# What a process of a Ray of our own begins with, and what this one has of it.
+BEGUN_WITH = """
+import os
+import ray
+from orchestrator.engine.engine import local_ray
+from orchestrator.space import ResourcesConfig
+
+@ray.remote
+def theirs():
+    return os.environ.get("GLIBC_TUNABLES")
+
+with local_ray(ResourcesConfig()):
+    print("there", ray.get(theirs.remote()))
+print("here", os.environ.get("GLIBC_TUNABLES"))
+"""
+
+
 def in_turn(runs: list[RunConfig], folder: Path, state: Path, endings: str) -> list[dict[str, Any]]:
     tasks = [
         {"task": {"number": n, "run": run.model_dump_json(), "folder": str(folder / str(n))}}
@@ -100,6 +118,20 @@ def require_numbers_of_one(workplace: Workplace, record: TrialRecord) -> None:
         assert found["train/loss"] == pytest.approx(expected["train/loss"], rel=1e-4)
         assert found["val/knn_top1"] == pytest.approx(expected["val/knn_top1"], abs=0.02)
         assert {name for name in found if "/" in name} >= expected.keys()
+
+
+@pytest.mark.skipif(not huge_pages(), reason="this machine has none, or gives them to all")
+def test_processes_of_our_own_ray_have_huge_pages(state_folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import orchestrator\n" + BEGUN_WITH],
+        env=os.environ | {"HJEPA_STATE_DIR": str(state_folder)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-2:] == ["there glibc.malloc.hugetlb=1", "here None"]
 
 
 @two_cores
