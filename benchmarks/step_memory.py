@@ -2,7 +2,8 @@
 
 Each way to take the same step of `--batch` images runs in a process of its own: on the CPU the peak is the
 process's high-water mark, and beside it stands what it held before the first step (torch, weights, images);
-on CUDA it is what torch had allocated at the most. The step is that of benchmarks/step.py.
+on CUDA it is what torch had allocated at the most. The step, and the memory that ours begins with, are those
+of benchmarks/step.py.
 """
 
 import argparse
@@ -18,10 +19,12 @@ import torch
 
 from benchmarks.flops import wait
 from benchmarks.old_style import OldStyle
+from benchmarks.step import environment
 from benchmarks.step import parse as parse_step
 from benchmarks.step_sides import BFLOAT16, FLOAT32, OLD, TARGET_BLOCKS, config_of, random_images
 from hjepa.config import RunConfig
 from hjepa.masking import sample_masks
+from hjepa.memory import huge_pages
 from hjepa.pace import peak_bytes
 from hjepa.run import build_run, pick_device
 from hjepa.step import optimize
@@ -61,7 +64,9 @@ def main() -> None:
     print(f"{'':44}{'before, MB':>12}{'peak, MB':>12}{'the step, MB':>14}{'ms a step':>12}")
     for way in WAYS:
         with ProcessPoolExecutor(1, get_context("spawn")) as alone:
-            before, peak, seconds = alone.submit(measured, options, way).result()
+            with environment({} if way.side == OLD else huge_pages()):
+                asked = alone.submit(measured, options, way)
+            before, peak, seconds = asked.result()
         sizes = f"{before / 1e6:12.0f}{peak / 1e6:12.0f}{(peak - before) / 1e6:14.0f}"
         print(f"{way!s:44}{sizes}{seconds * 1e3:12.0f}", flush=True)
 
