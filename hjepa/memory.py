@@ -18,6 +18,8 @@ TUNABLES, HUGE = "GLIBC_TUNABLES", "glibc.malloc.hugetlb"
 """The variable that glibc reads as a process begins, and what it says of huge pages in it."""
 SINCE = 2, 35
 """Version of glibc that reads it first."""
+BEGUN_ANEW = "HJEPA_BEGUN_ANEW"
+"""Variable with the number of the process that has begun anew for them."""
 KERNEL = Path("/sys/kernel/mm/transparent_hugepage")
 LARGEST_PAGE = 2 * 2**20  # some kernels for ARM have pages of 512 MiB, of which a process would hold dozens
 
@@ -62,13 +64,17 @@ def huge_pages() -> dict[str, str]:
 
 
 def take_huge_pages() -> None:
-    """Begin this process anew, as the same command, with what `huge_pages` says, if anything.
+    """Begin this process anew, as the same command, with what `huge_pages` says, if anything; once.
 
     Only where torch is not loaded: it comes with memory of the other kind, and takes seconds to load again.
     """
-    variables = huge_pages()
-    if variables and sys.executable and "torch" not in sys.modules:
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | variables)
+    variables, me = huge_pages(), str(os.getpid())
+    if not variables or not sys.executable or "torch" in sys.modules:
+        return
+    if os.environ.get(BEGUN_ANEW) == me:  # glibc takes its variable away from a Python that has capabilities
+        return
+    again = [sys.executable, *sys.orig_argv[1:]]
+    os.execve(sys.executable, again, os.environ | variables | {BEGUN_ANEW: me})
 
 
 class _Mallinfo2(ctypes.Structure):

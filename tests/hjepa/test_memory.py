@@ -53,6 +53,8 @@ import os, sys
 from pathlib import Path
 from hjepa.memory import take_huge_pages
 print(os.getpid(), len(sys.argv), flush=True)
+if "lost" in sys.argv:
+    os.environ.pop("GLIBC_TUNABLES", None)
 take_huge_pages()
 kept = [bytearray(1000) for _ in range(64_000)]
 rollup = Path("/proc/self/smaps_rollup").read_text()
@@ -125,3 +127,7 @@ def test_a_process_begins_anew_with_them_as_itself():
     torch_first = [sys.executable, "-c", "import torch\n" + ANEW, "x"]
     done = subprocess.run(torch_first, capture_output=True, text=True, check=True)
     assert len(done.stdout.splitlines()) == 2
+    # As glibc has it for a Python with capabilities of its own: it does not begin anew for ever.
+    lost = [sys.executable, "-c", ANEW, "lost"]
+    done = subprocess.run(lost, capture_output=True, text=True, check=True, timeout=60)
+    assert len(done.stdout.splitlines()) == 3
