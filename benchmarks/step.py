@@ -13,9 +13,9 @@ import argparse
 import os
 import statistics
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from typing import NamedTuple
@@ -39,7 +39,7 @@ from benchmarks.step_sides import (
     config_of,
     dtype_of,
 )
-from hjepa.memory import huge_pages
+from hjepa.memory import huge_pages, with_huge_pages
 from hjepa.run import pick_device
 from hjepa.schema import ConfigError
 
@@ -76,11 +76,11 @@ _built: dict[str, Side] = {}
 class Worker:
     """A process with some sides, which takes their steps when it is asked to."""
 
-    def __init__(self, options: argparse.Namespace, names: list[str], variables: Mapping[str, str]):
-        """Begin it, with those variables in its environment. ConfigError where the sides do not fit."""
+    def __init__(self, options: argparse.Namespace, names: list[str], plain: bool):
+        """Begin it, `plain` without huge pages. ConfigError where the sides do not fit."""
         self._process = ProcessPoolExecutor(1, get_context("spawn"))
         try:
-            with environment(variables):
+            with nullcontext() if plain else with_huge_pages():
                 begun = self._process.submit(_build, options, names)
             self.threads = begun.result()
         except BaseException:
@@ -113,18 +113,6 @@ def _step(name: str) -> Step:
 
 def _speed(name: str, product: Product) -> Speed:
     return Speed(*product.speed(_built[name].clock.device, dtype_of(name)))
-
-
-@contextmanager
-def environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Processes that begin within have `variables`."""
-    before = dict(os.environ)
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 @dataclass
@@ -186,8 +174,7 @@ def bench_of(options: argparse.Namespace) -> Iterator[Bench]:
     with ExitStack() as stack:
         workers = {}
         for group in [[name] for name in names] if on_cpu else [names]:
-            variables = huge_pages() if on_cpu and group != [OLD] else {}
-            worker = Worker(options, group, variables)
+            worker = Worker(options, group, plain=not on_cpu or group == [OLD])
             stack.callback(worker.close)
             workers.update(dict.fromkeys(group, worker))
         large = options.product or LARGE[device.type]

@@ -11,6 +11,7 @@ import os
 import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from multiprocessing import get_context
 
@@ -19,12 +20,11 @@ import torch
 
 from benchmarks.flops import wait
 from benchmarks.old_style import OldStyle
-from benchmarks.step import environment
 from benchmarks.step import parse as parse_step
 from benchmarks.step_sides import BFLOAT16, FLOAT32, OLD, TARGET_BLOCKS, config_of, random_images
 from hjepa.config import RunConfig
 from hjepa.masking import sample_masks
-from hjepa.memory import huge_pages
+from hjepa.memory import with_huge_pages
 from hjepa.pace import peak_bytes
 from hjepa.run import build_run, pick_device
 from hjepa.step import optimize
@@ -64,7 +64,7 @@ def main() -> None:
     print(f"{'':44}{'before, MB':>12}{'peak, MB':>12}{'the step, MB':>14}{'ms a step':>12}")
     for way in WAYS:
         with ProcessPoolExecutor(1, get_context("spawn")) as alone:
-            with environment({} if way.side == OLD else huge_pages()):
+            with nullcontext() if way.side == OLD else with_huge_pages():
                 asked = alone.submit(measured, options, way)
             before, peak, seconds = asked.result()
         sizes = f"{before / 1e6:12.0f}{peak / 1e6:12.0f}{(peak - before) / 1e6:14.0f}"

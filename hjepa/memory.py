@@ -4,6 +4,8 @@ import ctypes
 import os
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 # glibc's mallopt(3). Its largest threshold is half of a heap of 64 MiB.
@@ -61,6 +63,21 @@ def huge_pages() -> dict[str, str]:
     if not asked_for or size > LARGEST_PAGE:
         return {}
     return {TUNABLES: ":".join(filter(None, [given, f"{HUGE}=1"]))}
+
+
+@contextmanager
+def with_huge_pages() -> Iterator[None]:
+    """Processes that begin within have what `huge_pages` says, and so do those that they begin."""
+    variables = huge_pages()
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def take_huge_pages() -> None:

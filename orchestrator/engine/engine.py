@@ -10,7 +10,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from orchestrator.engine.schedule import Listener, TuneEvents, TuneScheduler
 from orchestrator.engine.trial import TrialActor
 from orchestrator.process.state import OwnFolder
 from orchestrator.process.stopping import Stop
-from orchestrator.space import ConfigError, ResourcesConfig, huge_pages
+from orchestrator.space import ConfigError, ResourcesConfig, huge_pages, with_huge_pages
 
 MAX_SOCKET_PATH = 107  # bytes, by Linux; Ray puts a socket some 70 bytes below its folder
 SCRATCH = ".ray"
@@ -124,7 +124,7 @@ def local_ray(config: ResourcesConfig) -> Iterator[Path]:
                 f"name a folder of at most {MAX_SOCKET_PATH - 70 - len('/r0000')} characters."
             )
         _make_token(temporary / "token")
-        with _apart(), _environment(huge_pages()):
+        with _apart(), with_huge_pages():
             ray.init(
                 address="local",
                 num_cpus=places(config) * config.workers * config.cpus_per_worker,
@@ -157,20 +157,6 @@ def _apart() -> Iterator[None]:
         yield
     finally:
         services.ConsolePopen = popen
-
-
-@contextlib.contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Processes that begin within have `variables`, and so do those that they begin."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from hjepa.schema import ConfigError
 
 if TYPE_CHECKING:
     from hjepa.config import RunConfig
-    from hjepa.memory import huge_pages
+    from hjepa.memory import huge_pages, with_huge_pages
     from hjepa.schema import (
         Config,
         Layers,
@@ -66,6 +66,7 @@ __all__ = [
     "read_mapping",
     "run_heard",
     "to_yaml",
+    "with_huge_pages",
 ]
 
 _SECTIONS = (
@@ -92,6 +93,7 @@ offer(
     {
         "RunConfig": "hjepa.config",
         "huge_pages": "hjepa.memory",
+        "with_huge_pages": "hjepa.memory",
         "describe": "orchestrator.space.describe",
         "Distribution": "orchestrator.space.distribution",
         "load_sweep": "orchestrator.space.load",

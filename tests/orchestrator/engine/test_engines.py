@@ -84,13 +84,10 @@ print("here", os.environ.get("GLIBC_TUNABLES"))
 """
 
 
-def in_turn(runs: list[RunConfig], folder: Path, state: Path, endings: str) -> list[dict[str, Any]]:
-    tasks = [
-        {"task": {"number": n, "run": run.model_dump_json(), "folder": str(folder / str(n))}}
-        for n, run in enumerate(runs)
-    ]
+def run_script(state: Path, script: str, *arguments: str) -> str:
+    """What a process of its own prints, whose Ray has its files in `state`."""
     done = subprocess.run(
-        [sys.executable, "-c", "import orchestrator\n" + IN_TURN, json.dumps(tasks), endings],
+        [sys.executable, "-c", "import orchestrator\n" + script, *arguments],
         env=os.environ | {"HJEPA_STATE_DIR": str(state)},
         capture_output=True,
         text=True,
@@ -98,7 +95,16 @@ def in_turn(runs: list[RunConfig], folder: Path, state: Path, endings: str) -> l
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return done.stdout
+
+
+def in_turn(runs: list[RunConfig], folder: Path, state: Path, endings: str) -> list[dict[str, Any]]:
+    tasks = [
+        {"task": {"number": n, "run": run.model_dump_json(), "folder": str(folder / str(n))}}
+        for n, run in enumerate(runs)
+    ]
+    said = run_script(state, IN_TURN, json.dumps(tasks), endings)
+    return [json.loads(line) for line in said.splitlines() if line.startswith("{")]
 
 
 def alone(workplace: Workplace, record: TrialRecord) -> list[dict[str, Any]]:
@@ -122,16 +128,8 @@ def require_numbers_of_one(workplace: Workplace, record: TrialRecord) -> None:
 
 @pytest.mark.skipif(not huge_pages(), reason="this machine has none, or gives them to all")
 def test_processes_of_our_own_ray_have_huge_pages(state_folder: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", "import orchestrator\n" + BEGUN_WITH],
-        env=os.environ | {"HJEPA_STATE_DIR": str(state_folder)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-2:] == ["there glibc.malloc.hugetlb=1", "here None"]
+    said = run_script(state_folder, BEGUN_WITH)
+    assert said.splitlines()[-2:] == ["there glibc.malloc.hugetlb=1", "here None"]
 
 
 @two_cores
@@ -263,16 +261,8 @@ def asked(tmp_path_factory: pytest.TempPathFactory, state_folder: Path) -> dict[
     folder = tmp_path_factory.mktemp("asked")
     run = build_tiny({"training.epochs": 1})
     tasks = [{"number": n, "run": run.model_dump_json(), "folder": str(folder / str(n))} for n in range(3)]
-    done = subprocess.run(
-        [sys.executable, "-c", "import orchestrator\n" + ASKED, json.dumps(tasks)],
-        env=os.environ | {"HJEPA_STATE_DIR": str(state_folder)},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    said = run_script(state_folder, ASKED, json.dumps(tasks))
+    return json.loads(said.splitlines()[-1])
 
 
 @two_cores
