@@ -30,13 +30,14 @@ rank = 0 if os.fork() else 1
 dist.init_process_group("gloo", store=dist.FileStore(str(folder / "store"), 2), rank=rank, world_size=2)
 if rank == 1:
     sys.stdout = open(os.devnull, "w")
+    while not (folder / ("met" if ends == "dies" else "go")).exists():
+        time.sleep(0.01)
     if ends == "dies":
         os._exit(0)
-    while not (folder / "go").exists():
-        time.sleep(0.01)
 else:
     # What another call than meet() would wait.
     dist.group.WORLD._get_backend(torch.device("cpu"))._set_default_timeout(timedelta(seconds=1))
+    (folder / "met").touch()
     print("waits", flush=True)
 try:
     Team(rank, 2, grouped=True).meet()
