@@ -9,6 +9,7 @@ Shape letters: B images, C channels, H x W pixels, K visible patches, N patches 
 
 import argparse
 import itertools
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,7 +45,10 @@ class Step(NamedTuple):
 
 
 class Clock:
-    """Seconds by part of a step. On CUDA a mark is an event, and does not wait for the device."""
+    """Seconds by part of a step. On CUDA a mark is an event, and does not wait for the device.
+
+    Of several lanes (hjepa/lanes.py) those of the main thread count.
+    """
 
     def __init__(self, device: torch.device):
         self.device = device
@@ -53,6 +57,8 @@ class Clock:
 
     def mark(self, part: str) -> None:
         """The work since the last mark was `part`."""
+        if threading.current_thread() is not threading.main_thread():
+            return
         now = torch.cuda.Event(enable_timing=True) if self.cuda else time.perf_counter()
         if isinstance(now, torch.cuda.Event):
             now.record()

@@ -141,6 +141,13 @@ class Block(nn.Module):
         return x_BKD + self.drop_path(self.ls2(self.mlp(self.norm2(x_BKD))))
 
 
+def drops_at_random(module: nn.Module) -> bool:
+    """Whether something within zeroes at random in training."""
+    within = list(module.modules())
+    dropout = any(isinstance(part, nn.Dropout) and part.p > 0 for part in within)
+    return dropout or any(isinstance(part, DropPath) and part.rate > 0 for part in within)
+
+
 def run_blocks(
     blocks: Iterable[nn.Module],
     x_BKD: Tensor,
@@ -151,7 +158,10 @@ def run_blocks(
     """The tokens after every block; with `recompute`, activations are not kept for the backward pass."""
     for block in blocks:
         if recompute and torch.is_grad_enabled():
-            x_BKD = checkpoint(block, x_BKD, rotary, seen, use_reentrant=False)
+            # Set back for a block that draws nothing, the generator's state would be disturbed where several
+            # threads do so at once.
+            draws = drops_at_random(block)
+            x_BKD = checkpoint(block, x_BKD, rotary, seen, use_reentrant=False, preserve_rng_state=draws)
         else:
             x_BKD = block(x_BKD, rotary, seen)
     return x_BKD

@@ -16,6 +16,7 @@ from hjepa.checkpoint import load_checkpoint, require_parts, save_checkpoint
 from hjepa.config import RunConfig
 from hjepa.data import Augmentation, Data, Multicrop, Split, check_apart, check_data, load_data
 from hjepa.distributed import GradientSum, Share, Team, own_device, process_group, require_divisible, team_of
+from hjepa.lanes import Lanes
 from hjepa.memory import keep_freed
 from hjepa.model import HJEPA
 from hjepa.optim import build_optimizer
@@ -33,6 +34,7 @@ class Run:
     model: HJEPA
     optimizer: torch.optim.Optimizer
     augment: Augmentation
+    lanes: Lanes
     team: Team = field(default_factory=Team)
     gradients: GradientSum | None = None
     """Of a team that has to sum them."""
@@ -139,7 +141,8 @@ def build_run(config: RunConfig, pretrained: bool = True) -> Run:
     )
     optimizer = build_optimizer(config.training, model)
     crops = build_crops(config, data, device)
-    run = Run(config, device, data, model, optimizer, augment, team, crops=crops, notes=notes)
+    lanes = Lanes(model, config.model.shape.embed_dim, device)
+    run = Run(config, device, data, model, optimizer, augment, lanes, team, crops=crops, notes=notes)
     if team.grouped:
         run.gradients = GradientSum(model.parameters())
     run.probe_data = load_probe_data(config)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from hjepa.config import RunConfig
 from hjepa.data import LocalCrops
 from hjepa.distributed import Share, Team
+from hjepa.lanes import Part
 from hjepa.masking import Masks, sample_masks
 from hjepa.model import Prediction
 from hjepa.objective import losses
@@ -81,28 +82,22 @@ def optimize(
     config, model = run.config, run.model
     totals = list(run.team.sum(torch.stack([weights.sum() for weights in model.level_weights(masks)])))
     parts = config.training.accumulation_steps
-    sizes = [len(images_BCHW) // parts] * parts
 
     for group in run.optimizer.param_groups:
         group["lr"] = learning_rate(config.training, run.step, run.steps_per_epoch)
     run.optimizer.zero_grad(set_to_none=True)
     sums: dict[str, Tensor] = {}
-    seconds = [None] * parts if second_BCHW is None else second_BCHW.split(sizes)
-    locals_ = [None] * parts
-    if local is not None:
-        locals_ = local.split([len(local.images_BVCHW) // parts] * parts)
-    cut = zip(images_BCHW.split(sizes), masks.chunks(sizes), seconds, locals_, strict=True)
-    for number, (part, part_masks, second, part_local) in enumerate(cut, start=1):
-        with model_stream(run, number), autocast(run):
-            on_context, predict = config.loss.ntxent.on_context, config.loss.predicts
-            prediction = model(part, part_masks, second, on_context, part_local, predict)
-        prediction = gathered(run, prediction)
-        weights = model.level_weights(part_masks)
+    for number, part in enumerate(Part(images_BCHW, masks, second_BCHW, local).cut(parts), start=1):
+        with model_stream(run, number):
+            seen = run.lanes.forward(lambda some: look(run, some), part)
+        prediction = gathered(run, seen.prediction)
+        weights = model.level_weights(part.masks)
         terms = losses(config, prediction, weights, totals, parts * run.team.size)
         terms["train/loss"] = torch.stack(list(terms.values())).sum()
         if run.gradients is not None and number == parts:
             run.gradients.begin()
         terms["train/loss"].backward()
+        seen.backward()
         for name, term in terms.items():
             sums[name] = sums.get(name, 0) + term.detach()
     if run.gradients is not None:
@@ -116,6 +111,15 @@ def optimize(
     # The target follows after the step: before it, it would lag one step behind.
     model.update_target(ema_momentum(config.model.ema, run.step, run.steps_per_epoch, config.training.epochs))
     return sums
+
+
+def look(run: Run, part: Part) -> Prediction:
+    """What the model predicts of some images, and what of them it would have to."""
+    loss = run.config.loss
+    with autocast(run):
+        return run.model(
+            part.images_BCHW, part.masks, part.second_BCHW, loss.ntxent.on_context, part.local, loss.predicts
+        )
 
 
 def gradient_norms(model: nn.Module) -> dict[str, Tensor]:

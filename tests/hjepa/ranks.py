@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from hjepa import distributed
+from hjepa import distributed, lanes
 from hjepa.config import RunConfig
 from hjepa.distributed import team_of
 from hjepa.run import build_run, joined
@@ -47,6 +47,7 @@ def witnessed(case: dict[str, Any]) -> dict[str, Any]:
 def main(cases: Path) -> None:
     listed = json.loads(cases.read_text())
     distributed.BUCKET_VALUES = 2000  # several buckets even of a tiny model's gradients
+    lanes.LEAST_VALUES = 1  # as many of them as threads
     first = RunConfig.model_validate_json(json.dumps(next(iter(listed.values()))["config"]))
     with joined(first):
         team = team_of(first.distributed)
