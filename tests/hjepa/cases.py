@@ -1,4 +1,4 @@
-"""Runs that give the same numbers whoever takes which of their images: processes or threads, of any number."""
+"""Runs that give the same numbers whoever takes their images: processes or threads, of any number."""
 
 from typing import Any
 
