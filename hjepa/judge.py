@@ -76,19 +76,8 @@ def image_features(
     run.model.eval()
     size = evaluation_batch(run.config)
     batches = np.split(indices_N, range(size, len(indices_N), size))
-
-    @torch.no_grad()
-    def of_some(images_BCHW: Tensor) -> Tensor:
-        with autocast(run):
-            return of(images_BCHW).float()
-
-    with split.ahead(batches):
-        found = []
-        for batch in batches:
-            images_BCHW = view(to_device(run, split, batch))
-            lanes = run.lanes.count(len(images_BCHW), learns=False)
-            found += run.lanes.map(of_some, images_BCHW.tensor_split(lanes))
-        return torch.cat(found)
+    with autocast(run), split.ahead(batches):
+        return torch.cat([of(view(to_device(run, split, b))).float() for b in batches])
 
 
 def view_features(run: Run) -> Tensor:

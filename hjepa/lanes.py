@@ -70,20 +70,20 @@ class Lanes:
         self._draws = drops_at_random(model)
         self._others: ThreadPoolExecutor | None = None
 
-    def count(self, images: int, learns: bool) -> int:
+    def count(self, images: int) -> int:
         """Lanes for so many images, each of which has its share of torch's threads.
 
-        One where the model drops at random as it learns: whichever thread came first would draw first.
+        One where the model drops at random: whichever thread came first would draw first.
         """
         threads = torch.get_num_threads()
-        if not self._on_cpu or (learns and self._draws):
+        if not self._on_cpu or self._draws:
             return 1
         most = min(MOST_LANES, threads, images, images * self._values // LEAST_VALUES)
         return max(range(2, most + 1), key=lambda lanes: (threads // lanes * lanes, lanes), default=1)
 
     def forward(self, look: Callable[[Part], Prediction], part: Part) -> "Pass":
         """`look`, a forward pass of the model with gradient, at all images of a part."""
-        lanes = self.count(part.images, learns=True)
+        lanes = self.count(part.images)
         return Pass(self, self._model, self.map(look, part.cut(lanes)))
 
     def map(self, work: Callable[[T], R], parts: Sequence[T]) -> list[R]:

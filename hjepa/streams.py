@@ -14,8 +14,7 @@ UNHEARD = 128 + 13
 def run_heard(program: str, run: Callable[[], int]) -> int:
     """What `run` gives, the exit status of `program`, once all that it has printed is written."""
     _open_closed()
-    # Else Python looks for cycles in all of torch as it ends, for half a second or more.
-    atexit.register(gc.freeze)
+    atexit.register(_leave)
     try:
         try:
             return run()
@@ -28,6 +27,13 @@ def run_heard(program: str, run: Callable[[], int]) -> int:
         status = USER_ERROR
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python complains of what is left in its buffer
     return status
+
+
+def _leave() -> None:
+    """Keep Python from looking for cycles in all of torch as it ends, for half a second or more."""
+    # Triton's bindings, which torchvision loads and timm it, then tell of all that is left of theirs.
+    if "triton" not in sys.modules:
+        gc.freeze()
 
 
 def _open_closed() -> None:

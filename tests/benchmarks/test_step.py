@@ -62,12 +62,13 @@ def test_the_old_step_learns_and_its_target_follows():
 
 def test_the_benchmark_prints_ratios_limits_and_parts(capsys: pytest.CaptureFixture[str]):
     options = ["--image-size", "64", "--batch", "2", "--rounds", "2", "--threads", "1", "--device", "cpu"]
-    assert step.main([*options, "--product", "256"]) == 0
+    sides = ["--sides", "old style", "old style, memory as ours", "bfloat16"]  # a process each
+    assert step.main([*options, "--product", "256", *sides]) == 0
     said = capsys.readouterr().out
     for expected in (
         "bfloat16 over old style: ",
         "bfloat16 over old style, memory as ours: ",
-        "float32 reaches ",
+        "bfloat16 reaches ",
         "bfloat16, 256 x 256 x 256: ",
         "target encoder",
     ):

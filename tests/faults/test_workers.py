@@ -27,6 +27,7 @@ LONG = SPACE | {
 }
 
 
+@pytest.mark.slow
 def test_a_process_that_stands_still_is_killed_and_when_the_next_one_dies_the_trial_still_goes_on(
     workplace: Workplace,
 ) -> None:

@@ -91,23 +91,22 @@ THREADS = {1: 1, 2: 2, 3: 3, 4: 4, 5: 4, 6: 3, 7: 3, 8: 4, 9: 3, 16: 4}
 def test_lanes_are_as_many_as_leave_few_threads_without_work(in_lanes: Lanes):
     for threads, count in THREADS.items():
         torch.set_num_threads(threads)
-        assert in_lanes.count(100, learns=True) == count
-    assert in_lanes.count(2, learns=True) == 2
-    assert in_lanes.count(1, learns=True) == 1
+        assert in_lanes.count(100) == count
+    assert in_lanes.count(2) == 2
+    assert in_lanes.count(1) == 1
 
 
 def test_few_values_are_not_cut(tiny: Tiny):
     small = build_run(tiny({"threads": 2})).lanes  # 16 patches of width 16
-    assert [small.count(images, learns=True) for images in (128, 511, 512)] == [1, 1, 2]
+    assert [small.count(images) for images in (128, 511, 512)] == [1, 1, 2]
 
 
 @pytest.mark.parametrize("key", ["model.drop_path_rate", "model.predictor.dropout"])
 def test_what_drops_at_random_learns_in_one_lane(tiny: Tiny, three: dict[str, Any], key: str):
     drops = build_run(tiny({**three, key: 0.1})).lanes
-    assert drops.count(240, learns=True) == 1
-    assert drops.count(240, learns=False) == 3
+    assert drops.count(240) == 1
 
 
 def test_off_the_cpu_there_is_one_lane(tiny: Tiny, three: dict[str, Any]):
     run = build_run(tiny(three))
-    assert Lanes(run.model, 16, torch.device("cuda")).count(240, learns=True) == 1
+    assert Lanes(run.model, 16, torch.device("cuda")).count(240) == 1

@@ -44,6 +44,12 @@ def test_no_file_gets_the_number_of_a_closed_stream_and_with_it_what_is_printed(
     assert run(">&- 2>&- <&-", "-c", code).returncode > 2
 
 
+def test_a_program_that_has_loaded_timm_ends_without_a_word() -> None:
+    code = "from hjepa.streams import run_heard; exit(run_heard('p', lambda: bool(__import__('timm')) - 1))"
+    done = run("", "-c", code)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_nothing_is_searched_for_cycles_at_the_end() -> None:
     told = "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count() > 1000))"
     done = run("", "-c", f"{told}; from hjepa.streams import run_heard; exit(run_heard('p', lambda: 0))")

@@ -201,7 +201,8 @@ def test_another_definition_under_the_same_name_is_refused_with_the_difference(f
     assert workplace.files() == before
 
 
-@pytest.mark.parametrize("engine", ["actor", pytest.param("train", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["actor", "train"])
 def test_relative_paths_go_from_where_the_sweep_was_begun(workplace: Workplace, engine: str) -> None:
     """Tune lets each trial work in a folder of its own."""
     write_image_folder(workplace.folder / "photos")

@@ -141,6 +141,7 @@ def test_doctor_looks_from_the_head(workplace: Workplace, cluster: Networked):
     assert f"{cluster.dashboard} does not take this token" in done.stderr
 
 
+@pytest.mark.slow
 def test_where_no_dashboard_answers_it_is_said_and_nothing_changes(workplace: Workplace):
     write_profile(workplace)
     workplace.env["HOME"] = str(workplace.folder)  # which has no token
