@@ -14,7 +14,7 @@ UNHEARD = 128 + 13
 def run_heard(program: str, run: Callable[[], int]) -> int:
     """What `run` gives, the exit status of `program`, once all that it has printed is written."""
     _open_closed()
-    atexit.register(_leave)
+    atexit.register(leave_quietly)
     try:
         try:
             return run()
@@ -29,11 +29,13 @@ def run_heard(program: str, run: Callable[[], int]) -> int:
     return status
 
 
-def _leave() -> None:
-    """Keep Python from looking for cycles in all of torch as it ends, for half a second or more."""
-    # Triton's bindings, which torchvision loads and timm it, then tell of all that is left of theirs.
-    if "triton" not in sys.modules:
-        gc.freeze()
+def leave_quietly() -> None:
+    """The last that is done before Python takes itself apart."""
+    # Else it looks for cycles in all of torch, for half a second or more.
+    gc.freeze()
+    # Triton's bindings, which torchvision loads and timm it, list what is left of theirs, on a page.
+    if "triton" in sys.modules:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def _open_closed() -> None:

@@ -4,6 +4,7 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch reads it
 
+import atexit
 import shutil
 import signal
 import tempfile
@@ -17,6 +18,7 @@ from hypothesis import settings
 
 from hjepa.config import RunConfig
 from hjepa.schema import Layers
+from hjepa.streams import leave_quietly
 from tests.programs import s3 as s3_server
 from tests.programs.browser import browser as browser
 from tests.programs.nodes import cluster as cluster
@@ -26,6 +28,8 @@ from tests.workplace import Workplace
 # The same examples on every run and no folder of them; how long one takes depends on the machine.
 settings.register_profile("repeatable", derandomize=True, database=None, deadline=None, max_examples=50)
 settings.load_profile("repeatable")
+
+atexit.register(leave_quietly)
 
 # A shell has what it begins in the background ignore Ctrl-C, and so would the processes that get it of tests.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
