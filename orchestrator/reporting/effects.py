@@ -171,13 +171,16 @@ def _row(effect: Effect, level: Level, with_p: bool) -> list[str]:
 def confirmation_table(findings: Findings) -> Table:
     """The finalists and the base with fresh seeds."""
     found = findings.confirmation
+    configs = (found.base, *found.configs) if found else ()
+    some_lost = any(config.lost for config in configs)
     rows = []
-    for config in (found.base, *found.configs) if found else ():
+    for config in configs:
         rows.append(
             [
                 f"{config.trial:04d}" + (" (base)" if found and config is found.base else ""),
+                config.verdict or NONE,
                 f"{len(config.values)} of {config.asked}",
-                lost_runs(config) if config.lost else NONE,
+                *([lost_runs(config) if config.lost else NONE] if some_lost else []),
                 number(config.search_value),
                 number(config.mean),
                 _interval(config.interval, sign=False),
@@ -186,21 +189,22 @@ def confirmation_table(findings: Findings) -> Table:
                 _interval(config.difference),
                 f"{config.p_together:.2g}" if config.p_together is not None else NONE,
                 number(config.detectable),
-                config.verdict or "",
             ]
         )
     columns = [
         "trial",
+        "verdict",
         "seeds",
-        "lost",
+        *(["lost"] if some_lost else []),
         "in the search",
         "mean",
         "95% interval",
         "difference",
         "95% interval, all",
         "95% interval, alone",
+        "p (all)",
+        "detectable",
     ]
-    columns += ["p (all)", "detectable", "verdict"]
     note = (
         f"{judged(findings)}, paired by seed, on one set of validation images, whose own chance is in no "
         "interval; p by the paired t test against the base. The intervals of differences hold all at once, "
