@@ -111,6 +111,7 @@ class SweepRun:
             number=record.number,
             run=run_config(self.sweep, record).model_dump_json(),
             folder=str(folder.resolve()),
+            only_here=cluster_address() is None,
             working_dir=str(Path.cwd()),
             resume=tuple(str(path.resolve()) for path in resume),
             stores=self.depot.urls(record, self.study.trials) if self.depot else (),

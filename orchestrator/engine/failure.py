@@ -22,6 +22,11 @@ _CONFIG = re.compile(r"^(?:\w+\.)*ConfigError: (.*)\Z", re.M | re.S)
 _DEATH = "The actor is dead because"  # Ray goes on with guesses
 
 
+def in_one_line(problem: str) -> str:
+    """What is wrong with a config and how to mend it, as a trial's reason."""
+    return " ".join(problem.split())[:600].rstrip(".")
+
+
 @dataclass(frozen=True)
 class Failure:
     """Why a trial's process ended."""
@@ -46,6 +51,6 @@ class Failure:
         if _NODE.search(error):
             return cls("its node was lost", node_lost=True)
         if found := _CONFIG.search(error):
-            return cls(" ".join(found[1].split())[:600].rstrip("."), by_config=True)
+            return cls(in_one_line(found[1]), by_config=True)
         last = (error.strip().splitlines() or [_DEATH])[-1]
         return cls("its process died" if last.startswith(_DEATH) else last[:300])

@@ -25,6 +25,7 @@ from hjepa.run import pick_device as pick_device  # for packing
 from hjepa.schema import ConfigError, to_yaml
 from hjepa.step import NonFiniteError
 from hjepa.train import Report, train_run
+from orchestrator.engine.failure import in_one_line
 from orchestrator.storage.checkpoints import CONFIG, METRICS, Checkpoints, StoredCheckpoints, checkpoint_name
 from orchestrator.storage.disk import PAUSE_S, awaited, explain
 
@@ -50,6 +51,8 @@ class Task:
     """Whether the first report shall hold what learning has to beat."""
     gpu_share: float = 1.0
     """Share of its GPU that each of its processes may fill."""
+    only_here: bool = False
+    """Whether no other machine could have the data that this one lacks."""
     working_dir: str = ""
     """Where relative paths of its run config go from: the sweep's own working directory."""
 
@@ -151,6 +154,12 @@ class TrialWork:
             time.sleep(PAUSE_S)
             why = f"until {passing}: {explain(error)}"
             return Outcome(self.epoch, {}, None, False, paused=why, began=began)
+        except ConfigError as error:
+            # Of several processes the others wait for this one until it dies.
+            if not self.task.only_here or team_of(self.run.distributed).size > 1:
+                raise
+            why = in_one_line(str(error))
+            return Outcome(self.epoch, {}, None, False, failure=why, notes=self.notes, began=began)
         self.done, self.notes = None, ()
         return replace(outcome, seconds=time.monotonic() - outcome.began)
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from hjepa.config import RunConfig
+from hjepa.schema import ConfigError
 from orchestrator.engine.failure import Failure
 from orchestrator.engine.trial import Outcome, Task, TrialActor, half_micro_batch
 from orchestrator.storage.checkpoints import checkpoints
@@ -193,6 +194,20 @@ Set data.data_path to a folder.
 """
     expected = "data.data_path: 'photos' does not exist. Set data.data_path to a folder"
     assert (Failure.of(told).reason, Failure.of(told).by_config) == (expected, True)
+
+
+def test_a_trial_whose_config_cannot_run_here_leaves_its_process_to_the_next(tiny: Tiny, tmp_path: Path):
+    bad = tiny({"data.batch_size": 2000})
+    actor = taken_on(bad, tmp_path / "a", only_here=True)
+    ended = actor.step()
+    assert ended["done"]
+    assert str(Outcome.of(ended).failure).startswith(
+        "data.batch_size 2000 x training.accumulation_steps 1 is more"
+    )
+    assert actor.reset_config(Task(1, tiny().model_dump_json(), str(tmp_path / "b")).config())
+    assert Outcome.of(actor.step()).finished
+    with pytest.raises(ConfigError, match=r"data\.batch_size 2000"):  # another node may have more images
+        taken_on(bad, tmp_path / "c").step()
 
 
 OVERFLOW = """
