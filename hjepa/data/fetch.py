@@ -4,7 +4,7 @@ import hashlib
 import http.client
 import os
 import re
-import tarfile
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -15,6 +15,11 @@ from typing import BinaryIO
 
 from hjepa.schema import ConfigError
 from hjepa.temporary import remove_abandoned, temporary
+
+if sys.version_info >= (3, 11, 4):
+    import tarfile
+else:  # without the filters that make unpacking safe
+    from backports import tarfile  # pyright: ignore
 
 _BLOCK_BYTES = 1 << 20
 _TIMEOUT_S = 60

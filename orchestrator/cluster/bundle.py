@@ -11,7 +11,6 @@ import hashlib
 import io
 import shutil
 import sys
-import tarfile
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -21,6 +20,11 @@ from orchestrator.definition import JOURNAL
 from orchestrator.space import ConfigError
 from orchestrator.study.place import STORAGE, copy_in, place_of, record_of_copy
 from orchestrator.study.reading import study_as_journal
+
+if sys.version_info >= (3, 11, 4):
+    import tarfile
+else:  # without the filters that make unpacking safe
+    from backports import tarfile  # pyright: ignore
 
 STAYS = ("*.pt", "*.pt.unreadable", "*.lock", "lock", "model", ".*", "tracking.log")
 """Names of files and folders that are not taken along."""
