@@ -1,6 +1,5 @@
 """The best trial's features as a model of MLflow's own kind, for whoever loads or serves it."""
 
-import re
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +10,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
+from packaging.requirements import Requirement
 
 from orchestrator.process.state import OwnFolder
 
@@ -64,8 +64,8 @@ def _pack(example: Path, packed: Path, model: Model) -> None:
 def core_requirements() -> list[str]:
     """What the core needs, in the versions that it ran with here."""
     try:
-        needed = requires("hjepa-sweep") or []
+        needed = [Requirement(line) for line in requires("hjepa-sweep") or []]
     except PackageNotFoundError:
         return []
-    names = [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in needed if "extra ==" not in line]
+    names = [one.name for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
     return [f"{name}=={version(name)}" for name in names]
