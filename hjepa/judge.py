@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hjepa.config import RunConfig
-from hjepa.data import Augmentation, Data, LocalCrops, Split, load_test
+from hjepa.data import Augmentation, Data, Split, load_test
 from hjepa.distributed import Share
 from hjepa.evaluate import (
     alpha_req,
@@ -26,13 +26,14 @@ from hjepa.evaluate import (
     rankme,
     raw_pixel_features,
 )
-from hjepa.masking import Masks, sample_masks
+from hjepa.lanes import Part
+from hjepa.masking import sample_masks
 from hjepa.measure import evaluation_batch
 from hjepa.model import Prediction, join
 from hjepa.objective import losses
 from hjepa.probe import linear_probe_accuracy
 from hjepa.run import Run, autocast, build_run, random_stream, to_device
-from hjepa.step import NonFiniteError, draw_local, gathered_names
+from hjepa.step import NonFiniteError, draw_local, gathered_names, look
 
 RAW_PIXEL_SIDE, RAW_PIXEL_BANK, RAW_PIXEL_QUERIES = 32, 50_000, 10_000
 """Of the raw-pixel baseline: the side in pixels that images are resized to, and the images of bank and
@@ -192,33 +193,22 @@ def _batch_loss(run: Run, split: Split, indices_P: np.ndarray, share: Share) -> 
     counts_S1 = counts_P1.repeat_interleave(crops, dim=0)
     weights = [weights_SL * counts_S1 for weights_SL in model.level_weights(masks)]
     totals = list(run.team.sum(torch.stack([weights_SL.sum() for weights_SL in weights])))
-    prediction = _gathered(run, _predicted(run, images_SCHW, masks, second_PCHW, local), share.batch)
+    part = Part(images_SCHW, masks, second_PCHW, local)
+    prediction = _gathered(run, _predicted(run, part), share.batch)
     terms = losses(config, prediction, weights, totals, run.team.size)
     named = {f"val/{name.removeprefix('train/')}": term for name, term in terms.items()}
     return {"val/loss": torch.stack(list(named.values())).sum(), **named}
 
 
-def _predicted(
-    run: Run, images_SCHW: Tensor, masks: Masks, second_PCHW: Tensor | None, local: LocalCrops | None
-) -> Prediction:
+def _predicted(run: Run, part: Part) -> Prediction:
     """What the model says of images, of which it is shown a few at a time."""
-    config, crops = run.config, run.config.global_crops
-    images = len(images_SCHW) // crops
-    encoded = crops if local is None else max(crops, local.images_BVCHW[0].numel() // images_SCHW[0].numel())
-    size = max(1, evaluation_batch(config) // encoded)
-    sizes = [len(part) for part in torch.arange(images).split(size)]
-    seconds = [None] * len(sizes) if second_PCHW is None else second_PCHW.split(sizes)
-    locals_ = [None] * len(sizes) if local is None else local.split(sizes)
-    rows = [part * crops for part in sizes]
-    cut = zip(images_SCHW.split(rows), masks.chunks(rows), seconds, locals_, strict=True)
-    on_context, predict = config.loss.ntxent.on_context, config.loss.predicts
-    with autocast(run):
-        return join(
-            [
-                run.model(part, seen, second, on_context, of_part, predict)
-                for part, seen, second, of_part in cut
-            ]
-        )
+    crops, local = run.config.global_crops, part.local
+    encoded = crops
+    if local is not None:
+        encoded = max(crops, local.images_BVCHW[0].numel() // part.images_BCHW[0].numel())
+    size = max(1, evaluation_batch(run.config) // encoded)
+    few = torch.arange(len(part.images_BCHW)).split(size * crops)
+    return join([look(run, some) for some in part.split([len(rows) for rows in few])])
 
 
 def _gathered(run: Run, prediction: Prediction, images: int) -> Prediction:

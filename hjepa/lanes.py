@@ -9,15 +9,17 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import reduce
+from itertools import pairwise
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hjepa.block import drops_at_random
 from hjepa.data import LocalCrops
 from hjepa.masking import Masks
 from hjepa.model import HJEPA, Prediction, join
+from hjepa.threads import use_threads
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -48,14 +50,17 @@ class Part:
     def cut(self, parts: int) -> list["Part"]:
         """The same in so many parts of as many images, or one more."""
         crops = len(self.images_BCHW) // self.images
-        sizes = [(n + 1) * self.images // parts - n * self.images // parts for n in range(parts)]
-        of_crops = [size * crops for size in sizes]
-        nothing = [None] * parts
+        ends = [(n + 1) * self.images // parts for n in range(parts)]
+        return self.split([(end - start) * crops for start, end in pairwise([0, *ends])])
+
+    def split(self, rows: list[int]) -> list["Part"]:
+        """The same in parts of so many of `images_BCHW`, all crops of an image in one."""
+        nothing, crops = [None] * len(rows), len(self.images_BCHW) // self.images
         cut = (
-            self.images_BCHW.split(of_crops),
-            self.masks.chunks(of_crops),
-            nothing if self.second_BCHW is None else self.second_BCHW.split(of_crops),
-            nothing if self.local is None else self.local.split(sizes),
+            self.images_BCHW.split(rows),
+            self.masks.chunks(rows),
+            nothing if self.second_BCHW is None else self.second_BCHW.split(rows),
+            nothing if self.local is None else self.local.split([count // crops for count in rows]),
         )
         return [Part(*part) for part in zip(*cut, strict=True)]
 
@@ -98,18 +103,18 @@ class Lanes:
         each = threads // len(parts)
 
         def of_other(part: T) -> R:
-            _use_threads(each)
+            use_threads(each)
             return work(part)
 
         if self._others is None:
             self._others = ThreadPoolExecutor(MOST_LANES - 1, "lane")
         others = [self._others.submit(of_other, part) for part in parts[1:]]
-        _use_threads(each)
+        use_threads(each)
         try:
             first = work(parts[0])
         finally:
             wait(others)
-            torch.set_num_threads(threads)  # what each set for itself was also set for threads to come
+            torch.set_num_threads(threads)
         return [first, *(other.result() for other in others)]
 
 
@@ -117,8 +122,7 @@ class Pass:
     """A forward pass in lanes: what they predict as one, and the way back to the parameters."""
 
     def __init__(self, lanes: Lanes, model: HJEPA, predictions: list[Prediction]):
-        self._lanes = lanes
-        self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._lanes, self._model = lanes, model
         self._tensors = [_tensors(prediction) for prediction in predictions]
         self.prediction = predictions[0]
         """Of several lanes its tensors begin a graph of their own."""
@@ -142,28 +146,24 @@ class Pass:
                 cut = gradient.split([len(tensor) for tensor in tensors])
                 for way, pair in zip(ways, zip(tensors, cut, strict=True), strict=True):
                     way.append(pair)
-        self._add(self._lanes.map(self._back, ways))
+        trained = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
 
-    def _back(self, way: list[tuple[Tensor, Tensor]]) -> tuple[Tensor | None, ...]:
-        """A lane's gradient of each parameter, from those of what it has predicted."""
-        tensors, gradients = zip(*way, strict=True)
-        return torch.autograd.grad(tensors, self._trained, gradients, allow_unused=True)
+        def back(way: list[tuple[Tensor, Tensor]]) -> tuple[Tensor | None, ...]:
+            """A lane's gradient of each parameter, from those of what it has predicted."""
+            tensors, gradients = zip(*way, strict=True)
+            return torch.autograd.grad(tensors, trained, gradients, allow_unused=True)
+
+        self._add(trained, self._lanes.map(back, ways))
 
     @torch.no_grad()
-    def _add(self, of_lanes: list[tuple[Tensor | None, ...]]) -> None:
-        for parameter, *gradients in zip(self._trained, *of_lanes, strict=True):
+    def _add(self, trained: list[nn.Parameter], of_lanes: list[tuple[Tensor | None, ...]]) -> None:
+        for parameter, *gradients in zip(trained, *of_lanes, strict=True):
             there = [g for g in (parameter.grad, *gradients) if g is not None]
             if there:
                 total = reduce(torch.add, there)
                 # Laid out as autograd does, for the fused optimizer goes through both value by value.
                 same = total.stride() == parameter.stride()
                 parameter.grad = total if same else torch.empty_like(parameter).copy_(total)
-
-
-def _use_threads(count: int) -> None:
-    """Let operations of the calling thread use so many of torch's threads."""
-    if torch.get_num_threads() != count:  # a thread's first look would undo what was set before it
-        torch.set_num_threads(count)
 
 
 def _tensors(prediction: Prediction) -> list[Tensor]:

@@ -25,6 +25,7 @@ from simplejpeg import decode_jpeg, decode_jpeg_header
 from hjepa.data.cache import records
 from hjepa.schema import ConfigError
 from hjepa.temporary import remove_abandoned, whole_file
+from hjepa.threads import use_threads
 
 PROGRESS_S = 10.0
 """Seconds between two lines about a long decoding."""
@@ -167,17 +168,11 @@ def _decoded_chunks(
 def decoding_threads(count: int) -> Iterator[ThreadPoolExecutor]:
     """As many threads, each of which resizes alone."""
     before, started = torch.get_num_threads(), Barrier(count)
-    with ThreadPoolExecutor(count, "decode", _without_helpers) as pool:
+    # With more of torch's threads each would wait for them busily.
+    with ThreadPoolExecutor(count, "decode", use_threads, (1,)) as pool:
         list(pool.map(lambda _: started.wait(), range(count)))
-        # What each set for itself was also set for threads to come.
         torch.set_num_threads(before)
         yield pool
-
-
-def _without_helpers() -> None:
-    """Operations of this thread use no further threads, which would wait for them busily, one each."""
-    torch.get_num_threads()  # a thread's first look would undo what was set before it
-    torch.set_num_threads(1)
 
 
 def square_or_problem(image: Encoded, size: int) -> np.ndarray | str:

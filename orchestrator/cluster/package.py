@@ -5,12 +5,11 @@ import importlib.util
 import io
 import zipfile
 from collections.abc import Iterable, Sequence
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from packaging.requirements import Requirement
-
 from orchestrator.cluster.base import Submission
+from orchestrator.process.environment import needed
 from orchestrator.space import ConfigError
 
 CODE = ("hjepa", "orchestrator")
@@ -58,15 +57,11 @@ def requirements() -> list[str]:
     """The packages that a sweep needs, and those of its extras that are installed here, in the versions that
     run here."""
     found: dict[str, str] = {}
-    for requirement in map(Requirement, requires("hjepa-sweep") or ()):
-        for extra in EXTRAS:
-            wanted = requirement.marker is None or requirement.marker.evaluate({"extra": extra})
-            if not wanted or requirement.name in GIVEN_BY_CLUSTER:
-                continue
-            number = _version(requirement.name)
-            if number is not None:
-                inside = f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
-                found[f"{requirement.name}{inside}"] = number
+    for requirement in needed(*EXTRAS):
+        number = _version(requirement.name)
+        if number is not None and requirement.name not in GIVEN_BY_CLUSTER:
+            inside = f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
+            found[f"{requirement.name}{inside}"] = number
     return [f"{name}=={number}" for name, number in sorted(found.items())]
 
 

@@ -11,7 +11,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 ENVIRONMENT, COMMANDS = "environment.json", "commands.txt"
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "ray", "optuna", "mlflow")
@@ -84,6 +87,18 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, t
     """What differs between two, by name, apart from since when they held."""
     names = [name for name in {**one, **other} if name != SINCE]
     return {name: (one.get(name), other.get(name)) for name in names if one.get(name) != other.get(name)}
+
+
+def needed(*extras: str) -> "list[Requirement]":
+    """The packages that this project needs here, and those of its `extras`.
+
+    PackageNotFoundError where it is not installed.
+    """
+    from packaging.requirements import Requirement
+
+    lines = map(Requirement, importlib.metadata.requires("hjepa-sweep") or ())
+    chosen = [{"extra": extra} for extra in ("", *extras)]
+    return [one for one in lines if one.marker is None or any(map(one.marker.evaluate, chosen))]
 
 
 def _version(package: str) -> str | None:

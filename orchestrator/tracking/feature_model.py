@@ -1,6 +1,6 @@
 """The best trial's features as a model of MLflow's own kind, for whoever loads or serves it."""
 
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,8 +10,8 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
-from packaging.requirements import Requirement
 
+from orchestrator.process.environment import needed
 from orchestrator.process.state import OwnFolder
 
 MODEL = "features"
@@ -64,8 +64,7 @@ def _pack(example: Path, packed: Path, model: Model) -> None:
 def core_requirements() -> list[str]:
     """What the core needs, in the versions that it ran with here."""
     try:
-        needed = [Requirement(line) for line in requires("hjepa-sweep") or []]
+        names = [requirement.name for requirement in needed()]
     except PackageNotFoundError:
         return []
-    names = [one.name for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
     return [f"{name}=={version(name)}" for name in names]
