@@ -33,11 +33,12 @@ WORKERS = 4
 WITHIN = 0.005
 OURS: dict[str, dict[str, Any]] = {
     "ours": {},
-    "ours, Gaussian process": {"search.algorithm": "gp"},
-    "ours, stopping": {"scheduler.type": "asha_stopping"},
+    "ours, TPE": {"search.algorithm": "tpe"},
     "ours, random": {"search.algorithm": "random"},
+    "ours, stopping": {"scheduler.type": "asha_stopping"},
     "ours, one bracket": {"scheduler.brackets": 1},
-    "TPE": {"scheduler.type": "fifo"},
+    "ours, no stopping": {"scheduler.type": "fifo"},
+    "TPE": {"search.algorithm": "tpe", "scheduler.type": "fifo"},
 }
 
 

@@ -8,8 +8,6 @@ from numpy.typing import NDArray
 
 AS_IF = 2
 """Pairs of values that speak for one more at the one look being one more at the next, beside those seen."""
-SPREAD = 0.5
-"""Share of the spread at the earlier look that such a pair is off the line."""
 
 
 def at_looks(curve: Mapping[int, float], looks: Sequence[int]) -> list[float]:
@@ -17,31 +15,26 @@ def at_looks(curve: Mapping[int, float], looks: Sequence[int]) -> list[float]:
     return [curve.get(epoch, math.nan) for epoch in looks]
 
 
-def foreseen_ends(values_NL: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What each of N curves would come to at the last of L looks, and the variance of that.
+def foreseen_ends(values_NL: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What each of N curves would come to at the last of L looks; NaN for one that has been at none.
 
-    `values_NL` are its values there (`at_looks`). Both are NaN for one that has been at none.
+    `values_NL` are its values there (`at_looks`).
 
     From one look to the next a value is carried on by the straight line through the curves that have been
     at both, by least squares. That some went on for their value there does not bend the line, and that
-    others went on whatever their value helps it. How far those lie off the line is how uncertain the end is.
+    others went on whatever their value helps it.
     """
     looks = values_NL.shape[1]
     known = np.isfinite(values_NL)
     last = np.where(known.any(axis=1), looks - 1 - np.argmax(known[:, ::-1], axis=1), -1)
     ends = np.where(last >= 0, values_NL[np.arange(len(values_NL)), last], np.nan)
-    variances = np.where(last >= 0, 0.0, np.nan)
     for place in range(looks - 1):
         both = known[:, place] & known[:, place + 1]
         before, after = values_NL[both, place], values_NL[both, place + 1]
         mean, mean_after, slope = _line(before, after)
-        supposed = SPREAD * float(np.var(values_NL[known[:, place], place])) if known[:, place].any() else 0.0
-        off = float(((after - mean_after - slope * (before - mean)) ** 2).sum())
         goes_on = (last >= 0) & (last <= place)
         ends[goes_on] = mean_after + slope * (ends[goes_on] - mean)
-        variances[goes_on] *= slope**2
-        variances[goes_on] += (off + AS_IF * supposed) / (len(before) + AS_IF)
-    return ends, variances
+    return ends
 
 
 def _line(before: NDArray[np.float64], after: NDArray[np.float64]) -> tuple[float, float, float]:

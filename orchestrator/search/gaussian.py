@@ -1,10 +1,12 @@
-"""Proposals by a Gaussian process: where the end of a trial is expected to be most above the best so far."""
+"""Proposals by Gaussian processes: where the end of a trial is expected to be most above the best so far."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study as OptunaStudy
@@ -36,8 +38,10 @@ Params = Mapping[str, Any]
 class Told:
     """What is known of trials."""
 
-    ends: Sequence[tuple[Params, float, float]]
-    """Each with what it would come to, larger ones better, and the variance of that."""
+    trials: Sequence[Params]
+    """Those that have told something."""
+    values_NL: NDArray[np.float64]
+    """What each of them told at the epochs at which trials are compared, larger ones better; NaN: nothing."""
     pending: Sequence[Params]
     """Those that have told nothing yet."""
     tried: Sequence[Params]
@@ -67,7 +71,7 @@ class GaussianProcessSampler(BaseSampler):
         self, study: OptunaStudy, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         told = cast(Telling, study).told()
-        return {} if len(told.ends) < STARTS else proposed(self._sweep, told, self._seed)
+        return {} if len(told.trials) < STARTS else proposed(self._sweep, told, self._seed)
 
     def sample_independent(
         self, study: OptunaStudy, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -81,20 +85,16 @@ def proposed(sweep: "Sweep", told: Told, seed: int) -> dict[str, Any]:
 
     Shape letters: N trials, M candidates, P coordinates.
     """
-    from scipy.stats import norm  # a second, as the rest of scipy, and most sweeps propose otherwise
+    from scipy.special import ndtr  # half a second, as the rest of scipy, and a sweep begins without
 
     from orchestrator.search.surrogate import Surrogate
 
     rng, axes = np.random.default_rng(seed), Axes(sweep)
-    tried = axes.codes([params for params, _, _ in told.ends])
-    pending = axes.codes(told.pending)
-    values_N, variances_N = np.array([[end, variance] for _, end, variance in told.ends]).T
-    points_NP = axes.points(tried)
-    model = Surrogate(points_NP, values_N, variances_N)
+    tried, pending = axes.codes(told.trials), axes.codes(told.pending)
+    model = Surrogate(axes.points(tried), told.values_NL)
     if told.pending:
         model.suppose(axes.points(pending))
-    expected_N, _ = model.at(points_NP)
-    best = np.argsort(-expected_N, kind="stable")[:PARENTS]
+    best = np.argsort(-model.ends_N, kind="stable")[:PARENTS]
     parents, shares = rng.choice(best, size=NEAR), rng.choice(SHARES, size=NEAR)
     near = axes.near({name: codes_N[parents] for name, codes_N in tried.items()}, KEPT, shares, rng)
     candidates = _new(_joined([axes.anywhere(ANYWHERE, rng), near]), _joined([tried, pending]))
@@ -102,8 +102,9 @@ def proposed(sweep: "Sweep", told: Told, seed: int) -> dict[str, Any]:
     if not len(points_MP):
         return {}
     means_M, deviations_M = model.at(points_MP)
-    above_M = (means_M - expected_N.max()) / deviations_M
-    improvement_M = deviations_M * (above_M * norm.cdf(above_M) + norm.pdf(above_M))
+    above_M = (means_M - model.ends_N.max()) / deviations_M
+    density_M = np.exp(-0.5 * above_M**2) / math.sqrt(2 * math.pi)
+    improvement_M = deviations_M * (above_M * ndtr(above_M) + density_M)
     for row in np.argsort(-improvement_M, kind="stable")[:TRIES].tolist():
         params = axes.params(candidates, row)
         if params not in told.tried and sweep.refused(sweep.suggest(FixedTrial(params))) is None:

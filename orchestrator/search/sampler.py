@@ -119,34 +119,32 @@ class TrialsView:
     @cached_property
     def _ends(self) -> list[float | None]:
         """What each trial would likely come to; None: it is to be seen as it stands."""
-        return [None if math.isnan(end) else end for end in self._foreseen[0]]
-
-    @cached_property
-    def _foreseen(self) -> tuple[list[float], list[float]]:
-        """That with NaN for None, and how uncertain it is: a variance."""
         if len(self._looks) < 2 or len(self._study.directions) > 1:
-            unknown = [math.nan] * len(self._all)
-            return unknown, unknown
-        ends, variances = foreseen_ends(self._known.values(self._all))
-        return ends.tolist(), variances.tolist()
+            return [None] * len(self._all)
+        ends = foreseen_ends(self._known.values(self._all)).tolist()
+        return [None if math.isnan(end) else end for end in ends]
 
     def told(self) -> Told:
-        """The same for a model: what each trial would come to, and those that have told nothing yet."""
+        """The same for a model: what each trial told at each look, and those that have told nothing yet."""
         sign = 1 if self._study.direction == StudyDirection.MAXIMIZE else -1
-        ends, pending, collapsed = [], [], []
+        values_NL = sign * self._known.values(self._all)
+        trials, rows, pending, collapsed = [], [], [], []
         for place in self._places():
-            trial, end, variance = self._all[place], self._foreseen[0][place], self._foreseen[1][place]
-            if math.isnan(end) and trial.state == TrialState.COMPLETE and trial.value is not None:
-                end, variance = trial.value, 0.0
-            if not math.isnan(end):
-                ends.append((trial.params, sign * end, variance))
+            trial, row_L = self._all[place], values_NL[place].copy()
+            if np.isnan(row_L).all() and trial.state == TrialState.COMPLETE and trial.value is not None:
+                row_L[-1] = sign * trial.value  # of a sweep that compares at other epochs
+            if np.isfinite(row_L).any():
+                trials.append(trial.params)
+                rows.append(row_L)
             elif trial.state == TrialState.RUNNING:
                 pending.append(trial.params)
-            elif trial.state == TrialState.PRUNED:
+            elif trial.state == TrialState.PRUNED and not _tells_its_end(trial):
                 collapsed.append(trial.params)
-        worst = min((end for _, end, _ in ends), default=0.0)
-        tried = [trial.params for trial in self._all]
-        return Told([*ends, *((params, worst, 0.0) for params in collapsed)], pending, tried)
+        if trials:
+            worst_L = np.nanmin(np.array(rows), axis=0, initial=np.inf)
+            trials += collapsed
+            rows += [np.where(np.isfinite(worst_L), worst_L, np.nan)] * len(collapsed)
+        return Told(trials, np.array(rows), pending, [trial.params for trial in self._all])
 
     @cached_property
     def _trials(self) -> list[FrozenTrial]:

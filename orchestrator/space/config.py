@@ -124,11 +124,12 @@ def _require_reported(metric: str) -> None:
 class SearchConfig(Config):
     """How values are proposed."""
 
-    algorithm: Literal["tpe", "gp", "random", "grid", "nsga2"] = "tpe"
-    """tpe learns from the trials so far, and draws a third of its own at random; so does gp, a Gaussian
-    process, for one objective, which finds good values sooner and leaves effects of keys less sure; random
-    does not learn; grid takes every combination once; nsga2, for several objectives, crosses and mutates
-    completed trials that no other one beats."""
+    algorithm: Literal["gp", "tpe", "random", "grid", "nsga2"] = "gp"
+    """gp learns what keys do and what early values tell, by Gaussian processes, for one objective; tpe,
+    Optuna's, learns where good trials lie, and stands for gp where there are several objectives and nothing
+    else is written; both draw a third of their trials at random; random does not learn; grid takes every
+    combination once; nsga2, for several objectives, crosses and mutates completed trials that no other one
+    beats."""
     # More trials extend a sweep; they do not make it another one.
     num_trials: int | None = Field(default=None, ge=1, json_schema_extra=NO_EFFECT)
     """Trials in all; with grid an upper limit, and null: every combination."""
@@ -140,18 +141,18 @@ class SearchConfig(Config):
     cost_budget: float | None = Field(default=None, gt=0, json_schema_extra=NO_EFFECT)
     """Worker-hours that it may cost, likewise. null: no limit."""
     warm_start: tuple[str, ...] = ()
-    """Names of earlier sweeps of the results folder, by the same objective, whose trials tpe or gp learn
+    """Names of earlier sweeps of the results folder, by the same objective, whose trials gp or tpe learn
     from as far as they lie in this space."""
 
     @property
     def learns(self) -> bool:
         """Whether each proposal follows from a model of all trials so far."""
-        return self.algorithm in ("tpe", "gp")
+        return self.algorithm in ("gp", "tpe")
 
     @model_validator(mode="after")
     def _learns_from_earlier_ones(self) -> Self:
         if self.warm_start and not self.learns:
-            raise ValueError(f"warm_start is for tpe or gp; {self.algorithm} learns nothing from it")
+            raise ValueError(f"warm_start is for gp or tpe; {self.algorithm} learns nothing from it")
         if len(set(self.warm_start)) < len(self.warm_start):
             raise ValueError("warm_start names a sweep twice")
         return self
@@ -322,7 +323,7 @@ class SweepConfig(Config):
         if self.search.algorithm == "nsga2" and not self.objective.beside:
             raise ValueError(
                 "search.algorithm nsga2 is for several objectives; name others under objective.beside, or "
-                "write tpe"
+                "write gp"
             )
         if self.search.algorithm == "gp" and self.objective.beside:
             raise ValueError("search.algorithm gp is for one objective; write tpe or nsga2 for several")
@@ -335,7 +336,7 @@ class SweepConfig(Config):
         lists = self.design in ("factorial", "one_at_a_time")
         if self.design is not None and lists != (self.search.algorithm == "grid"):
             does = "lists its trials" if lists else "has them proposed"
-            wants = "grid" if lists else "tpe, gp, random or nsga2"
+            wants = "grid" if lists else "gp, tpe, random or nsga2"
             raise ValueError(
                 f"design {self.design} {does}, and search.algorithm is {self.search.algorithm}; "
                 f"write {wants}, or leave one of the two out"

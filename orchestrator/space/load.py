@@ -62,7 +62,7 @@ def load_sweep(
         else:
             _require_not_nearly_the_sweeps(key)
             run_overrides[key] = value
-    _take_the_designs_algorithm(layers)
+    _take_the_fitting_algorithm(layers)
     config = layers.build(SweepConfig, str(path))
     _require_not_the_sweeps(config, run_overrides)
 
@@ -142,10 +142,16 @@ def _as_objective(where: str, given: Any) -> Any:
     return {**named[0], "beside": [one["metric"] for one in named[1:]]}
 
 
-def _take_the_designs_algorithm(layers: Layers) -> None:
-    search, design = layers.data.get("search", {}), layers.data.get("design")
-    if design in _ENUMERATES and isinstance(search, dict) and "algorithm" not in search:
+def _take_the_fitting_algorithm(layers: Layers) -> None:
+    """Where none is written: of a design that lists its trials grid, and of several objectives tpe."""
+    search, objective = layers.data.get("search", {}), layers.data.get("objective")
+    if not isinstance(search, dict) or "algorithm" in search:
+        return
+    design = layers.data.get("design")
+    if design in _ENUMERATES:
         layers.set("search.algorithm", "grid", f"design {design}")
+    elif isinstance(objective, dict) and objective.get("beside"):
+        layers.set("search.algorithm", "tpe", "objective.beside")
 
 
 def _require_overridable(key: str) -> None:

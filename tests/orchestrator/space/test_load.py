@@ -51,7 +51,7 @@ def test_a_missing_base_is_named() -> None:
         ),
         (
             {"search": {"algorithm": "pbt"}},
-            "s.yaml: search.algorithm: 'pbt' is not allowed: input should be 'tpe'",
+            "s.yaml: search.algorithm: 'pbt' is not allowed: input should be 'gp'",
         ),
         (
             {"search": {}},
