@@ -1,12 +1,12 @@
 """What to expect of a trial at the end, told from what others did on their way, and from where they lie.
 
 At the first look a trial's value follows from its point, and at each later one from its point and from its
-value at the look before: a Gaussian process each, of a line in each coordinate, of a line in the value before,
-and of a Matérn kernel of smoothness 5/2 for what lines do not tell. So where early values mislead, as of a key
-that helps at first and harms later, the trials that went on tell. Who went on was chosen by values at looks
-and by draws, so those that were stopped are missing at random given what they told (Little & Rubin 2002,
-chapter 7). Lengths and variances are those of the largest posterior (Rasmussen & Williams 2006, chapters 2, 4
-and 5).
+value at the look before: a Gaussian process each, of a line in each coordinate, of a line in the value
+before, and of a Matérn kernel of smoothness 5/2 for what lines do not tell. So where early values mislead, as
+of a key that helps at first and harms later, the trials that went on tell. Who went on was chosen by values
+at looks and by draws, so those that were stopped are missing at random given what they told (Little & Rubin
+2002, chapter 7). Lengths and variances are those of the largest posterior (Rasmussen & Williams 2006,
+chapters 2, 4 and 5).
 
 Shape letters: N trials, M other points, P coordinates of a point, L looks.
 """

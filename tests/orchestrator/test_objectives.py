@@ -81,6 +81,13 @@ def test_what_is_no_objective_is_refused(tmp_path: Path, changes: dict[str, Any]
         load(tmp_path, **changes)
 
 
+def test_of_several_objectives_tpe_proposes_where_nothing_else_is_written(tmp_path: Path) -> None:
+    for search in ({"num_trials": 4}, {"num_trials": 4, "seed": 1}):
+        assert load(tmp_path, search=search).config.search.algorithm == "gp"
+        assert load(tmp_path, objective=[KNN], search=search).config.search.algorithm == "gp"
+        assert load(tmp_path, objective=BOTH, search=search).config.search.algorithm == "tpe"
+
+
 @pytest.mark.parametrize("algorithm", ["tpe", "nsga2"])
 def test_a_search_by_two_objectives_proposes_learns_and_goes_on(tmp_path: Path, algorithm: str) -> None:
     """Every third trial is stopped early, as ASHA would."""

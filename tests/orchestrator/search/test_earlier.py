@@ -61,10 +61,12 @@ def proposals(folder: Path, sweep: Sweep, count: int, reopened: bool = False) ->
     return found
 
 
-def test_the_first_proposals_are_near_what_was_good_before(tmp_path: Path) -> None:
+@pytest.mark.parametrize("algorithm", ["gp", "tpe"])
+def test_the_first_proposals_are_near_what_was_good_before(tmp_path: Path, algorithm: str) -> None:
     run(tmp_path, load(tmp_path, "before"))
-    warm = load(tmp_path, "warm", search={"algorithm": "tpe", "num_trials": 9, "warm_start": ["before"]})
-    cold = load(tmp_path, "cold", search={"algorithm": "tpe", "num_trials": 9})
+    search = {"algorithm": algorithm, "num_trials": 9}
+    warm = load(tmp_path, "warm", search=search | {"warm_start": ["before"]})
+    cold = load(tmp_path, "cold", search=search)
 
     def near(found: list[float]) -> int:
         return sum(2e-3 < value < 5e-2 for value in found)
@@ -160,7 +162,7 @@ def test_how_far_they_came_is_told_by_the_nearest_rung(
             {"space": {**LR, "model.depth": {"choice": [2]}}},
             "in this space: it has other values of model.depth",
         ),
-        ({"warm_start": ["before"], "algorithm": "random"}, {}, "warm_start is for tpe or gp"),
+        ({"warm_start": ["before"], "algorithm": "random"}, {}, "warm_start is for gp or tpe"),
         ({"warm_start": ["before", "before"]}, {}, "names a sweep twice"),
     ],
 )

@@ -227,11 +227,50 @@ def test_tpe_takes_nobody_for_good_who_only_came_far(tmp_path: Path) -> None:
     assert best.number == 0, "Optuna by itself prefers who came furthest"
 
 
-def test_a_third_of_a_tpe_search_is_drawn_at_random(tmp_path: Path) -> None:
+@pytest.mark.parametrize("algorithm", ["gp", "tpe"])
+def test_a_third_of_a_search_that_learns_is_drawn_at_random(tmp_path: Path, algorithm: str) -> None:
     """The others are near the best value, 1, of which draws at random are evenly far."""
-    sweep = sweep_of(tmp_path, WEIGHTS, trials=120)
+    sweep = sweep_of(tmp_path, WEIGHTS, algorithm, trials=120)
     late = [values["loss.hierarchy_weights"][0] for values in search_values(run_all(tmp_path, sweep))[30:]]
     assert 0.1 < np.mean(np.array(late) < 0.6) < 0.35
+
+
+@pytest.mark.parametrize("metric", ["val/knn_top1", "train/loss"])
+def test_the_gaussian_processes_are_told_what_each_trial_was_worth_at_each_look(
+    tmp_path: Path, metric: str
+) -> None:
+    """More is better, whatever the objective. What collapsed is as bad as any at each look."""
+    sweep = sweep_of(tmp_path, LR, trials=100, objective={"metric": metric})
+    study, sign = opened(tmp_path, sweep), 1 if metric == "val/knn_top1" else -1
+    curves = [{1: 0.5}, {1: 0.4, 3: 0.6}, {1: 0.3, 2: 0.8, 3: 0.7, 9: 0.9}, {2: 0.2}, {}, {1: 0.6}, {1: 0.1}]
+    for number, curve in enumerate(curves):
+        study.ask("search", {"training.lr": 1e-4 * 1.05**number})
+        for epoch, value in curve.items():
+            study.report(number, epoch, {metric: sign * value}, None)
+    study.end(2, "completed")
+    study.end(5, "collapsed", "no spread")
+    study.end(6, "failed", "crashed")
+    told = TrialsView(study._study, "gp", looks=[1, 3, 9]).told()
+    nan = np.nan
+    expected = [[0.5, nan, nan], [0.4, 0.6, nan], [0.3, 0.7, 0.9], [0.3, 0.6, 0.9]]
+    np.testing.assert_allclose(told.values_NL, expected)
+    rates = [1e-4 * 1.05**number for number in range(7)]
+    assert [params["training.lr"] for params in told.trials] == pytest.approx([*rates[:3], rates[5]])
+    assert [params["training.lr"] for params in told.pending] == pytest.approx(rates[3:5])
+    assert len(told.tried) == 7
+
+
+def test_without_rungs_they_are_told_the_end_alone(tmp_path: Path) -> None:
+    sweep = sweep_of(tmp_path, LR, trials=100)
+    study = opened(tmp_path, sweep)
+    for number, value in enumerate((0.1, 0.2)):
+        study.ask("search", {"training.lr": 1e-4 * (1 + number)})
+        for epoch in (1, 2, 3):
+            study.report(number, epoch, {"val/knn_top1": value * epoch}, None)
+    study.end(0, "completed")
+    assert TrialsView(study._study, "gp", looks=[3]).told().values_NL == pytest.approx(
+        np.array([[0.3], [0.6]])
+    )
 
 
 def test_a_failed_trial_does_not_hide_the_others_of_its_kind(tmp_path: Path) -> None:

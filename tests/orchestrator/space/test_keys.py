@@ -64,7 +64,7 @@ from tests.orchestrator.space.spaces import LR, drawn, load, refusal
         (
             "training.lr",
             {"grid_search": [1, 2]},
-            "grid_search needs search.algorithm grid; with tpe write choice.",
+            "grid_search needs search.algorithm grid; with gp write choice.",
         ),
         (
             "model.depth",

@@ -55,7 +55,7 @@ def test_a_missing_base_is_named() -> None:
         ),
         (
             {"search": {}},
-            "s.yaml: search.num_trials: must be given with search.algorithm tpe, here or as --trials.",
+            "s.yaml: search.num_trials: must be given with search.algorithm gp, here or as --trials.",
         ),
         (
             {"resources": {"workers": 2, "engine": "actor"}},
