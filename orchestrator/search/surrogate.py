@@ -36,6 +36,8 @@ LENGTH_BOUNDS = (math.log(0.02), math.log(50))
 ITERATIONS = 25
 FITTED_TO = 100
 """Values that lengths and variances are told from, at most."""
+FAR_ABOVE = 5.0
+"""Distance above the median, in that of the best tenth, from which on values are told by their logarithm."""
 JITTER = 1e-6
 
 
@@ -183,15 +185,16 @@ class _Step:
 
 
 def _scaled(values_N: Array) -> Array:
-    """Values told in distances from their median to their best tenth; what lies far below it is drawn closer,
-    since how bad the bad ones are says little of the good ones."""
+    """Values told in distances from their median to their best tenth. What lies far below is drawn closer,
+    since how bad the bad ones are says little of the good ones; so is what lies beyond all measure above."""
     if not len(values_N):
         return values_N
     middle = float(np.median(values_N))
     unit = float(np.quantile(values_N, 0.9)) - middle or float(values_N.std()) or 1.0
     told_N = (values_N - middle) / unit
-    below_N = np.maximum(0.0, -1 - told_N)
-    return np.where(below_N > 0, -1 - np.log1p(below_N), told_N)
+    within_N = np.clip(told_N, -1, FAR_ABOVE)
+    beyond_N = told_N - within_N
+    return within_N + np.sign(beyond_N) * np.log1p(np.abs(beyond_N))
 
 
 def _features(points_NP: Array) -> Array:

@@ -227,6 +227,16 @@ def test_how_bad_the_bad_ones_are_says_little_of_the_good_ones() -> None:
     assert abs(np.linspace(0, 0.7, 50)[means.argmax()] - 0.3) < 0.1
 
 
+def test_one_that_is_far_above_all_others_leaves_what_tells_them_apart() -> None:
+    rng = np.random.default_rng(0)
+    points = rng.random((40, 2))
+    values = 0.5 + 0.01 * (points[:, :1] + [[0.0, 0.1, 0.2]])
+    values[4] = 1.0
+    model, others = Surrogate(points, values), rng.random((100, 2))
+    assert model.ends_N.argmax() == 4
+    assert np.corrcoef(model.at(others)[0], others[:, 0])[0, 1] > 0.9
+
+
 def test_equal_values_everywhere_are_no_error() -> None:
     points = np.random.default_rng(0).random((9, 2))
     means, _ = Surrogate(points, np.ones((9, 2))).at(np.zeros((1, 2)))
