@@ -35,7 +35,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_every_key_and_rule_is_described() -> None:
     assert describe(load_sweep("s.yaml")) == [
-        "5 trials proposed by tpe, the base config, 4 runs with fresh seeds",
+        "5 trials proposed by gp, the base config, 4 runs with fresh seeds",
         "up to 2 epochs, rungs at 1; val/knn_top1, max",
         "model.fpn.use_fpn: true, false; false in the base",
         "model.fpn.fusion_method: add, concat; add in the base; when model.fpn.use_fpn is true; without "
@@ -96,7 +96,7 @@ def test_all_files_are_checked_and_each_bad_one_gets_one_message(
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert main(["check", "missing.yaml", "s.yaml", "bad.yaml", "--brief"]) == 2
     told = capsys.readouterr()
-    assert told.out.startswith("# s.yaml: s\n# 5 trials proposed by tpe")
+    assert told.out.startswith("# s.yaml: s\n# 5 trials proposed by gp")
     assert told.err.startswith("hjepa-sweep: missing.yaml: no such file.")
     assert told.err.count("hjepa-sweep: ") == 2
     assert "hjepa-sweep: bad.yaml: space.loss.tpe: no such config key.\nNearest: loss.type." in told.err
