@@ -18,6 +18,8 @@ DRAWS = 10_000
 SEED = 20_240_607
 LEAST_FREEDOM = 6
 """Degrees of freedom that each of the regressions must have."""
+ALONE = 0.99
+"""Leverage from which on one trial alone tells some coefficient: whatever else it has goes into that."""
 
 
 @dataclass(frozen=True)
@@ -81,16 +83,25 @@ def fit_effects(table: Table, columns_NP: np.ndarray) -> Fit | None:
     """The coefficients at the last epoch that enough trials reached; None where even the first one has
     too few, or values without noise.
 
+    Enough are there where none tells a coefficient alone that others told too at the first epoch.
+
     Flat priors: with one epoch the intervals are those of least squares by Student's t.
     """
     rng = np.random.default_rng(SEED)
     fit, totals_EDP = None, []
+    at_first_N = np.zeros(len(columns_NP), bool)
     for stage, epoch in enumerate(table.epochs):
         rows_N = table.reached_NS[:, stage]
         earlier_NS = table.values_NS[rows_N, :stage]
         matrix = np.column_stack([np.ones(rows_N.sum()), columns_NP[rows_N], earlier_NS])
         freedom = len(matrix) - matrix.shape[1]
         if freedom < LEAST_FREEDOM or np.linalg.matrix_rank(matrix) < matrix.shape[1]:
+            break
+        alone_N = np.zeros(len(columns_NP), bool)
+        alone_N[rows_N] = _leverages(matrix) > ALONE
+        if stage == 0:
+            at_first_N = alone_N
+        elif (alone_N & ~at_first_N).any():
             break
         draws = _posterior(matrix, table.values_NS[rows_N, stage], freedom, rng)
         if draws is None:
@@ -102,6 +113,11 @@ def fit_effects(table: Table, columns_NP: np.ndarray) -> Fit | None:
         totals_EDP.append(total_DP)
         fit = Fit(epoch, freedom, total_DP)
     return fit
+
+
+def _leverages(matrix: np.ndarray) -> np.ndarray:
+    """How far each row draws the regression to itself, from 0 to 1."""
+    return (np.linalg.qr(matrix)[0] ** 2).sum(axis=1)
 
 
 def _posterior(

@@ -27,7 +27,7 @@ from orchestrator.reporting.style import BEST, styled
 from orchestrator.reporting.terminal import SweepResult
 from orchestrator.space import Sweep
 from orchestrator.study.record import TrialRecord
-from tests.synthetic import METRIC, Truth, drawn, growth, seeded, simulated, synthetic_sweep
+from tests.synthetic import KEYS, METRIC, Truth, drawn, growth, seeded, simulated, synthetic_sweep
 
 
 def test_no_effect_is_shown_of_values_that_are_all_the_same(many_keys: Sweep) -> None:
@@ -131,6 +131,31 @@ def lr_sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
         scheduler={"type": "fifo", "max_epochs": 2},
         confirm={"top_k": 0},
     )
+
+
+@pytest.mark.parametrize(("told_by", "epoch"), [(1, 1), (4, 2)])
+def test_where_one_trial_alone_tells_a_coefficient_the_effects_are_those_before(
+    tmp_path: Path, told_by: int, epoch: int
+) -> None:
+    """All that it has by chance, and what no line tells, would be the effect of its value."""
+    asha = {"type": "asha", "max_epochs": 2, "grace_epochs": 1, "reduction_factor": 3}
+    sweep = synthetic_sweep(tmp_path, space=KEYS, scheduler=asha, confirm={"top_k": 0})
+    rng = np.random.default_rng(0)
+    records = drawn(rng, 40, gain=0.02)
+    for record in records:
+        record.reports[1] = {METRIC: record.reports[2][METRIC] + 0.005 * rng.standard_normal()}
+    cosine = [record for record in records if record.values["loss.type"] == "cosine"]
+    cosine[0].reports[2][METRIC] -= 0.3
+    for record in cosine[told_by:]:
+        del record.reports[2]
+    effects = _effects(sweep, records)
+    assert effects.epoch == epoch
+    if told_by == 1:
+        (loss,) = [effect for effect in effects.keys if effect.key == "loss.type"]
+        (level,) = [level.effect for level in loss.levels if level.label == "cosine"]
+        assert level is not None
+        assert abs(level.value - 0.02) < 0.02
+        assert "too few, or too alike" in effects.note
 
 
 def test_a_best_value_in_the_middle_shows_in_a_sweep_of_a_dozen_trials(lr_sweep: Sweep) -> None:
