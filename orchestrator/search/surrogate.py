@@ -71,11 +71,12 @@ class Surrogate:
 
     def at(self, points_MP: Array) -> tuple[Array, Array]:
         """Mean and standard deviation of the end at other points, without the noise of a trial by itself."""
-        means_M, variances_M = self._steps[0].at(points_MP)
-        for step in self._steps[1:]:
-            means_M, added_M = step.at(points_MP, means_M)
+        before_M, variances_M = None, np.zeros(len(points_MP))
+        for step in self._steps:
+            before_M, added_M = step.at(points_MP, before_M)
             variances_M = step.slope**2 * variances_M + added_M
-        return means_M, np.sqrt(variances_M)
+        assert before_M is not None, "there is one look at least"
+        return before_M, np.sqrt(variances_M)
 
 
 class _Step:
@@ -98,7 +99,7 @@ class _Step:
             return 0.0
         return SLOPE + SLOPE_VARIANCE * float(self._before_N @ self._weights_N)
 
-    def at(self, points_MP: Array, before_M: Array | None = None) -> tuple[Array, Array]:
+    def at(self, points_MP: Array, before_M: Array | None) -> tuple[Array, Array]:
         """Mean and variance, given what was before."""
         means_M = np.full(len(points_MP), self._mean)
         variances_M = self._rest + self._lines * (_features(points_MP) ** 2).sum(axis=1)
